@@ -1,0 +1,102 @@
+"""Whether a recipe can run, before anything trains.  in: recipe files   out: one line per fault
+
+Three steps: form (the schema), names (proxies and their settings, subset sizes), fit (the network is built on the meta
+device and fed one batch).  The first two take milliseconds; the third imports timm.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from study.cscore import block_length, percent
+from study.data import Dataset
+from study.errors import RecipeError, StudyError
+from study.proxies import bind, get
+from study.recipe import Recipe, load
+
+SHAPES = {
+    "digits": ((1, 8, 8), 10),
+    **dict.fromkeys(("mnist", "fashion-mnist", "kmnist"), ((1, 28, 28), 10)),
+    **dict.fromkeys(("cifar10", "svhn"), ((3, 32, 32), 10)),
+    "cifar100": ((3, 32, 32), 100),
+}
+"""Image shape and classes of the data sets whose name tells; others are known once they are read."""
+
+
+def check_names(recipe: Recipe) -> None:
+    """Second step: names that are registered, settings that their owners take, subsets that can be drawn.
+
+    Raises:
+        RecipeError: one line that says what there is instead.
+    """
+    for name, settings in recipe.proxies.items():
+        bind(get(name), settings)
+    if recipe.kind == "single" or recipe.subset.design != "balanced":
+        return
+    for ratio in recipe.subset.ratios:
+        block = block_length(ratio)
+        if recipe.subset.members % block:
+            near = max(block, round(recipe.subset.members / block) * block)
+            raise RecipeError(
+                f"subset.members = {recipe.subset.members}: at {percent(ratio)} % a balanced design comes in "
+                f"blocks of {block} members; take {near}, or subset.design = 'uniform'"
+            )
+
+
+def check_fit(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> None:
+    """Third step: the networks of both kinds take these images and give logits for these classes."""
+    from study import networks
+
+    for kind in ("ensemble", "single"):
+        if recipe.kind in ("study", kind):
+            networks.fit_check(recipe.part(kind).model, shape, n_classes)
+
+
+def check_data(recipe: Recipe, dataset: Dataset) -> None:
+    """What only the data can tell: the network fits the images, every subset trains on some and holds some out."""
+    check_fit(recipe, dataset.shape, dataset.n_classes)
+    if recipe.kind == "single":
+        return
+    for ratio in recipe.subset.ratios:
+        if not 0 < round(ratio * dataset.n_train) < dataset.n_train:
+            raise RecipeError(
+                f"subset.ratios: {percent(ratio)} % of {dataset.n_train} examples leaves nothing to train on "
+                "or to hold out; leave this ratio out"
+            )
+
+
+def recipe_files(paths: Iterable[Path]) -> list[Path]:
+    """The recipes below folders, and files as they are named; a `base.toml` is a part of recipes, not one itself."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(file for file in path.rglob("*.toml") if file.name != "base.toml")
+        else:
+            files.append(path)
+    return files
+
+
+def check_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Iterator[tuple[Path, str | None]]:
+    """Check recipe after recipe; yields (file, fault), fault None for a recipe that can run.
+
+    Raises:
+        RecipeError: there is no recipe below these paths.
+    """
+    files = recipe_files(paths)
+    if not files:
+        raise RecipeError(f"no recipes (*.toml) below {', '.join(map(str, paths))}")
+    for file in files:
+        try:
+            recipe = load(file, overrides)
+            check_names(recipe)
+            if recipe.data.name in SHAPES:
+                check_fit(recipe, *_shape(recipe))
+            yield file, None
+        except StudyError as error:
+            yield file, str(error)
+
+
+def _shape(recipe: Recipe) -> tuple[tuple[int, int, int], int]:
+    (channels, height, width), n_classes = SHAPES[recipe.data.name]
+    data = recipe.data
+    size = (data.size, data.size) if data.size else (height, width)
+    return (data.channels or channels, *size), len(data.classes) if data.classes else n_classes

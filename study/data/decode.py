@@ -1,0 +1,183 @@
+"""Image files to arrays, many at a time.  in: paths or bytes   out: (n, channels, height, width) uint8
+
+Files come from strangers: whatever Pillow makes of one, the answer is pixels or one line that says why not.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from study.data.raw import first_line, shown
+from study.errors import DataError
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # none that starts a program (EPS)
+ENDINGS = "avif|bmp|gif|jpg|jpeg|jpe|jfif|jp2|png|pbm|pgm|pnm|ppm|tif|tiff|webp"
+PIXELS_ALLOWED = 89_478_485  # a quarter of a GiB as RGB, Pillow's own line for a decompression bomb
+GRAY_MODES = frozenset(("1", "L", "LA", "La"))
+TURNS = {  # EXIF orientation, 1 is upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+BLOCK = 32  # images per task of the pool: a task per image costs more than a small image
+Source = Path | bytes | str  # a str is the reason why there is nothing to decode
+
+
+class Stack:
+    """Images of one size in one array, filled as they come; three channels from the first coloured one on."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._count, self._first = capacity, 0, ""
+        self._array: np.ndarray | None = None
+
+    @property
+    def images(self) -> np.ndarray:
+        """(n, channels, height, width) uint8; (0, 1, 0, 0) before the first image."""
+        return np.empty((0, 1, 0, 0), np.uint8) if self._array is None else self._array[: self._count]
+
+    def add(self, pixels: np.ndarray, name: str) -> None:
+        """Append (height, width) or (height, width, 3); another size than the first one's is a DataError."""
+        planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        if self._array is None:
+            self._first, self._array = name, self._room(planes.shape)
+        height, width = self._array.shape[2:]
+        if planes.shape[1:] != (height, width):
+            raise DataError(
+                f"{shown(name)}: {planes.shape[2]}x{planes.shape[1]} pixels, but {shown(self._first)} has "
+                f"{width}x{height}; resize all with --set data.size=32"
+            )
+        if len(planes) > self._array.shape[1]:
+            coloured = self._room(planes.shape)
+            coloured[: self._count] = self._array[: self._count]
+            self._array = coloured
+        self._array[self._count] = planes
+        self._count += 1
+
+    def _room(self, shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            return np.empty((self._capacity, *shape), np.uint8)
+        except MemoryError:
+            need = self._capacity * np.prod(shape, dtype=float) / 2**30
+            raise DataError(f"{shown(self._first)}: all images need {need:.0f} GiB; set a smaller data.size") from None
+
+
+def decode_all(
+    batches: Iterable[Sequence[Source]], size: int | None, channels: int | None, advance: Callable[[int], None]
+) -> Iterator[np.ndarray | str]:
+    """Decode in a pool of threads, in order.
+
+    Args:
+        batches: lists of files, of encoded images, or of reasons why there is none.
+        size: resize each image to size x size.
+        channels: 1 or 3 to force gray or colour.
+        advance: told the number of images done.
+
+    Yields:
+        (height, width) for a gray image, (height, width, 3) for a coloured one, or the reason why it cannot be read.
+    """
+    Image.init()
+    workers = min(16, os.cpu_count() or 1)
+    with _pillow_is_quiet(), ThreadPoolExecutor(workers, "decode") as pool:
+        for batch in batches:
+            blocks = [batch[start : start + BLOCK] for start in range(0, len(batch), BLOCK)]
+            for done in pool.map(lambda block: [decode(source, size, channels) for source in block], blocks):
+                yield from done
+                advance(len(done))
+
+
+@contextmanager
+def _pillow_is_quiet() -> Iterator[None]:
+    """Pillow warns of odd files; under `-W error` a warning would be an error in the middle of a good image.
+
+    Opened by the main thread around the pool, as the list of filters belongs to the process.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def decode(source: Source, size: int | None = None, channels: int | None = None) -> np.ndarray | str:
+    """One image as (height, width) or (height, width, 3) uint8, or the reason why it cannot be read.
+
+    Upright as its EXIF says; transparent parts over white; 16 bits scaled to 8; palettes, CMYK and the like as RGB, or
+    gray where the palette is; the first frame of a film.
+    """
+    if isinstance(source, str):
+        return source
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
+            if image.width * image.height > PIXELS_ALLOWED:
+                return f"{image.width}x{image.height} pixels, more than {PIXELS_ALLOWED} are refused"
+            plain = _plain(image, channels)
+            if size is not None and plain.size != (size, size):
+                plain = plain.resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(plain)
+    except UnidentifiedImageError:
+        return "an empty file" if _is_empty(source) else "not an image of a known format"
+    except Exception as error:  # on broken files Pillow's plug-ins raise almost anything
+        return first_line(error)
+
+
+def _is_empty(source: Path | bytes) -> bool:
+    try:
+        return not (len(source) if isinstance(source, bytes) else source.stat().st_size)
+    except OSError:  # gone since it was opened
+        return True
+
+
+def _formats() -> list[str]:
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _plain(image: Image.Image, channels: int | None) -> Image.Image:
+    """Mode L or RGB, upright."""
+    image.load()  # before the EXIF is asked for: TIFF turns itself and PNG may keep its EXIF behind the pixels
+    high = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if high:
+        plain = _eight_bits(image)
+    elif image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise ValueError(f"{image.mode} pixels have no known white; save as 8 or 16 bits")
+    else:
+        plain = _opaque(image)
+    if channels is not None:
+        plain = plain.convert("L" if channels == 1 else "RGB")
+    return _upright(plain, image)
+
+
+def _upright(plain: Image.Image, image: Image.Image) -> Image.Image:
+    """Turned as the file's EXIF says; damaged EXIF says nothing about the direction."""
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:
+        return plain
+    return plain if turn is None else plain.transpose(turn)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """0..65535 to 0..255, rounded; Pillow's own conversion clips at 255."""
+    return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    gray = image.mode in GRAY_MODES
+    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif image.mode in ("L", "RGB"):
+        return image
+    elif image.mode == "P":
+        image = image.convert("RGB")
+        red, green, blue = np.moveaxis(np.asarray(image), -1, 0)
+        gray = np.array_equal(red, green) and np.array_equal(green, blue)
+    return image.convert("L" if gray else "RGB")

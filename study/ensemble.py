@@ -1,0 +1,325 @@
+"""The subset ensemble (J-alg1, J-integral).  in: a recipe, a Dataset, a Store   out: a run with C-scores, its shards
+
+Members are trained in shards; a shard is one child run that is written at once when its members are done.  Shards that
+are finished are found by the recipe's digest, so an interrupted launch goes on, more members may be asked for later,
+and any division into shards folds to the same integers.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from study import cscore
+from study.cscore import SUMS, Profile, percent, subset_mask
+from study.data import Dataset
+from study.display import Bar, quiet, say
+from study.errors import StoreError
+from study.recipe import Recipe, dump, flatten
+from study.tracking import Run, Store
+from study.training import Hooks, Member, Outcome, Stopped, fit, stackable
+from study.training.placement import Placement, place
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Members of one subset ratio that are trained and written together."""
+
+    ratio: float
+    members: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """As the MLflow UI shows it: `ratio 30 %, members 0-9`."""
+        return f"ratio {percent(self.ratio)} %, members {self.members[0]}-{self.members[-1]}"
+
+
+def plan(recipe: Recipe, done: set[tuple[float, int]]) -> list[Shard]:
+    """Shards for the members that are still missing, the first shard of every ratio before the second of any.
+
+    An ensemble that is stopped half way then has members at every ratio.
+    """
+    per_ratio = []
+    for ratio in recipe.subset.ratios:
+        missing = [member for member in range(recipe.subset.members) if (ratio, member) not in done]
+        size = recipe.runtime.shard
+        per_ratio.append([Shard(ratio, tuple(missing[low : low + size])) for low in range(0, len(missing), size)])
+    rounds = itertools.zip_longest(*per_ratio)
+    return [shard for each in rounds for shard in each if shard is not None]
+
+
+def keys(recipe: Recipe, dataset: Dataset) -> dict[str, str]:
+    """The tags by which runs of the same training on the same data know each other."""
+    return {"study.digest": recipe.digest(), "study.data": dataset.digest}
+
+
+def run_ensemble(
+    recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None, bar: Bar = quiet
+) -> Run:
+    """Train what is missing of the ensemble, fold all shards, log the C-scores.
+
+    Args:
+        recipe: its `ensemble` part is used.
+        dataset: train rows are drawn from, test rows are always held out.
+        store: where runs go and where finished shards are found.
+        stop: set to end after the step under way; the parent run is then KILLED and can be resumed.
+        bar: display of the progress.
+
+    Returns:
+        The parent run, FINISHED, with `cscore.parquet` and `profile.parquet`.
+
+    Raises:
+        Stopped: `stop` was set.
+        StoreError: the same ensemble is being trained by another process.
+    """
+    recipe = recipe.part("ensemble")
+    own = keys(recipe, dataset)
+    with store.lock(f"ensemble-{recipe.digest()}-{dataset.digest}"):
+        store.reap(own)
+        size = f"{recipe.subset.members} at {', '.join(percent(ratio) for ratio in recipe.subset.ratios)} %"
+        known = store.find("ensemble", tags=own | {"study.size": size}, max=1)
+        if known and known[0].status == "FINISHED" and _readable(known[0]):
+            say(f"ensemble {recipe.digest()}: finished before, {size}")
+            return known[0]
+        folded, done, like = finished_shards(store, recipe, dataset)
+        shards = plan(recipe, done)
+        placement = place(recipe.runtime, stackable=stackable(recipe), like=like)
+        parent = store.resume(known[0]) if known else _start(store, recipe, dataset, own | {"study.size": size})
+        for key, value in placement.tags().items():
+            parent.tag(key, value)
+        with parent:
+            try:
+                profile = _train(
+                    recipe, dataset, store, parent, shards, folded, placement, stop or threading.Event(), bar
+                )
+            except Stopped:
+                parent.kill("stopped on request; the same command resumes it")
+                raise
+            _log_scores(parent, recipe, dataset, profile)
+        return store.get(parent.id)
+
+
+def _readable(run: Run) -> bool:
+    try:
+        run.read("cscore.parquet")
+    except StoreError as error:
+        say(f"{error}; folding the shards again")
+        return False
+    return True
+
+
+def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str]) -> Run:
+    name = f"{recipe.model.name}, {recipe.subset.members} x {len(recipe.subset.ratios)}"
+    run = store.start(
+        f"{recipe.data.title}/ensemble",
+        name,
+        params=flatten(recipe),
+        tags=tags | {"study.kind": "ensemble"},
+        description=recipe.why or None,
+    )
+    run.text("recipe.toml", dump(recipe))
+    run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
+    return run
+
+
+def _train(
+    recipe: Recipe,
+    dataset: Dataset,
+    store: Store,
+    parent: Run,
+    shards: Sequence[Shard],
+    profile: Profile | None,
+    placement: Placement,
+    stop: threading.Event,
+    bar: Bar,
+) -> Profile:
+    """Train the shards in order; each is written when its last member is done, and folded in."""
+    masks = {}
+
+    def members() -> Iterator[Member]:
+        for shard in shards:
+            for member in shard.members:
+                mask = _mask(recipe, dataset, shard.ratio, member)
+                masks[shard.ratio, member] = mask
+                yield Member(("member", str(shard.ratio), member), np.flatnonzero(mask))
+
+    total = recipe.subset.members * len(recipe.subset.ratios)
+    missing = sum(len(shard.members) for shard in shards)
+    trained = sum(len(shard.members) * _examples(recipe, dataset, shard.ratio) for shard in shards)
+    begun = started = time.time()
+    with bar(f"ensemble, {missing} of {total} networks", trained, unit="examples") as advance:
+        outcomes = fit(members(), dataset, recipe, placement, Hooks(progress=advance, stop=stop))
+        for number, shard in enumerate(shards, 1):
+            own = list(itertools.islice(outcomes, len(shard.members)))
+            shard_masks = np.stack([masks.pop((shard.ratio, member)) for member in shard.members])
+            part = _write_shard(store, parent, recipe, dataset, shard, own, shard_masks, started)
+            profile = part if profile is None else profile + part
+            started = time.time()
+            done = total - missing + sum(len(shard.members) for shard in shards[:number])
+            parent.log({"members/done": done}, step=done)
+    if profile is None:
+        raise StoreError(f"ensemble {recipe.digest()} has no members to fold")
+    if shards:
+        seconds = time.time() - begun
+        parent.log({"time/train_s": seconds, "speed/examples_per_s": trained / seconds})
+    return profile
+
+
+def _examples(recipe: Recipe, dataset: Dataset, ratio: float) -> int:
+    return int(_mask(recipe, dataset, ratio, 0).sum()) * recipe.train.epochs
+
+
+def _mask(recipe: Recipe, dataset: Dataset, ratio: float, member: int) -> np.ndarray:
+    """(n,) bool: the rows that a member trains on; never a test row."""
+    mask = np.zeros(dataset.n, dtype=bool)
+    mask[: dataset.n_train] = subset_mask(recipe.stream, ratio, member, dataset.n_train, recipe.subset.design)
+    return mask
+
+
+def _write_shard(
+    store: Store,
+    parent: Run,
+    recipe: Recipe,
+    dataset: Dataset,
+    shard: Shard,
+    outcomes: Sequence[Outcome],
+    masks: np.ndarray,
+    started: float,
+) -> Profile:
+    """One child run: its members' bits, their series, its sums.
+
+    members.npz: subset (m, n_train) packed bits, members train on these; miss (m, n) (prediction - label) mod c, 0
+    where right, which packs ten times better than the prediction; ratio, member (m,), seconds (m,), diverged (m,);
+    and the sums of `cscore.Profile`.
+    """
+    prediction = np.stack([outcome.prediction for outcome in outcomes]).astype(np.int64)
+    confidence = np.stack([outcome.confidence for outcome in outcomes])
+    profile = cscore.shard_profile(
+        masks,
+        prediction,
+        confidence,
+        dataset.labels,
+        shard.ratio,
+        shard.members,
+        dataset.n_classes,
+        design=recipe.subset.design,
+    )
+    params = flatten(recipe) | {"ratio": str(shard.ratio), "members": f"{shard.members[0]}-{shard.members[-1]}"}
+    run = store.start(
+        parent.experiment,
+        shard.name,
+        params=params,
+        parent=parent,
+        started=started,
+        tags=keys(recipe, dataset) | {"study.kind": "shard"},
+    )
+    with run:
+        miss = np.mod(prediction - dataset.labels, dataset.n_classes)
+        run.arrays(
+            "members.npz",
+            subset=np.packbits(masks[:, : dataset.n_train], axis=1),
+            miss=miss.astype(np.uint8 if dataset.n_classes <= 256 else np.uint16),
+            ratio=np.float64(shard.ratio),
+            member=np.array(shard.members),
+            seconds=np.array([outcome.seconds for outcome in outcomes]),
+            diverged=np.array([outcome.diverged for outcome in outcomes]),
+            predicted=_small(profile.predicted),
+            **{name: _small(getattr(profile, name)) for name in SUMS},
+        )
+        train = slice(0, dataset.n_train)
+        right, held_out = miss == 0, ~masks
+        held_out_right = (right & held_out)[:, train].sum(axis=1) / held_out[:, train].sum(axis=1)
+        run.series("member/holdout_accuracy", held_out_right, shard.members)
+        run.series("member/train_accuracy", (right & masks).sum(axis=1) / masks.sum(axis=1), shard.members)
+        if dataset.n_test:
+            run.series("member/test_accuracy", right[:, dataset.n_train :].mean(axis=1), shard.members)
+        run.series("member/loss", [outcome.losses[-1] for outcome in outcomes], shard.members)
+        run.log(
+            {
+                "holdout/accuracy": held_out_right.mean(),
+                "members/diverged": profile.diverged,
+                "time/train_s": time.time() - started,
+            }
+        )
+    return profile
+
+
+def _small(counts: np.ndarray) -> np.ndarray:
+    """The same integers in the smallest type that holds them."""
+    top = int(counts.max(initial=0))
+    return counts.astype(next(kind for kind in (np.uint8, np.uint16, np.uint32, np.int64) if top <= np.iinfo(kind).max))
+
+
+def finished_shards(
+    store: Store, recipe: Recipe, dataset: Dataset
+) -> tuple[Profile | None, set[tuple[float, int]], dict[str, str]]:
+    """Fold the finished shards of this recipe on this data, whichever launch has trained them.
+
+    Returns:
+        The profile (None: there are none), the (ratio, member) in it, the tags of the launch that trained the first:
+        its precision is kept.  A damaged shard is named and left out, so its members are trained again.
+    """
+    profile, done = None, set()
+    wanted = {(ratio, member) for ratio in recipe.subset.ratios for member in range(recipe.subset.members)}
+    shards = store.find("shard", tags=keys(recipe, dataset), status="FINISHED")
+    for run in sorted(shards, key=lambda run: run.started):
+        try:
+            kept = run.read_arrays("members.npz")
+        except StoreError as error:
+            say(f"{error}: its members are trained again")
+            continue
+        ratio = float(kept["ratio"])
+        members = {(ratio, int(member)) for member in kept["member"]}
+        if not members <= wanted or members & done:
+            continue
+        done |= members
+        part = Profile(
+            (ratio,),
+            *(kept[name].astype(np.int64) for name in SUMS),
+            kept["predicted"].astype(np.int32),
+            int(kept["diverged"].sum()),
+        )
+        profile = part if profile is None else profile + part
+    like = store.get(shards[-1].parent).tags if shards and shards[-1].parent else {}
+    return profile, done, like
+
+
+def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) -> None:
+    frame = pd.DataFrame({"example": dataset.ids, "label": dataset.labels, "split": dataset.split()})
+    scores = frame.assign(**cscore.cscore_columns(profile, dataset.labels))
+    run.table("cscore.parquet", scores)
+    long = pd.DataFrame(profile.columns())
+    repeats = len(long) // dataset.n
+    long.insert(0, "example", np.tile(dataset.ids, repeats))
+    long.insert(1, "label", np.tile(dataset.labels, repeats))
+    run.table("profile.parquet", long)
+
+    train = scores[: dataset.n_train]
+    steps = [round(100 * ratio) for ratio in profile.ratios]
+    run.series("holdout/accuracy", _accuracy(profile, slice(0, dataset.n_train)), steps)
+    if dataset.n_test:
+        run.series("test/accuracy", _accuracy(profile, slice(dataset.n_train, None)), steps)
+    halves = cscore.reliability(profile, slice(0, dataset.n_train))
+    run.log(
+        {
+            "cscore/mean": train["cscore"].mean(),
+            "cscore/soft_mean": train["cscore_soft"].mean(),
+            "cscore/stderr_mean": train["stderr"].mean(),
+            "cscore/share_at_1": (train["cscore"] == 1).mean(),
+            "cscore/missing": int(train["cscore"].isna().sum()),
+            "reliability/half": halves.hard.value,
+            "reliability/half_soft": halves.soft.value,
+            "reliability/full": halves.hard_full,
+            "reliability/full_soft": halves.soft_full,
+            "members/diverged": profile.diverged,
+        }
+    )
+
+
+def _accuracy(profile: Profile, rows: slice) -> np.ndarray:
+    """(s,) share of correct held-out answers at each subset ratio."""
+    return profile.correct[:, :, rows].sum(axis=(1, 2)) / profile.held_out[:, :, rows].sum(axis=(1, 2))

@@ -1,0 +1,28 @@
+"""What can go wrong through a user's input or machine.  Each is shown as one line that names the cure; exit code 2.
+
+StudyError
+├── RecipeError      a recipe's form, names or fit
+├── DataError        images, labels, files of a data set
+├── StoreError       the MLflow store, its artifacts, a second launch at work
+└── AnalysisError    runs that are missing, or that do not belong together
+"""
+
+
+class StudyError(Exception):
+    """Something that the user can mend; the message is one line and says how."""
+
+
+class RecipeError(StudyError):
+    """A recipe that cannot be run as it is written."""
+
+
+class DataError(StudyError):
+    """Images or labels that cannot be used."""
+
+
+class StoreError(StudyError):
+    """The tracking store cannot be opened, read or written."""
+
+
+class AnalysisError(StudyError):
+    """The runs that an analysis needs are missing or do not fit together."""

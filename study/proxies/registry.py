@@ -1,0 +1,237 @@
+"""Every proxy and what is declared about it.  in: evidence {word: array}, settings   out: finite scores (n,)
+
+A proxy is a function whose signature is its specification: positional parameters are evidence words, keyword-only
+parameters are settings with defaults.  `compute` is the one gate, `oriented` the one place that turns signs.
+"""
+
+import difflib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from study.errors import AnalysisError, RecipeError
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Setting = bool | int | float | str
+
+
+class Word(NamedTuple):
+    """One kind of evidence: its axes and what it holds."""
+
+    axes: tuple[str, ...]
+    meaning: str
+
+
+WORDS = {
+    "labels": Word(("n",), "class of each example, 0..c-1, as trained on"),
+    "correct": Word(("e", "n"), "whether the example is classified correctly at the end of each epoch"),
+    "confidence": Word(("e", "n"), "probability of the labelled class (p_L) at the end of each epoch"),
+    "top_confidence": Word(("e", "n"), "largest probability of any class (p_max) at the end of each epoch"),
+    "target_confidence_now": Word(("n",), "probability of the labelled class (p_L) at one moment"),
+    "top_confidence_now": Word(("n",), "largest probability of any class (p_max) at one moment"),
+    "input_density": Word(("n", "c"), "kernel sums over the training examples of each class, over N, on inputs"),
+    "hidden_density": Word(("n", "c"), "the same on the penultimate layer at one moment"),
+}
+PLANTS = {
+    "flip": "an example of a tidy class under the label of another",
+    "stray": "an example far from its class, under its own label",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What is declared about a proxy.
+
+    name: registry name, column of scores.parquet and key in a recipe.
+    function: takes evidence words by name and settings by keyword, gives (n,) float64.
+    evidence: the words that it reads (keys of WORDS).
+    settings: names and defaults.
+    family: density, confidence or learning speed.
+    easy: "high" or "low", whichever means easy, that is consistent.
+    unit, label: for axes and table heads.
+    source: paper and id in the inventory.
+    on: "train" or "test", the rows that it is defined on.
+    ties: how ties come about and what is done with them.
+    never_learned: what an example gets that was never classified correctly.
+    blind_to: the PLANTS that it cannot see by construction.
+    moment: reads a moment of training, so it can be computed after each epoch.
+    cost: "free" with training, a "pass" over the data, or "n x n".
+    """
+
+    name: str
+    function: Callable[..., FloatArray]
+    evidence: tuple[str, ...]
+    settings: Mapping[str, Setting]
+    family: str
+    easy: str
+    unit: str
+    label: str
+    source: str
+    on: str = "train"
+    ties: str = "rare"
+    never_learned: str = "no special case"
+    blind_to: tuple[str, ...] = ()
+    moment: bool = False
+    cost: str = "free"
+
+
+PROXIES: dict[str, Spec] = {}
+
+
+def proxy(**declared: Any) -> Callable[[Callable[..., FloatArray]], Callable[..., FloatArray]]:
+    """Register the decorated function under its own name; `declared` are the fields of Spec from `family` on.
+
+    Raises:
+        ValueError: a name twice, an unknown evidence word or plant, no docstring, a direction other than high or low;
+            at import, since only the author of a proxy can mend it.
+    """
+
+    def register(function: Callable[..., FloatArray]) -> Callable[..., FloatArray]:
+        spec = specify(function, **declared)
+        if spec.name in PROXIES:
+            raise ValueError(f"proxy {spec.name!r} is defined twice")
+        PROXIES[spec.name] = spec
+        return function
+
+    return register
+
+
+def specify(function: Callable[..., FloatArray], **declared: Any) -> Spec:
+    """Read the signature of a proxy and check what is declared about it; see `proxy`."""
+    parameters = inspect.signature(function).parameters.values()
+    evidence = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+    settings = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    name = function.__name__
+    try:
+        spec = Spec(
+            name=name, function=function, evidence=evidence, settings=types.MappingProxyType(settings), **declared
+        )
+    except TypeError as error:
+        raise ValueError(f"proxy {name!r}: {error}") from error
+    faults = {
+        "no docstring": not (function.__doc__ or "").strip(),
+        "no evidence": not evidence,
+        f"parameters other than evidence and settings in {inspect.signature(function)}": len(evidence) + len(settings)
+        != len(parameters),
+        f"unknown evidence words {sorted(set(evidence) - set(WORDS))}": not set(evidence) <= set(WORDS),
+        "a setting without a plain default": not all(isinstance(value, Setting) for value in settings.values()),
+        f"easy is {spec.easy!r}, not 'high' or 'low'": spec.easy not in ("high", "low"),
+        f"on is {spec.on!r}, not 'train' or 'test'": spec.on not in ("train", "test"),
+        f"unknown plants {sorted(set(spec.blind_to) - set(PLANTS))}": not set(spec.blind_to) <= set(PLANTS),
+        "family, unit, label or source is empty": not all((spec.family, spec.unit, spec.label, spec.source)),
+    }
+    for fault, present in faults.items():
+        if present:
+            raise ValueError(f"proxy {name!r}: {fault}")
+    return spec
+
+
+def get(name: str) -> Spec:
+    """Look a proxy up by name.
+
+    Raises:
+        RecipeError: unknown; names the nearest one.
+    """
+    if name not in PROXIES:
+        raise RecipeError(f"unknown proxy {name!r}; {_nearest(name, PROXIES)}")
+    return PROXIES[name]
+
+
+def bind(spec: Spec, settings: Mapping[str, Any]) -> dict[str, Setting]:
+    """Fill the settings of a proxy: those given, checked against the defaults' types, and the defaults for the rest.
+
+    Raises:
+        RecipeError: a setting that the proxy does not have, or one of another type; an int does for a float.
+    """
+    for name, value in settings.items():
+        if name not in spec.settings:
+            raise RecipeError(f"proxy {spec.name!r} has no setting {name!r}; {_nearest(name, spec.settings)}")
+        wanted = type(spec.settings[name])
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise RecipeError(f"proxies.{spec.name}.{name} is {value!r}; it must be of type {wanted.__name__}")
+    filled = {**spec.settings, **settings}
+    return {name: float(value) if isinstance(spec.settings[name], float) else value for name, value in filled.items()}
+
+
+def words(specs: Iterable[Spec]) -> set[str]:
+    """Evidence that these proxies read together, and nothing else."""
+    return {word for spec in specs for word in spec.evidence}
+
+
+def compute(spec: Spec, evidence: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> FloatArray:
+    """Compute a proxy through the one gate: evidence of fitting shapes in, (n,) finite float64 scores out.
+
+    Args:
+        spec: of the proxy.
+        evidence: arrays by word, at least those of the spec, restricted to the rows of `spec.on`.
+        settings: as in `bind`.
+
+    Raises:
+        AnalysisError: the proxy refuses the evidence (too few epochs), or a score is not finite (diverged training).
+        ValueError: missing evidence, axes that do not fit, a result of the wrong shape or type; an error of the caller
+            or of the proxy's author.
+    """
+    missing = [word for word in spec.evidence if word not in evidence]
+    if missing:
+        raise ValueError(f"proxy {spec.name!r} lacks evidence: {', '.join(missing)}")
+    arrays = {word: np.asarray(evidence[word]) for word in spec.evidence}
+    n = _axes(spec, arrays)["n"]
+    filled = bind(spec, settings or {})
+    try:
+        scores = spec.function(**arrays, **filled)
+    except ValueError as error:
+        raise AnalysisError(f"proxy {spec.name!r}: {error}") from error
+    if not isinstance(scores, np.ndarray) or scores.shape != (n,) or scores.dtype != np.float64:
+        made = f"{getattr(scores, 'dtype', type(scores).__name__)} {np.shape(scores)}"
+        raise ValueError(f"proxy {spec.name!r} gave {made} instead of float64 {(n,)}")
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if len(wrong):
+        raise AnalysisError(
+            f"proxy {spec.name!r}: {len(wrong)} of {n} scores are not finite, first in {spec.on} row {wrong[0]}; "
+            "has the training diverged? lower optimizer.lr"
+        )
+    return scores
+
+
+def oriented(spec: Spec, scores: FloatArray) -> FloatArray:
+    """Turn scores so that high means easy; the only place that knows about signs.  Any shape."""
+    return scores if spec.easy == "high" else np.negative(scores)
+
+
+def proxies_markdown(specs: Iterable[Spec] | None = None) -> str:
+    """Table of all registered proxies for the README, one row each."""
+    rows = [
+        "| proxy | what | family | easy means | unit | on | cost | source |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for spec in PROXIES.values() if specs is None else specs:
+        cells = (f"`{spec.name}`", spec.label, spec.family, spec.easy, spec.unit, spec.on, spec.cost, spec.source)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _axes(spec: Spec, arrays: Mapping[str, NDArray]) -> dict[str, int]:
+    lengths: dict[str, int] = {}
+    for word, array in arrays.items():
+        axes = WORDS[word].axes
+        expected = tuple(lengths.get(axis, length) for axis, length in zip(axes, array.shape, strict=False))
+        if array.ndim != len(axes) or array.shape != expected:
+            known = ", ".join(f"{axis} = {length}" for axis, length in lengths.items()) or "nothing else given"
+            raise ValueError(f"proxy {spec.name!r}: {word} is {array.shape}, not ({', '.join(axes)}) with {known}")
+        lengths |= zip(axes, array.shape, strict=True)
+    return lengths
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"there are {', '.join(known)}" if known else "it has none"

@@ -1,0 +1,181 @@
+"""Single runs on all examples.  in: a recipe, a Dataset, a Store   out: one run per repeat, trajectory and proxies"""
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from study.data import Dataset
+from study.display import Bar, quiet, say
+from study.ensemble import keys
+from study.errors import StoreError
+from study.evidence import Collector, input_density, wanted
+from study.proxies import Spec, bind, compute, words
+from study.recipe import Recipe, dump, flatten
+from study.tracking import Run, Store
+from study.training import Hooks, Member, Outcome, Stopped, fit, stackable
+from study.training.placement import Placement, place
+
+
+def run_singles(
+    recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None, bar: Bar = quiet
+) -> list[Run]:
+    """Train the network on all training examples, once per repeat, and compute the recipe's proxies.
+
+    Returns:
+        The runs, FINISHED, one per repeat: `trajectory.npz`, `curves.npz`, `scores.parquet`, `scores.json`.
+
+    Raises:
+        Stopped: `stop` was set.
+        StoreError: the same run is being trained by another process.
+    """
+    recipe = recipe.part("single")
+    specs = wanted(recipe.proxies, dataset)
+    settings = {spec.name: bind(spec, recipe.proxies.get(spec.name, {})) for spec in specs}
+    stop = stop or threading.Event()
+    inputs: list[np.ndarray] = []
+
+    def densities() -> np.ndarray:
+        if not inputs:
+            with bar("kernel density of the inputs", 100, unit="%") as advance:
+                inputs.append(input_density(dataset, placement.device, _percent(advance)))
+        return inputs[0]
+
+    runs = []
+    with store.lock(f"single-{recipe.digest()}-{dataset.digest}"):
+        store.reap(keys(recipe, dataset))
+        for repeat in range(recipe.single.repeats):
+            own = keys(recipe, dataset) | {"study.repeat": str(repeat)}
+            known = _finished(store, own, settings)
+            if known:
+                say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
+                runs.append(known)
+                continue
+            placement = place(recipe.runtime, stackable=stackable(recipe)).alone()
+            run = _start(store, recipe, dataset, own | placement.tags(), repeat)
+            with run:
+                try:
+                    collector, final = _train(recipe, dataset, run, repeat, specs, placement, stop, bar)
+                except Stopped:
+                    run.kill("stopped on request; the same command starts this repeat again")
+                    raise
+                if final.diverged:
+                    raise StoreError(
+                        f"single run, repeat {repeat}: training left the finite numbers; lower optimizer.lr"
+                    )
+                needs_inputs = "input_density" in words(specs)
+                _log_scores(run, dataset, collector, settings, densities() if needs_inputs else None)
+            runs.append(store.get(run.id))
+    return runs
+
+
+def _percent(advance: Callable[[int], None]) -> Callable[[float], None]:
+    shown = 0
+
+    def progress(share: float) -> None:
+        nonlocal shown
+        advance(int(100 * share) - shown)
+        shown = int(100 * share)
+
+    return progress
+
+
+def _finished(store: Store, own: dict[str, str], settings: dict[str, dict]) -> Run | None:
+    """A finished run of this training whose scores hold every proxy that is asked for, with the same settings."""
+    for run in store.find("single", tags=own, status="FINISHED"):
+        try:
+            held = run.read_json("scores.json")
+            run.read("scores.parquet"), run.read("trajectory.npz"), run.read("curves.npz")
+        except StoreError as error:
+            say(f"{error}; it is trained again")
+            continue
+        if all(
+            name in held and held[name]["settings"] == wanted_settings for name, wanted_settings in settings.items()
+        ):
+            return run
+    return None
+
+
+def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str], repeat: int) -> Run:
+    run = store.start(
+        f"{recipe.data.title}/single",
+        f"{recipe.model.name}, repeat {repeat}",
+        params=flatten(recipe) | {"repeat": repeat},
+        tags=tags | {"study.kind": "single"},
+        description=recipe.why or None,
+    )
+    run.text("recipe.toml", dump(recipe))
+    run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
+    return run
+
+
+def _train(
+    recipe: Recipe,
+    dataset: Dataset,
+    run: Run,
+    repeat: int,
+    specs: list[Spec],
+    placement: Placement,
+    stop: threading.Event,
+    bar: Bar,
+) -> tuple[Collector, Outcome]:
+    epochs = recipe.train.epochs
+    collector = Collector(dataset, specs, epochs, recipe.single.every, placement.device)
+    train, test = dataset.rows("train"), dataset.rows("test")
+    begun = time.perf_counter()
+
+    def after_epoch(epoch: int, look: Callable[[bool], Outcome]) -> None:
+        outcome = look(collector.needs_features(epoch))
+        if outcome.diverged:
+            return
+        collector.take(epoch, outcome)
+        right = collector.correct[-1]
+        point = {"train/accuracy": right[train].mean()}
+        if dataset.n_test:
+            point["test/accuracy"] = right[test].mean()
+        run.log(point, step=epoch)
+
+    member = Member(("single", repeat), np.arange(dataset.n_train))
+    with bar(f"single run, repeat {repeat}", epochs * dataset.n_train, unit="examples") as advance:
+        hooks = Hooks(progress=advance, after_epoch=after_epoch, stop=stop)
+        final = next(fit([member], dataset, recipe, placement, hooks))
+    run.series("train/loss", final.losses, range(1, epochs + 1))
+    run.log({"time/train_s": time.perf_counter() - begun})
+    return collector, final
+
+
+def _log_scores(
+    run: Run, dataset: Dataset, collector: Collector, settings: dict[str, dict], inputs: np.ndarray | None
+) -> None:
+    """Write the trajectory, the scores by epoch, and the table of final scores with what is declared about them.
+
+    trajectory.npz: correct (e, ceil(n / 8)) packed bits; confidence, top_confidence (e, n) float32, because float16
+    ties everything above .9995; n.  curves.npz: epochs (w,), and (w, n_train) float32 per proxy on hidden densities.
+    """
+    run.arrays(
+        "trajectory.npz",
+        correct=np.packbits(np.stack(collector.correct), axis=1),
+        n=np.int64(dataset.n),
+        confidence=np.stack(collector.confidence),
+        top_confidence=np.stack(collector.top_confidence),
+    )
+    run.arrays(
+        "curves.npz",
+        epochs=np.array(collector.epochs, dtype=np.int64),
+        **{name: np.stack(scores) for name, scores in collector.moments.items()},
+    )
+    table = pd.DataFrame({"example": dataset.ids, "label": dataset.labels, "split": dataset.split()})
+    declared = {}
+    for spec in collector.specs:
+        scores = compute(spec, collector.of(spec, inputs), settings[spec.name])
+        column = np.full(dataset.n, np.nan, dtype=np.float32)
+        column[dataset.rows(spec.on)] = scores
+        table[spec.name] = column
+        declared[spec.name] = {key: getattr(spec, key) for key in ("family", "easy", "unit", "label", "source", "on")}
+        declared[spec.name]["settings"] = settings[spec.name]
+    run.table("scores.parquet", table)
+    run.json("scores.json", declared)
+    for epoch, bandwidth in zip(collector.epochs, collector.bandwidths, strict=True):
+        run.log({"density/bandwidth_hidden": bandwidth}, step=epoch)

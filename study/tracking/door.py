@@ -1,0 +1,164 @@
+"""The door to mlflow: its environment, its import, patience with a busy store, and one line for each failure."""
+
+import logging
+import os
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from study.errors import StoreError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+T = TypeVar("T")
+
+PATIENCE = 120.0  # seconds to wait for a locked database; MLflow alone gives up after 20
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a server may be away for a minute; MLflow's own 7 retries block for four
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for results; `Store.link` has the better address
+}
+# what MLflow and SQLite say -> what the user should read, and the cure
+CURES = (
+    ("database is locked", "locked by another program; stop that program (`fuser` names it) and run the command again"),
+    ("disk is full", "the disk is full; free some space and run the command again"),
+    ("No space left", "the disk is full; free some space and run the command again"),
+    ("malformed", "the database is damaged; restore a backup, or move the file away to start a new one"),
+    ("not a database", "not a database; restore a backup, or move the file away to start a new one"),
+    ("disk I/O error", "the disk refuses to read or write; check it, then restore a backup if need be"),
+    ("readonly database", "not writable; allow writing to the file and its folder, or choose another root"),
+    ("attempt to write a readonly", "not writable; allow writing to the file and its folder, or choose another root"),
+    ("unable to open database", "cannot be opened; allow reading and writing the file and its folder"),
+    ("Max retries exceeded", "the tracking server does not answer; start it, or unset MLFLOW_TRACKING_URI"),
+    ("Connection refused", "the tracking server does not answer; start it, or unset MLFLOW_TRACKING_URI"),
+)
+
+
+def environment() -> None:
+    """Set what mlflow reads at its import, where the user has not: no telemetry, bounded retries, no noise."""
+    if "MLFLOW_DISABLE_TELEMETRY" not in os.environ:
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        os.environ.setdefault("DO_NOT_TRACK", "true")
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def silence() -> None:
+    """Keep progress notes of mlflow and alembic out of the terminal; their errors reach the user as StoreError."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def load() -> None:
+    """Import mlflow, 3 s once per process."""
+    environment()
+    with warnings.catch_warnings():
+        # raised while SQLAlchemy 2.1 maps MLflow's own tables; nothing that a user or we could mend
+        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy", category=DeprecationWarning)
+        import mlflow.store.tracking.sqlalchemy_store
+        import mlflow.tracking  # noqa: F401
+    silence()
+
+
+def connect(uri: str, patience: float = PATIENCE) -> "MlflowClient":
+    """Open a client.
+
+    Raises:
+        StoreError: the store behind the URI cannot be used.
+    """
+    load()
+    from mlflow.tracking import MlflowClient
+
+    return call(MlflowClient, uri, uri, where=public(uri), patience=patience)
+
+
+def make_tables(uri: str, artifacts: str) -> None:
+    """Make MLflow's tables and its experiment 0 in an empty database, and close every connection to it."""
+    load()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    try:
+        SqlAlchemyStore(uri, artifacts).engine.dispose()
+    finally:
+        engine = SqlAlchemyStore._engine_map.pop(uri, None)
+        if engine is not None:
+            engine.dispose()
+
+
+def call(function: Callable[..., T], *args: object, where: str, patience: float = PATIENCE, **settings: object) -> T:
+    """Call into MLflow; wait and repeat while the database is locked.
+
+    Args:
+        function: what to call, with the arguments that follow.
+        where: file or address of the store, the first word of an error.
+        patience: seconds after which a locked database is an error.
+
+    Raises:
+        StoreError: one line: where, what, cure.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    start, pause = time.monotonic(), 0.5
+    while True:
+        try:
+            return function(*args, **settings)
+        except (MlflowException, SQLAlchemyError, RequestException) as error:
+            waited = time.monotonic() - start
+            if "database is locked" not in str(error) or waited + pause > patience:
+                raise failure(error, where) from error
+        time.sleep(pause)
+        pause = min(2 * pause, 10.0)
+
+
+def failure(error: Exception, where: str) -> StoreError:
+    """Make one line of an exception: where, what, cure."""
+    text = str(error)
+    for sign, cure in CURES:
+        if sign in text:
+            return StoreError(f"{where}: {cure}")
+    first = re.sub(r"\s+", " ", text.strip().split("\n")[0])[:300]
+    return StoreError(f"{where}: {first or type(error).__name__}")
+
+
+def reach(uri: str, *, patience: float = 10.0) -> None:
+    """Ask a tracking server for a sign of life, before the slow import and MLflow's minutes of retries.
+
+    Any HTTP answer counts, also a refusal to a stranger.
+
+    Raises:
+        StoreError: nobody answered within `patience` seconds.
+    """
+    start = time.monotonic()
+    while True:
+        try:
+            with urllib.request.urlopen(public(uri).rstrip("/") + "/health", timeout=5):
+                return
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            return
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            if "certificate" in str(reason).lower():  # requests has its own certificates; let MLflow judge
+                return
+            if time.monotonic() - start + 1.0 > patience:
+                cure = "start it, or unset MLFLOW_TRACKING_URI to use the local store"
+                raise StoreError(f"{public(uri)}: no tracking server answers there ({reason}); {cure}") from error
+        time.sleep(1.0)
+
+
+def public(uri: str) -> str:
+    """Write a URI without user name and password, for messages and links."""
+    parts = urllib.parse.urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

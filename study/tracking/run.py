@@ -1,0 +1,372 @@
+"""One run: what it logs, and its files, checked when read.  in: numbers, tables, arrays, figures   out: MLflow."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Self
+
+from study.errors import StoreError
+from study.tracking import local
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from study.tracking.store import Store
+
+HASH = "study.sha256."  # tag per file; MLflow itself keeps no checksum and serves damaged files
+METRICS_PER_CALL = 1000
+PARAMS_PER_CALL = 100
+PREVIEW_ROWS = 500  # of a CSV, as many as the MLflow UI shows
+FILE_NAME = re.compile(r"(?!\.)[\w.\- ]+(/(?!\.)[\w.\- ]+)*")  # what MLflow takes in a tag's name, and no `..`
+
+
+@dataclass
+class Run:
+    """A run of the store; `Store.start`, `get` and `find` make it.
+
+    Attributes:
+        id: MLflow's run id.
+        name: as the UI shows it.
+        experiment: name of its experiment.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        params, tags: as MLflow keeps them, text.
+        metrics: last value of each.
+        started, ended: milliseconds since 1970; ended is None while it runs.
+        artifacts: MLflow's URI of the folder of its files.
+    """
+
+    store: "Store" = field(repr=False)
+    id: str
+    name: str
+    experiment: str
+    experiment_id: str
+    status: str
+    params: dict[str, str] = field(repr=False)
+    tags: dict[str, str] = field(repr=False)
+    metrics: dict[str, float] = field(repr=False)
+    started: int
+    ended: int | None
+    artifacts: str = field(repr=False)
+
+    @classmethod
+    def of(cls, store: "Store", found: object, experiment: str) -> Self:
+        """Make a run of what MLflow returns."""
+        info, data = found.info, found.data
+        return cls(
+            store=store,
+            id=info.run_id,
+            name=info.run_name,
+            experiment=experiment,
+            experiment_id=info.experiment_id,
+            status=info.status,
+            params=dict(data.params),
+            tags=dict(data.tags),
+            metrics=dict(data.metrics),
+            started=info.start_time,
+            ended=info.end_time,
+            artifacts=info.artifact_uri,
+        )
+
+    @property
+    def parent(self) -> str | None:
+        """Id of the run that this one is a child of."""
+        return self.tags.get("mlflow.parentRunId")
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files, in order."""
+        return sorted(key.removeprefix(HASH) for key in self.tags if key.startswith(HASH))
+
+    # ---------------------------------------------------------------------------------------------------------- write
+
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers, `group/name_unit`; NaN is kept, infinity becomes NaN (MLflow would make it 1.8e308).
+
+        Args:
+            metrics: names and values.
+            step: epoch or member, for one point of a series; None: an outcome of the run.
+        """
+        stamp = int(time.time() * 1000) if step is None else self.started + step
+        self._log([(name, value, stamp, step or 0) for name, value in metrics.items()])
+        self.metrics.update({name: _finite(value) for name, value in metrics.items()})
+
+    def series(self, name: str, values: "Sequence[float] | np.ndarray", steps: Sequence[int] | None = None) -> None:
+        """Log a curve at once.  Times are made of start and step, so that logging it again after a resume adds nothing.
+
+        Args:
+            name: of the metric.
+            values: one per step.
+            steps: 0, 1, 2, ... unless given.
+
+        Raises:
+            ValueError: as many steps as values are needed.
+        """
+        steps = range(len(values)) if steps is None else steps
+        self._log([(name, value, self.started + int(at), int(at)) for value, at in zip(values, steps, strict=True)])
+        if len(values):
+            self.metrics[name] = _finite(values[-1])
+
+    def param(self, params: Mapping[str, object]) -> None:
+        """Log parameters; MLflow refuses to change one."""
+        from mlflow.entities import Param
+
+        items = [Param(key, str(value)) for key, value in params.items()]
+        for start in range(0, len(items), PARAMS_PER_CALL):
+            chunk = items[start : start + PARAMS_PER_CALL]
+            self.store.call(self.store.client.log_batch, self.id, params=chunk)
+        self.params.update({item.key: item.value for item in items})
+
+    def tag(self, key: str, value: object) -> None:
+        """Set a tag; it may be changed later."""
+        self.store.call(self.store.client.set_tag, self.id, key, str(value))
+        self.tags[key] = str(value)
+
+    def file(self, path: Path, folder: str | None = None) -> str:
+        """Keep a copy of a file, under its own name.
+
+        Args:
+            path: of the file.
+            folder: within the run.
+
+        Returns:
+            its name within the run.
+        """
+        if not Path(path).is_file():
+            raise StoreError(f"{path}: no such file to keep in run {self.id} ({self.name})")
+        name = f"{folder}/{Path(path).name}" if folder else Path(path).name
+        return self._keep(name, lambda place: shutil.copyfile(path, place))
+
+    def bytes(self, name: str, content: bytes) -> str:
+        """Keep bytes as a file."""
+        return self._keep(name, lambda place: place.write_bytes(content))
+
+    def text(self, name: str, content: str) -> str:
+        """Keep text as a file, UTF-8."""
+        return self.bytes(name, content.encode())
+
+    def json(self, name: str, content: object) -> str:
+        """Keep a tree of dicts, lists, numbers and text as a file."""
+        return self.text(name, json.dumps(content, indent=1, ensure_ascii=False))
+
+    def table(self, name: str, table: "DataFrame") -> str:
+        """Keep a table as parquet, without its index, and its first 500 rows as CSV, which the MLflow UI can show.
+
+        Args:
+            name: with or without `.parquet`.
+            table: columns with names; an index is dropped.
+        """
+        stem = name.removesuffix(".parquet")
+        kept = self._keep(f"{stem}.parquet", lambda place: table.to_parquet(place, index=False, compression="zstd"))
+        self.text(f"preview/{PurePosixPath(stem).name}.csv", table.head(PREVIEW_ROWS).to_csv(index=False))
+        return kept
+
+    def arrays(self, name: str, **arrays: "np.ndarray") -> str:
+        """Keep arrays as compressed npz.
+
+        Args:
+            name: with or without `.npz`.
+            arrays: by name; no objects.
+        """
+        import numpy as np
+
+        def write(place: Path) -> None:
+            with place.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+
+        return self._keep(f"{name.removesuffix('.npz')}.npz", write)
+
+    def figure(self, figure: "Figure", name: str) -> str:
+        """Keep a figure, as PNG or SVG by the end of its name."""
+        kind = PurePosixPath(name).suffix.removeprefix(".")
+        return self._keep(name, lambda place: figure.savefig(place, format=kind))
+
+    def dataset(self, name: str, digest: str, context: str, n: int, **profile: object) -> None:
+        """Name the data that the run reads; the UI shows them as a chip with name, digest and context.
+
+        Args:
+            name: of the data set.
+            digest: of its content, at most 36 letters.
+            context: "training", "testing" or such.
+            n: number of examples.
+            profile: more to say, in JSON's types.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        text = json.dumps({"num_rows": n, **profile})
+        entity = Dataset(name=name, digest=digest[:36], source_type="local", source=name, profile=text)
+        chip = DatasetInput(entity, [InputTag("mlflow.data.context", context)])
+        self.store.call(self.store.client.log_inputs, self.id, datasets=[chip])
+
+    # ------------------------------------------------------------------------------------------------------------ end
+
+    def finish(self) -> None:
+        """End well: FINISHED."""
+        self._end("FINISHED", None)
+
+    def fail(self, why: str | None = None) -> None:
+        """End badly: FAILED; the tag `study.end` says why."""
+        self._end("FAILED", why)
+
+    def kill(self, why: str | None = None) -> None:
+        """End because somebody stopped it: KILLED."""
+        self._end("KILLED", why)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self.status != "RUNNING":
+            return
+        if kind is None:
+            self.finish()
+            return
+        with suppress(StoreError):  # what went wrong first matters more than a store that is away
+            if issubclass(kind, Exception):
+                self.fail(f"{kind.__name__}: {error}")
+            else:
+                self.kill(kind.__name__)
+
+    # ----------------------------------------------------------------------------------------------------------- read
+
+    def read(self, name: str) -> Path:
+        """Find a file of the run and check it against its sha256; from a server it is downloaded once.
+
+        Raises:
+            StoreError: it was never kept, is missing, or is damaged; says which run and file.
+        """
+        if HASH + name not in self.tags:
+            self.tags = self.store.get(self.id).tags
+        if HASH + name not in self.tags:
+            names = ", ".join(self.files) or "none"
+            raise StoreError(f"run {self.id} ({self.name}) has no file {name}; it has: {names}")
+        path = self._local(name) or self._downloaded(name)
+        if not path.is_file():
+            raise StoreError(f"run {self.id} ({self.name}): file {name} is missing at {path}; run its recipe again")
+        if _sha256(path) != self.tags[HASH + name]:
+            raise StoreError(f"run {self.id} ({self.name}): file {name} is damaged at {path}; run its recipe again")
+        return path
+
+    def read_text(self, name: str) -> str:
+        """Read a text file, UTF-8."""
+        return self.read(name).read_text(encoding="utf-8")
+
+    def read_json(self, name: str) -> object:
+        """Read what `json` kept."""
+        return json.loads(self.read_text(name))
+
+    def read_table(self, name: str) -> "DataFrame":
+        """Read what `table` kept; name with or without `.parquet`."""
+        import pandas as pd
+
+        return pd.read_parquet(self.read(f"{name.removesuffix('.parquet')}.parquet"))
+
+    def read_arrays(self, name: str) -> dict[str, "np.ndarray"]:
+        """Read what `arrays` kept; name with or without `.npz`.  Never unpickles."""
+        import numpy as np
+
+        with np.load(self.read(f"{name.removesuffix('.npz')}.npz"), allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+
+    def read_series(self, name: str) -> list[tuple[int, float]]:
+        """Read a curve: (step, value) by step."""
+        history = self.store.call(self.store.client.get_metric_history, self.id, name)
+        return [(point.step, point.value) for point in sorted(history, key=lambda point: (point.step, point.timestamp))]
+
+    # -------------------------------------------------------------------------------------------------------- private
+
+    def _log(self, rows: list[tuple[str, float, int, int]]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(name, _finite(value), stamp, step) for name, value, stamp, step in rows]
+        for start in range(0, len(metrics), METRICS_PER_CALL):
+            chunk = metrics[start : start + METRICS_PER_CALL]
+            self.store.call(self.store.client.log_batch, self.id, metrics=chunk)
+
+    def _end(self, status: str, why: str | None) -> None:
+        if why:
+            self.tag("study.end", " ".join(why.split())[:500])
+        now = int(time.time() * 1000)
+        self.store.call(self.store.client.set_terminated, self.id, status=status, end_time=now)
+        self.status, self.ended = status, now
+
+    def _keep(self, name: str, write: Callable[[Path], object]) -> str:
+        """Write a file whole or not at all, then its hash as a tag; a file without its tag does not count."""
+        if not FILE_NAME.fullmatch(name):
+            raise ValueError(f"file name {name!r}: use letters, digits, `_ - .`, blanks, and `/` between folders")
+        try:
+            place = self._local(name)
+            with self._at(name, place) as temporary:
+                write(temporary)
+                digest = _sha256(temporary)
+        except OSError as error:
+            where = self._local(name) or self.store.where
+            reason = error.strerror or error
+            raise StoreError(f"{where}: {reason}; free space or allow writing there, and run again") from error
+        self.tag(HASH + name, digest)
+        return name
+
+    @contextmanager
+    def _at(self, name: str, place: Path | None) -> "Iterator[Path]":
+        """Offer a temporary path; what is written there becomes the run's file."""
+        if place is None:
+            with tempfile.TemporaryDirectory(prefix="study-") as folder:
+                temporary = Path(folder) / PurePosixPath(name).name
+                yield temporary
+                inside = str(PurePosixPath(name).parent)
+                target = None if inside == "." else inside
+                self.store.call(self.store.client.log_artifact, self.id, str(temporary), target)
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # MLflow's own prefix for unfinished files: its UI does not list them
+        temporary = place.with_name(f".artifact.uploading.{os.getpid()}.{place.name}")
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, place)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _local(self, name: str) -> Path | None:
+        """Where the file is on this machine; None when the store is a server, whose folders are not ours."""
+        if self.store.uri.startswith("http"):
+            return None
+        folder = local.artifact_path(self.artifacts, self.store.root / "artifacts")
+        return folder / name if folder else None
+
+    def _downloaded(self, name: str) -> Path:
+        path = self.store.root / "downloads" / self.id / name
+        if path.is_file() and _sha256(path) == self.tags[HASH + name]:
+            return path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+                # MLflow keeps the folders of a name for some stores and drops them for others
+                got = self.store.call(self.store.client.download_artifacts, self.id, name, folder)
+                os.replace(got, path)
+        except (StoreError, OSError) as error:
+            raise StoreError(f"run {self.id} ({self.name}): file {name} cannot be fetched: {error}") from error
+        return path
+
+
+def _finite(value: float) -> float:
+    value = float(value)
+    return math.nan if math.isinf(value) else value
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

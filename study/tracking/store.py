@@ -1,0 +1,370 @@
+"""The store: experiments and their runs.  in: a folder or a tracking URI   out: runs, found or started."""
+
+import functools
+import getpass
+import os
+import platform
+import re
+import socket
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from study.errors import StoreError
+from study.tracking import door, local, locks
+from study.tracking.run import Run
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+T = TypeVar("T")
+
+SCHEMA = "1"  # of our tags, tables and file names; readers refuse what they do not know
+LONGEST_PARAM = 6000  # MLflow cuts longer values off, with a warning only
+LONGEST_TAG = 8000
+SAFE_TO_QUOTE = re.compile(r"[\w./:@+, ()-]+")  # MLflow's filters have no escape for quotes; the rest is compared here
+
+
+def open_store(root: Path = Path("mlruns"), uri: str | None = None) -> "Store":
+    """Open the store, made on first use.
+
+    Args:
+        root: folder of the local store, of the locks, and of what is downloaded from a server.
+        uri: an MLflow tracking URI; None: MLFLOW_TRACKING_URI where that is set, else `<root>/mlflow.db`.
+
+    Raises:
+        StoreError: no answer from the server, or a database that cannot be used.
+    """
+    door.environment()
+    root = Path(root).resolve()
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or local.sqlite_uri(root / "mlflow.db")
+    scheme = urllib.parse.urlsplit(uri).scheme
+    if scheme in ("", "file"):
+        cure = "unset MLFLOW_TRACKING_URI, or move the runs over with `mlflow migrate-filestore`"
+        raise StoreError(f"{uri}: MLflow has given up plain folders as stores; {cure}")
+    if scheme in ("http", "https"):
+        door.reach(uri)
+    database = local.sqlite_path(uri) if scheme.startswith("sqlite") else None
+    if database is not None:
+        local.prepare(database)
+        root, uri = database.parent, local.sqlite_uri(database)
+    store = Store(root, uri, database)
+    store.call(store.client.search_experiments, max_results=1)
+    return store
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store; `open_store` makes it.
+
+    Attributes:
+        root: absolute folder of the locks, and of database and artifacts when local.
+        uri: MLflow tracking URI.
+        database: the SQLite file; None for a server or another database.
+        page: runs per search call.
+        patience: seconds to wait for a locked database.
+    """
+
+    root: Path
+    uri: str
+    database: Path | None
+    page: int = 1000
+    patience: float = door.PATIENCE
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """MLflow's client, opened at the first use."""
+        if self.database is None:
+            return door.connect(self.uri, self.patience)
+        with local.without_stray_folder(self.database):
+            return door.connect(self.uri, self.patience)
+
+    @property
+    def where(self) -> str:
+        """The file or address, as messages show it."""
+        return str(self.database or door.public(self.uri))
+
+    def call(self, function: Callable[..., T], *args: object, **settings: object) -> T:
+        """Call a method of the client with patience; see `door.call`."""
+        return door.call(function, *args, where=self.where, patience=self.patience, **settings)
+
+    def experiment(self, name: str, *, restore: bool = False) -> str:
+        """Get the id of an experiment, made if there is none; two processes may ask at once.
+
+        Args:
+            name: `<data set>/<kind>`.
+            restore: bring a deleted experiment back, with its runs.
+
+        Raises:
+            StoreError: it was deleted and `restore` is false.
+        """
+        found = self.call(self.client.get_experiment_by_name, name)
+        if found is None:
+            try:
+                return self.call(self.client.create_experiment, name, artifact_location=self._artifact_location(name))
+            except StoreError as error:
+                found = self.call(self.client.get_experiment_by_name, name)  # another process was first
+                if found is None:
+                    raise error
+        if found.lifecycle_stage == "deleted":
+            if not restore:
+                raise StoreError(self._deleted(name, found.experiment_id))
+            self.call(self.client.restore_experiment, found.experiment_id)
+        if self._out_of_reach(found.artifact_location):
+            cure = "run there, or name the data set otherwise (`data.label`)"
+            raise StoreError(f"{self.where}: experiment {name} keeps its files in a folder of that machine; {cure}")
+        return found.experiment_id
+
+    def start(
+        self,
+        experiment: str,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        tags: Mapping[str, object],
+        parent: Run | None = None,
+        description: str | None = None,
+        started: float | None = None,
+    ) -> Run:
+        """Start a run; it is RUNNING until `finish`, `fail` or `kill`, or the end of its `with` block.
+
+        Args:
+            experiment: its name; made if there is none.
+            name: of the run, as the UI shows it.
+            params: flat, dotted names; written as `str(value)`.
+            tags: `study.kind`, `study.digest` and the like; None is left out.  Host, process, commit and versions
+                are added.
+            parent: makes the run a child, which the UI unfolds under it.
+            description: Markdown, shown above the run.
+            started: seconds since 1970, for work that began before it was worth a run; None: now.
+
+        Raises:
+            StoreError: a value that MLflow would cut off.
+        """
+        params = {key: _short(key, value, "parameter", LONGEST_PARAM) for key, value in params.items()}
+        all_tags = {**self._origin(), **tags, "mlflow.runName": name, "mlflow.note.content": description}
+        all_tags["mlflow.parentRunId"] = parent.id if parent else None
+        texts = {key: _short(key, tag, "tag", LONGEST_TAG) for key, tag in all_tags.items() if tag is not None}
+        experiment_id = self.experiment(experiment)
+        now = int(1000 * (time.time() if started is None else started))
+        created = self.call(self.client.create_run, experiment_id, start_time=now, tags=texts, run_name=name)
+        run = Run.of(self, created, experiment)
+        run.param(params)
+        return run
+
+    def resume(self, run: Run) -> Run:
+        """Take up a run that has ended or died: RUNNING again, in this process.  Series may be logged anew."""
+        self.call(self.client.update_run, run.id, status="RUNNING")
+        for key, value in self._origin().items():
+            run.tag(key, value)
+        run.tag("study.resumed", int(time.time()))
+        if "study.end" in run.tags:
+            self.call(self.client.delete_tag, run.id, "study.end")
+        return self.get(run.id)
+
+    def get(self, run_id: str) -> Run:
+        """Read one run.
+
+        Raises:
+            StoreError: there is none with that id, or it was deleted.
+        """
+        found = self.call(self.client.get_run, run_id)
+        if found.info.lifecycle_stage == "deleted":
+            raise StoreError(f"{self.where}: run {run_id} was deleted; restore it in MLflow or choose another")
+        return Run.of(self, found, self.call(self.client.get_experiment, found.info.experiment_id).name)
+
+    def find(
+        self,
+        kind: str | None = None,
+        experiment: str | None = None,
+        tags: Mapping[str, object] | None = None,
+        *,
+        status: str | Collection[str] | None = None,
+        parent: Run | str | None = None,
+        max: int | None = None,
+    ) -> list[Run]:
+        """Find runs, newest first; deleted ones are not seen.
+
+        Args:
+            kind: value of the tag `study.kind`.
+            experiment: its name; None: all experiments.
+            tags: all must be equal.
+            status: RUNNING, FINISHED, FAILED, KILLED, or several of them.
+            parent: the children of this run only.
+            max: the newest so many; None: all.
+        """
+        wanted = {key: str(value) for key, value in (tags or {}).items()}
+        if kind is not None:
+            wanted["study.kind"] = kind
+        if parent is not None:
+            wanted["mlflow.parentRunId"] = parent.id if isinstance(parent, Run) else parent
+        statuses = {status} if isinstance(status, str) else set(status or ())
+        runs = []
+        for run in self._pages(experiment, _filter(wanted, statuses)):
+            tagged = all(run.tags.get(key) == value for key, value in wanted.items())
+            if tagged and (not statuses or run.status in statuses):
+                runs.append(run)
+            if max is not None and len(runs) >= max:
+                break
+        return runs
+
+    def reap(self, tags: Mapping[str, object] | None = None) -> list[Run]:
+        """Mark as FAILED the RUNNING runs of this machine whose process is gone; their tag `study.end` says "died".
+
+        Args:
+            tags: only runs with these tags, such as the digest of the launch that holds the lock.
+        """
+        here = {**(tags or {}), "study.host": socket.gethostname()}
+        dead = [run for run in self.find(tags=here, status="RUNNING") if not _alive(run)]
+        for run in dead:
+            run.fail("died")
+        return dead
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Hold the lock of a launch, `<root>/locks/<name>.lock`; the kernel frees it when the process dies.
+
+        Raises:
+            StoreError: on entering: another process holds it; says which, and since when.
+        """
+        return locks.held(self.root / "locks" / f"{_file_safe(name)}.lock")
+
+    def link(self, run: Run) -> str:
+        """Write the address at which a person sees the run; for a local store after `study ui`."""
+        scheme = urllib.parse.urlsplit(self.uri).scheme
+        base = door.public(self.uri).rstrip("/") if scheme in ("http", "https") else "http://127.0.0.1:5000"
+        return f"{base}/#/experiments/{run.experiment_id}/runs/{run.id}?workflowType=machine_learning"
+
+    def _pages(self, experiment: str | None, text: str) -> Iterator[Run]:
+        """Search page by page."""
+        names = self._experiments(experiment)
+        token = None
+        while names:
+            page = self.call(
+                self.client.search_runs,
+                list(names),
+                text,
+                max_results=self.page,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            for found in page:
+                yield Run.of(self, found, names[found.info.experiment_id])
+            token = page.token
+            if not token:
+                return
+
+    def _experiments(self, name: str | None) -> dict[str, str]:
+        """Map ids to names, of one experiment or of all; deleted ones are not seen."""
+        if name is not None:
+            found = self.call(self.client.get_experiment_by_name, name)
+            return {found.experiment_id: name} if found and found.lifecycle_stage == "active" else {}
+        names, token = {}, None
+        while True:
+            page = self.call(self.client.search_experiments, max_results=self.page, page_token=token)
+            names.update({found.experiment_id: found.name for found in page})
+            token = page.token
+            if not token:
+                return names
+
+    def _artifact_location(self, name: str) -> str | None:
+        """Choose the folder of an experiment's artifacts; a server chooses itself."""
+        if urllib.parse.urlsplit(self.uri).scheme in ("http", "https", "databricks"):
+            return None
+        return (self.root / "artifacts" / _file_safe(name)).as_uri()
+
+    def _out_of_reach(self, location: str) -> bool:
+        """Whether MLflow would write a file meant for the server's disk to this machine's, and say nothing."""
+        host = urllib.parse.urlsplit(self.uri).hostname
+        remote = self.uri.startswith("http") and host not in ("localhost", "127.0.0.1", "::1", socket.gethostname())
+        return remote and location.startswith(("file:", "/"))
+
+    def _deleted(self, name: str, experiment_id: str) -> str:
+        command = f"mlflow experiments restore --experiment-id {experiment_id}"
+        address = door.public(self.uri)
+        return f"{self.where}: experiment {name} was deleted; bring it back: MLFLOW_TRACKING_URI='{address}' {command}"
+
+    def _origin(self) -> dict[str, str]:
+        """Say where a run comes from: host, process, user, versions, commit."""
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a container whose user has no name
+            user = str(os.getuid())
+        origin = {
+            "study.schema": SCHEMA,
+            "study.host": socket.gethostname(),
+            "study.pid": str(os.getpid()),
+            "mlflow.source.name": "study",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.user": user,
+        }
+        return {**origin, **_versions()}
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Read the versions that shape the numbers, without importing what they name."""
+    versions = {"study.python": platform.python_version()}
+    for package in ("study", "torch", "numpy", "mlflow"):
+        with suppress(PackageNotFoundError):
+            versions["study.version" if package == "study" else f"study.{package}"] = version(package)
+    commit = _commit(Path(__file__).parent)
+    return {**versions, "study.commit": commit} if commit else versions
+
+
+def _commit(folder: Path) -> str | None:
+    """Read the git commit of the checkout, `+dirty` when tracked files have changed; None when this is no checkout."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # installed inside somebody else's repository: not ours
+        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain", "-uno", ":/") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _filter(tags: Mapping[str, str], statuses: Collection[str]) -> str:
+    """Write what MLflow can compare; `find` compares the rest."""
+    parts = [f"tags.`{key}` = '{value}'" for key, value in tags.items() if SAFE_TO_QUOTE.fullmatch(value)]
+    if len(statuses) == 1:
+        parts.append(f"attributes.status = '{next(iter(statuses))}'")
+    return " AND ".join(parts)
+
+
+def _alive(run: Run) -> bool:
+    """Whether the process that started the run still runs; a younger process with its number is another one."""
+    try:
+        pid = int(run.tags["study.pid"])
+        os.kill(pid, 0)
+    except (KeyError, ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    try:
+        booted = float(re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)[1])
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, TypeError, ValueError, IndexError):
+        return True
+    born = booted + ticks / os.sysconf("SC_CLK_TCK")
+    taken_up = max(run.started / 1000, float(run.tags.get("study.resumed", 0)))
+    return born < taken_up + 60.0  # the clock may have been set since
+
+
+def _short(key: str, value: object, what: str, longest: int) -> str:
+    text = str(value)
+    if len(text) > longest:
+        raise StoreError(f"{what} {key} has {len(text)} characters, MLflow keeps {longest}; log it as a file instead")
+    return text
+
+
+def _file_safe(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "unnamed"

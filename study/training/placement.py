@@ -1,0 +1,157 @@
+"""Where networks train: device, precision, how many side by side.  in: a recipe's [runtime]   out: a Placement
+
+On a CPU one network per core, each with one thread inside its operations: stacking several loses there, because the
+state of one network stays in the cache and that of four does not.  On a GPU, MLPs train as a stack.  Which float32
+routing and whether bfloat16 pays is measured by a probe of some 50 ms; the answer is kept on the run, so that a resumed
+launch trains in the precision in which it began.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+
+from study.errors import RecipeError
+from study.recipe import Runtime
+
+STACK = 64  # members in one stack on a GPU; the state of 64 MLPs is 340 MB
+TOLERANCE = 1e-5  # relative error up to which a faster float32 product still counts as float32
+GAIN = 1.3  # bfloat16 has to be this much faster than float32 to be chosen
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How networks are laid onto the machine; changes speed and rounding, never masks, initial weights or order."""
+
+    device: str
+    precision: str  # of the matrix products; master weights are float32 (float64 with "float64")
+    matmul: str  # torch's float32 routing: "highest" or "medium"
+    threads: int  # networks trained at a time on a CPU
+    cores: int  # threads inside one operation
+    stack: int  # networks in one stack
+
+    @property
+    def compute(self) -> torch.dtype:
+        """The type of the matrix products."""
+        return DTYPES[self.precision]
+
+    @property
+    def master(self) -> torch.dtype:
+        """The type of the weights that are updated."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+    def alone(self) -> "Placement":
+        """For one network that has the machine to itself: all cores inside its operations."""
+        return replace(self, threads=1, cores=self.threads * self.cores, stack=1)
+
+    def tags(self) -> dict[str, str]:
+        """What a run says of its placement."""
+        told = {"device": device_name(self.device), "precision": self.precision, "matmul": self.matmul}
+        return {f"study.{key}": value for key, value in told.items()} | {
+            "study.side_by_side": f"{self.threads} threads x {self.cores} cores, stacks of {self.stack}"
+        }
+
+
+def place(runtime: Runtime, *, stackable: bool, like: Mapping[str, str] | None = None) -> Placement:
+    """Choose the placement.
+
+    Args:
+        runtime: what the recipe asks for.
+        stackable: whether the network has a stacked form (MLPs).
+        like: tags of the run that is resumed; its precision and routing win over the probe, so that bits agree.
+
+    Raises:
+        RecipeError: a device that is not there.
+    """
+    device = find_device(runtime.device)
+    like = like or {}
+    matmul, probed = (
+        like.get(f"study.{key}", found) for key, found in zip(("matmul", "precision"), probe(device), strict=True)
+    )
+    precision = probed if runtime.precision == "auto" else runtime.precision
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device == "cpu":
+        threads = min(runtime.threads or cores, cores)
+        return Placement(device, precision, matmul, threads, max(1, cores // threads), runtime.stack or 1)
+    stack = (runtime.stack or STACK) if stackable else 1
+    return Placement(device, precision, matmul, 1, cores, stack)
+
+
+def find_device(name: str) -> str:
+    """`auto` is CUDA where there is a device, else the CPU."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = int(name.partition(":")[2] or 0)
+        if index >= count:
+            raise RecipeError(f"runtime.device: {name} is not here ({count} CUDA devices); --set runtime.device=cpu")
+    return name
+
+
+def device_name(device: str) -> str:
+    """A name that a person recognizes."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    except OSError:
+        model = "CPU"
+    return f"{model}, {os.cpu_count()} cores"
+
+
+@cache
+def probe(device: str) -> tuple[str, str]:
+    """(float32 routing, precision) by time and error of a 512 x 512 product on one core of this device."""
+    if device.startswith("cuda"):
+        return "highest", "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(512, 512, generator=generator) for _ in range(2))
+    exact = a.double() @ b.double()
+    seconds = {}
+    with one_core():
+        for routing in ("highest", "medium"):
+            with float32_routing(routing):
+                error = float(((a @ b).double() - exact).norm() / exact.norm())
+                if error < TOLERANCE:
+                    seconds[routing] = _fastest(a, b)
+        bfloat16 = _fastest(a.bfloat16(), b.bfloat16())
+    routing = min(seconds, key=seconds.__getitem__)
+    return routing, "bfloat16" if bfloat16 * GAIN < seconds[routing] else "float32"
+
+
+def _fastest(a: torch.Tensor, b: torch.Tensor) -> float:
+    times = []
+    for _ in range(12):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Operations of this thread use one core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def float32_routing(routing: str) -> Iterator[None]:
+    """Float32 products go the given way; put back afterwards."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(routing)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

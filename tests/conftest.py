@@ -1,0 +1,29 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets: STUDY_TEST_DATA, else ../shared/data beside the repository."""
+    default = Path(__file__).parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("STUDY_TEST_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}; set STUDY_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def section():
+    """Make a recipe's [data] table: defaults, and what a test sets."""
+    defaults = dict.fromkeys(("label", "root", "train", "test", "size", "channels", "limit", "classes"))
+
+    def make(name: str = "digits", **settings) -> SimpleNamespace:
+        texts = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
+        return SimpleNamespace(**{"name": name, **defaults, "download": False, **texts})
+
+    return make

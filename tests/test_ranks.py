@@ -1,0 +1,166 @@
+"""Rank statistics against scipy, naive counting, a bootstrap and hand-worked cases."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from study import ranks
+
+TIES = {
+    "no ties": lambda values: values,
+    "light ties": lambda values: np.round(values * 4),
+    "saturated": lambda values: np.minimum(np.round(values * 3), 0),
+    "two values": lambda values: (values > 0.3).astype(float),
+}
+SIZES = (3, 4, 5, 8, 17, 64, 65, 500)
+
+
+def pairs(n: int, ties: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n)
+    x, y = TIES[ties](x), TIES[ties](x + rng.normal(size=n))
+    x[:2], y[:2] = (0, -4), (-4, 0)  # never constant, whatever the ties
+    return x, y
+
+
+def standard_error(found: ranks.Correlation) -> float:
+    width = np.arctanh(found.high) - np.arctanh(found.low)
+    return width / 2 / stats.norm.ppf(0.975) * (1 - found.value**2)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("ties", TIES)
+def test_spearman_equals_scipy(n, ties):
+    """The number in the table must be the one that everybody else computes, ties by midranks."""
+    x, y = pairs(n, ties)
+    assert ranks.spearman(x, y).value == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("ties", TIES)
+def test_kendall_equals_scipy(n, ties):
+    """Tau-b, the variant for ties, is what the papers' tables and scipy report."""
+    x, y = pairs(n, ties)
+    assert ranks.kendall(x, y).value == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-12)
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_concordance_equals_counting_all_pairs(ties):
+    """The interval of Kendall rests on each example's count; the total alone would hide errors that cancel."""
+    x, y = pairs(150, ties)
+    naive = (np.sign(np.subtract.outer(x, x)) * np.sign(np.subtract.outer(y, y))).sum(axis=1)
+    untied_x, untied_y = (np.not_equal.outer(values, values).sum(axis=1) for values in (x, y))
+    np.testing.assert_array_equal(ranks.concordance(x, y), (naive, untied_x, untied_y))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 100])
+def test_earlier_and_smaller_equals_counting(n):
+    """Sizes around powers of two are where padded blocks go wrong."""
+    permutation = np.random.default_rng(n).permutation(n)
+    naive = [(permutation[:place] < permutation[place]).sum() for place in range(n)]
+    np.testing.assert_array_equal(ranks.earlier_and_smaller(permutation), naive)
+
+
+@pytest.mark.parametrize("ties", ["no ties", "saturated"])
+@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall], ids=lambda function: function.__name__)
+def test_interval_is_as_wide_as_a_bootstrap_says(correlate, ties):
+    """An analytic error is only worth its speed if resampling examples gives the same, above all with heavy ties."""
+    x, y = pairs(400, ties)
+    rng = np.random.default_rng(1)
+    resampled = [correlate(x[rows], y[rows]).value for rows in rng.integers(400, size=(800, 400))]
+    assert standard_error(correlate(x, y)) == pytest.approx(np.std(resampled), rel=0.12)
+
+
+@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall], ids=lambda function: function.__name__)
+def test_interval_covers_the_truth_as_often_as_it_says(correlate):
+    """95 % must mean 95 %: for normal pairs of correlation .6 the true values are known."""
+    truth = {"spearman": 6 / np.pi * np.arcsin(0.3), "kendall": 2 / np.pi * np.arcsin(0.6)}[correlate.__name__]
+    rng, hits = np.random.default_rng(2), 0
+    for _ in range(400):
+        x, noise = rng.normal(size=(2, 100))
+        found = correlate(x, 0.6 * x + 0.8 * noise)
+        hits += found.low <= truth <= found.high
+    assert 0.91 < hits / 400 < 0.985
+
+
+@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall], ids=lambda function: function.__name__)
+def test_pairs_with_nan_are_dropped_and_counted(correlate):
+    """A proxy that is missing for some examples is compared on the others, and n says on how many."""
+    x, y = pairs(50, "no ties")
+    with_nan = np.r_[x, np.nan, 1.0, np.nan], np.r_[y, 1.0, np.nan, np.nan]
+    assert correlate(*with_nan) == correlate(x, y)
+
+
+@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall], ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ([1.0, 1, 1], [1.0, 2, 3]),
+        ([1.0, 2, 3], [0.0, 0, 0]),
+        ([1.0, 2], [1.0, 2]),
+        ([], []),
+        ([np.nan] * 3, [1.0, 2, 3]),
+    ],
+)
+def test_undefined_correlations_are_nan_without_a_warning(correlate, x, y):
+    """A constant proxy is a finding to show as missing, not a crash and not a zero."""
+    assert np.isnan(correlate(x, y)[:3]).all()
+
+
+@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_perfect_orders_have_a_degenerate_interval(correlate, sign):
+    """Fisher's z is infinite at one; the interval must close on it without a warning."""
+    x = np.round(np.random.default_rng(3).normal(size=100), 1)
+    assert correlate(x, sign * x**3) == (sign, sign, sign, 100)
+
+
+def test_arrays_of_different_length_are_refused():
+    """Broadcasting would correlate the wrong pairs silently."""
+    with pytest.raises(ValueError, match="one length"):
+        ranks.spearman([1.0, 2, 3], [1.0])
+
+
+def test_infinities_take_part_by_rank():
+    """Ranks are defined for infinite values, so they are not missing."""
+    assert ranks.spearman([-np.inf, 0, 1, np.inf], [1, 2, 3, 4]).value == 1
+
+
+def test_tie_ceiling_is_reached_by_the_best_untied_score():
+    """The ceiling is a bound that is attained: break the ties at random and correlate."""
+    x = np.r_[np.zeros(60), np.arange(1, 41)]
+    assert ranks.spearman(x, np.arange(100)).value == pytest.approx(ranks.tie_ceiling(x), abs=1e-12)
+
+
+def test_tie_ceiling_of_saturated_mnist():
+    """75.84 % of 60,000 published scores are exactly 1: no continuous proxy can exceed .751."""
+    assert ranks.tie_ceiling(np.r_[np.ones(45_504), np.linspace(0, 0.9, 14_496)]) == pytest.approx(0.751, abs=5e-4)
+
+
+@pytest.mark.parametrize(("x", "ceiling"), [([1.0, 1, 1], 0), ([1.0, 2, np.nan], 1), ([1.0], np.nan)])
+def test_tie_ceiling_at_the_edges(x, ceiling):
+    """All tied, none tied, nothing to rank."""
+    assert ranks.tie_ceiling(x) == pytest.approx(ceiling, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("half", "ceiling"), [(1, 1), (0.5, np.sqrt(2 / 3)), (0, 0), (-1, 0), (-0.4, 0), (np.nan, np.nan)]
+)
+def test_noise_ceiling_by_hand(half, ceiling):
+    """Halves that correlate by .5 make a whole of reliability 2/3; negative ones mean that nothing can be predicted."""
+    assert ranks.noise_ceiling(half) == pytest.approx(ceiling, nan_ok=True)
+
+
+def test_auroc_by_hand():
+    """Positives 3 and 1 against negatives 1 and 0: of four comparisons three are won and one is tied."""
+    assert ranks.auroc([3, 1, 1, 0, np.nan], [True, True, False, False, True]) == 3.5 / 4
+
+
+def test_auroc_of_one_class_is_nan():
+    """Without negatives there is no comparison to win."""
+    assert np.isnan(ranks.auroc([1.0, 2], [True, True]))
+
+
+def test_distinct_leaves_nan_out():
+    """It tells how coarse a proxy is; missing is no value."""
+    assert ranks.distinct([1, 1, 2, np.nan, np.nan]) == 2

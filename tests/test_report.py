@@ -1,0 +1,204 @@
+"""The report: one file that shows everything, asks for nothing from outside, and trusts no string."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from study.report import Section, Source, Table, groups, picture, write_report
+
+EVIL = "<script>alert('x')</script>\"&"
+
+
+def correlations(**changes):
+    """Two proxies against two references, three repeats."""
+    rows = [
+        {"proxy": name, "label": f"{name}, long", "family": "speed", "easy": "high", "on": "train", "part": part}
+        | {"reference": reference, "repeat": r, "spearman": value, "low": value - 0.1, "high": value + 0.1, "n": 1234}
+        | {"kendall": value / 2, "kendall_low": 0.0, "kendall_high": 0.5, "ceiling": 0.95, "distinct": 31}
+        for reference in ("published", "cscore")
+        for part in ("unsaturated", "all")
+        for name, value in (("forgetting", -0.2), ("cbtl", 0.8))
+        for r in range(3)
+    ]
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def lines(points=3):
+    figure = Figure(figsize=(4, 3))
+    figure.subplots().plot(np.random.default_rng(0).random(points), "o")
+    return figure
+
+
+def image():
+    figure = Figure(figsize=(4, 3))
+    figure.subplots().imshow(np.eye(4))
+    return figure
+
+
+class Tags(HTMLParser):
+    """All tags with their attributes, and the text outside style and script."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self.inside = [], [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside not in ("style", "script"):
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A whole report whose every string is hostile."""
+    path = write_report(
+        tmp_path_factory.mktemp("report") / "new" / "report.html",
+        title=EVIL,
+        facts={EVIL: EVIL},
+        correlations=correlations(label=EVIL, proxy=EVIL, family=EVIL),
+        figures=[Section(EVIL, EVIL, EVIL, lines()), Section("J-fig4", "grid", "what it shows", image())],
+        tables=[Table(EVIL, pd.DataFrame({EVIL: [EVIL] * 150, "score": np.linspace(-1, 1, 150)}), EVIL)],
+        sources=[Source("abc", EVIL, "http://127.0.0.1:5000/#/runs/abc"), Source(EVIL, EVIL, "javascript:alert(1)")],
+    )
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Write a report that has only the given parts."""
+
+    def write(**parts):
+        path = tmp_path / "report.html"
+        whole = {"title": "t", "facts": {}, "correlations": correlations(), "figures": []} | parts
+        return write_report(path, **whole).read_text(encoding="utf-8")
+
+    return write
+
+
+def test_nothing_is_loaded_from_outside(page):
+    """The MLflow UI shows the page in a sandbox without network; a missing style would leave bare text."""
+    tags = Tags(page).tags
+    loaded = [a.get("src") for t, a in tags if "src" in a] + [a["href"] for t, a in tags if t != "a" and "href" in a]
+    loaded += re.findall(r"url\(([^)]*)", page) + re.findall(r"@import\s+(\S+)", page)
+    assert len(loaded) == 2
+    assert all(address.startswith("data:image/") for address in loaded)
+
+
+def test_links_lead_to_the_page_itself_or_to_a_run(page):
+    """A run's link comes from a tracking server that others write to; `javascript:` must not get through."""
+    links = [a["href"] for t, a in Tags(page).tags if t == "a"]
+    assert len(links) > 3
+    assert [h for h in links if not h.startswith("#")] == ["http://127.0.0.1:5000/#/runs/abc"]
+
+
+def test_every_entry_of_the_contents_has_its_place(page):
+    """A contents list that leads nowhere is worse than none."""
+    tags = Tags(page).tags
+    anchors = {a["href"][1:] for t, a in tags if t == "a" and a["href"].startswith("#")}
+    assert anchors == {"figure-1", "figure-2", "table-1", "sources"} & {a.get("id") for _, a in tags}
+
+
+def test_no_string_of_the_user_becomes_markup(page):
+    """Class names and paths come from folders that strangers fill."""
+    assert [t for t, _ in Tags(page).tags].count("script") == 1
+    assert "<script>alert" not in page
+
+
+def test_hostile_strings_are_shown_as_they_are(page):
+    """Escaped twice, an ampersand in a class name would read &amp;amp;."""
+    assert EVIL in "".join(Tags(page).text)
+
+
+def test_every_figure_says_in_words_what_it_shows(page):
+    """For those who hear the page, and where a picture fails."""
+    assert [a["alt"] for t, a in Tags(page).tags if t == "img"][1] == "grid. what it shows"
+
+
+def test_a_long_table_is_cut_and_says_so(page):
+    """150 000 rows would make a page that no browser opens."""
+    assert "The first 100 of 150 rows." in page
+
+
+def test_plots_are_drawings(small):
+    """Sharp at any size, and small."""
+    assert picture(lines())["uri"].startswith("data:image/svg+xml;base64,")
+
+
+@pytest.mark.parametrize("figure", [image(), lines(30_000)], ids=["pictures", "dense"])
+def test_pictures_and_dense_plots_become_pixels(figure):
+    """A drawing of ten thousand points is megabytes and slow to open."""
+    assert picture(figure)["uri"].startswith("data:image/png;base64,")
+
+
+def test_a_figure_has_its_size_in_pixels_of_the_page():
+    """Without it the text below jumps while the page opens."""
+    assert (picture(lines())["width"], picture(lines())["height"]) == (384, 288)
+
+
+def test_the_cscore_on_all_examples_comes_first():
+    """The first tab is the one that is read."""
+    assert [g["name"] for g in groups(correlations())] == [
+        "C-score, all examples",
+        "C-score, unsaturated only",
+        "published C-score, all examples",
+        "published C-score, unsaturated only",
+    ]
+
+
+def test_the_best_proxy_comes_first():
+    """The table is a ranking."""
+    assert [row["proxy"] for row in groups(correlations())[0]["rows"]] == ["cbtl", "forgetting"]
+
+
+def test_a_proxy_without_correlation_comes_last_as_a_dash(small):
+    """A constant proxy has none; nan in a table looks like a fault of the page."""
+    rows = correlations()
+    rows.loc[rows["proxy"] == "cbtl", ["spearman", "low", "high", "ceiling"]] = np.nan
+    assert groups(rows)[0]["rows"][-1]["proxy"] == "cbtl"
+    assert "nan" not in "".join(Tags(small(correlations=rows)).text)
+
+
+def test_repeats_are_averaged_and_said(small):
+    """Otherwise each proxy stands in the table three times."""
+    assert len(groups(correlations())[0]["rows"]) == 2
+    assert "Means over 3 repeats" in small()
+
+
+def test_the_bar_is_as_long_as_the_correlation(small):
+    """A bar is believed before its number."""
+    shown = small()
+    assert 'style="width:80.0%"' in shown
+    assert 'class="against" style="width:20.0%"' in shown
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_report_with_next_to_nothing_is_written(small, keep):
+    """The first thing a newcomer makes is a report of one run without an ensemble."""
+    assert ("No proxy has been set against" in small(correlations=correlations()[:keep])) == (keep == 0)
+
+
+def test_a_report_is_replaced_in_one_step(small, tmp_path):
+    """A report that is read while it is written must be the old one or the new one."""
+    assert small(title="old") != small(title="new")
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_same_report_gives_the_same_bytes(small):
+    """Artifacts carry a checksum, and two reports of the same runs can be compared."""
+    assert small() == small()
+
+
+def test_the_page_stays_small(small):
+    """It travels to a tracking server and opens in a frame."""
+    assert len(small(figures=[Section(f"f{i}", "t", "s", lines(200)) for i in range(12)])) < 1_000_000

@@ -1,0 +1,131 @@
+"""A real MLflow server on this machine does what the local store does, and shows what that one logged."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from study.errors import StoreError
+from study.tracking import open_store
+from study.ui import require_free
+
+pytest_plugins = ["tests.tracking_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def remote(served, tmp_path_factory):
+    """The store behind the server, as another machine sees it."""
+    return open_store(tmp_path_factory.mktemp("client"), served[0])
+
+
+@pytest.fixture(scope="module")
+def run(remote):
+    """A run with one of everything."""
+    settings = {"params": {"optimizer.lr": 0.05}, "tags": {"study.kind": "single", "q": "it's"}}
+    with remote.start("digits/remote", "one", **settings) as run:
+        run.log({"val/accuracy": 0.5, "bad": float("inf")})
+        run.series("train/loss", np.arange(1500.0))
+        run.series("train/loss", np.arange(1500.0))
+        run.table("scores", pd.DataFrame({"example": ["a", "ü"], "score": [1.0, np.nan]}))
+        run.arrays("members", mask=np.eye(3, dtype=bool))
+        run.text("figures/deep/note.md", "# ä")
+        run.dataset("digits", "0123", "training", 1437)
+    return run
+
+
+def test_params_and_metrics_come_back(remote, run):
+    """Through HTTP as through SQLite."""
+    found = remote.get(run.id)
+    assert found.params == {"optimizer.lr": "0.05"}
+    assert found.metrics["val/accuracy"] == 0.5
+    assert np.isnan(found.metrics["bad"])
+    assert found.status == "FINISHED"
+
+
+def test_a_series_logged_twice_is_there_once(run):
+    """MLflow repeats a request whose answer was lost; the curve must not double."""
+    assert run.read_series("train/loss") == [(step, float(step)) for step in range(1500)]
+
+
+def test_files_go_up_and_come_down(remote, run):
+    """Checked against their hash after the way there and back."""
+    found = remote.get(run.id)
+    assert found.read_table("scores")["example"].tolist() == ["a", "ü"]
+    assert found.read_arrays("members")["mask"].sum() == 3
+    assert found.read_text("figures/deep/note.md") == "# ä"
+    assert found.read("scores.parquet").is_relative_to(remote.root)
+
+
+def test_a_damaged_download_is_fetched_again(remote, run):
+    """The copy in our folder is not the original."""
+    path = run.read("members.npz")
+    path.write_bytes(b"damaged")
+    assert run.read_arrays("members")["mask"].sum() == 3
+
+
+def test_a_file_damaged_on_the_server_is_found(remote, served):
+    """The server hands it out without a word."""
+    run = remote.start("digits/remote", "damaged", params={}, tags={})
+    run.text("a.txt", "right")
+    (original,) = (served[1] / "artifacts").rglob(f"{run.id}/artifacts/a.txt")
+    original.write_text("wrong")
+    with pytest.raises(StoreError, match=f"run {run.id}.*file a.txt is damaged"):
+        run.read("a.txt")
+    original.unlink()
+    with pytest.raises(StoreError, match=f"run {run.id}.*file a.txt"):
+        remote.get(run.id).read("a.txt")
+
+
+def test_find_works_over_http(remote, run):
+    """With quotes in the value, and page by page."""
+    assert [found.id for found in remote.find(tags={"q": "it's"}, status="FINISHED")] == [run.id]
+    assert run.id in [found.id for found in remote.find(kind="single", experiment="digits/remote")]
+    child = remote.start("digits/remote", "child", params={}, tags={}, parent=run)
+    assert [found.id for found in remote.find(parent=run)] == [child.id]
+
+
+def test_the_link_names_the_server(remote, run, served):
+    """That is where the person has to look."""
+    assert remote.link(run).startswith(f"{served[0]}/#/experiments/")
+
+
+def test_a_run_logged_over_http_is_read_from_the_folder(run, served):
+    """The server was ours: its store can be opened where it lies."""
+    assert open_store(served[1]).get(run.id).read_text("figures/deep/note.md") == "# ä"
+
+
+def test_the_page_shows_files_logged_without_it(served):
+    """`study ui` is started after the work, on what the local store has."""
+    address, root = served
+    local = open_store(root)
+    with local.start("digits/local", "one", params={}, tags={}) as run:
+        run.table("scores", pd.DataFrame({"a": [1]}))
+    with urllib.request.urlopen(
+        f"{address}/get-artifact?run_uuid={run.id}&path=preview/scores.csv", timeout=20
+    ) as page:
+        assert page.read() == b"a\n1\n"
+    with urllib.request.urlopen(f"{address}/ajax-api/2.0/mlflow/artifacts/list?run_id={run.id}", timeout=20) as page:
+        assert [file["path"] for file in json.load(page)["files"]] == ["preview", "scores.parquet"]
+
+
+def test_the_server_is_announced_by_its_links(served):
+    """MLflow's own first page is an empty one."""
+    first = (served[1] / "server.log").read_text().splitlines()[0]
+    assert first == f"{served[0]}/#/experiments?workflowType=machine_learning"
+
+
+def test_the_server_leaves_no_second_database(served, run):
+    """`mlflow ui` makes ./mlflow.db, ./mlruns and ./mlartifacts where it is started."""
+    names = {path.name for path in served[1].iterdir()} - {"mlflow.db-shm", "mlflow.db-wal", ".lock", "locks"}
+    assert names == {"mlflow.db", "artifacts", "server.log"}
+    assert not Path("mlflow.db").exists()
+
+
+def test_a_taken_port_names_the_option(served):
+    """A second `study ui`, or macOS's AirPlay on 5000."""
+    port = int(served[0].rpartition(":")[2])
+    with pytest.raises(StoreError, match=rf"127\.0\.0\.1:{port}: .*--port {port + 1}"):
+        require_free("127.0.0.1", port)
