@@ -13,12 +13,13 @@ import pandas as pd
 from study import cscore
 from study.cscore import Profile, percent
 from study.data import Dataset
-from study.ensemble import keys
+from study.ensemble import keys, size
 from study.errors import AnalysisError
 from study.evidence import evidence
 from study.proxies import PROXIES, Spec, compute, oriented
 from study.ranks import distinct, kendall, noise_ceiling, spearman, tie_ceiling
 from study.recipe import Recipe
+from study.single import finished_repeats
 from study.tracking import Run, Store
 
 LABELS = ("example", "label")
@@ -28,22 +29,24 @@ LABELS = ("example", "label")
 class Gathered:
     """The runs of one study, with their tables in the order of the data set.
 
-    cscores: cscore.parquet, (n rows); with a reference its scores are the column `published`.
-    profile: sums per ratio and half.
+    ensemble: None for a recipe of kind "single", which is held against published C-scores alone.
+    cscores: cscore.parquet, (n rows); with a reference its scores are the column `published`.  Without an ensemble
+        `cscore` holds the published scores too, and there are no columns of single ratios.
+    profile: sums per ratio and half; None without an ensemble.
     scores: one scores.parquet per single run.
     """
 
-    ensemble: Run
+    ensemble: Run | None
     singles: tuple[Run, ...]
     reference: Run | None
     cscores: pd.DataFrame
-    profile: Profile
+    profile: Profile | None
     scores: tuple[pd.DataFrame, ...]
 
     @property
     def runs(self) -> list[Run]:
         """Every run that was read."""
-        return [self.ensemble, *self.singles, *([self.reference] if self.reference else [])]
+        return [run for run in (self.ensemble, *self.singles, self.reference) if run is not None]
 
 
 def gather(recipe: Recipe, dataset: Dataset, store: Store) -> Gathered:
@@ -52,20 +55,31 @@ def gather(recipe: Recipe, dataset: Dataset, store: Store) -> Gathered:
     Raises:
         AnalysisError: no such runs, or tables with other examples or labels.
     """
-    ensembles = _finished(store, "ensemble", recipe.part("ensemble"), dataset)
-    repeats: dict[str, Run] = {}
-    for run in _finished(store, "single", recipe.part("single"), dataset):
-        repeats.setdefault(run.tags["study.repeat"], run)
-    singles = tuple(repeats[repeat] for repeat in sorted(repeats, key=int))[: recipe.single.repeats]
-    references = store.find("reference", tags={"study.data": dataset.digest}, status="FINISHED", max=1)
-
-    cscores = _joined(ensembles[0], "cscore.parquet", dataset)
-    profile = Profile.from_columns(ensembles[0].read_table("profile.parquet"), dataset.n)
-    reference = references[0] if references else None
-    if reference:
-        cscores["published"] = _joined(reference, "reference.parquet", dataset)["cscore"]
+    singles = tuple(finished_repeats(store, recipe, dataset).values())
+    if not singles:
+        run = _finished(store, "single", recipe.part("single"), dataset)[0]
+        raise AnalysisError(
+            f"the single run {run.id} lacks some of the recipe's proxies, or files; run `study single` with it first"
+        )
     scores = tuple(_joined(run, "scores.parquet", dataset) for run in singles)
-    return Gathered(ensembles[0], singles, reference, cscores, profile, scores)
+    found = store.find("reference", tags={"study.data": dataset.digest}, status="FINISHED", max=1)
+    reference = found[0] if found else None
+    published = _joined(reference, "reference.parquet", dataset)["cscore"] if reference else None
+
+    if recipe.kind == "single":
+        if reference is None:
+            raise AnalysisError(
+                "a recipe of kind 'single' has no C-scores of its own; give it published ones with "
+                "`study reference FILE RECIPE`, or make it kind = 'study'"
+            )
+        cscores = scores[0][[*LABELS, "split"]].assign(cscore=published, published=published, consensus=-1)
+        return Gathered(None, singles, reference, cscores, None, scores)
+    ensemble = _sized(_finished(store, "ensemble", recipe.part("ensemble"), dataset), recipe)
+    cscores = _joined(ensemble, "cscore.parquet", dataset)
+    if published is not None:
+        cscores["published"] = published
+    profile = Profile.from_columns(ensemble.read_table("profile.parquet"), dataset.n)
+    return Gathered(ensemble, singles, reference, cscores, profile, scores)
 
 
 def _finished(store: Store, kind: str, part: Recipe, dataset: Dataset) -> list[Run]:
@@ -84,6 +98,17 @@ def _finished(store: Store, kind: str, part: Recipe, dataset: Dataset) -> list[R
     )
 
 
+def _sized(ensembles: list[Run], recipe: Recipe) -> Run:
+    """The ensemble of as many members at the same ratios as the recipe says: others share its digest."""
+    for run in ensembles:
+        if run.tags["study.size"] == size(recipe):
+            return run
+    raise AnalysisError(
+        f"the recipe asks for {size(recipe)}, the finished ensemble {ensembles[0].id} has "
+        f"{ensembles[0].tags['study.size']}; run `study ensemble` with it first"
+    )
+
+
 def _joined(run: Run, name: str, dataset: Dataset) -> pd.DataFrame:
     """Read a table and bring it into the data set's order.
 
@@ -95,8 +120,8 @@ def _joined(run: Run, name: str, dataset: Dataset) -> pd.DataFrame:
             f"run {run.id} ({run.name}) has seen other data: digest {run.tags.get('study.data')}, here {dataset.digest}"
         )
     table = run.read_table(name)
-    ours = pd.Index(dataset.ids)
-    places = pd.Index(table["example"]).get_indexer(ours)
+    theirs = pd.Index(table["example"])
+    places = theirs.get_indexer(pd.Index(dataset.ids)) if theirs.is_unique else np.array([-1])
     if len(table) != dataset.n or (places < 0).any():
         raise AnalysisError(f"run {run.id} ({run.name}): {name} holds other examples than {dataset.name}")
     table = table.iloc[places].reset_index(drop=True)
@@ -148,11 +173,9 @@ def parts(scores: np.ndarray) -> dict[str, np.ndarray]:
 
 def references(gathered: Gathered) -> dict[str, np.ndarray]:
     """What proxies are held against: the hard C-score, the soft one, the published one where it is known; (n,) each."""
-    return {
-        name: gathered.cscores[name].to_numpy(dtype=float)
-        for name in ("cscore", "cscore_soft", "published")
-        if name in gathered.cscores
-    }
+    own = ("cscore", "cscore_soft") if gathered.ensemble else ()
+    names = [name for name in (*own, "published") if name in gathered.cscores]
+    return {name: gathered.cscores[name].to_numpy(dtype=float) for name in names}
 
 
 def correlations(gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
@@ -165,13 +188,12 @@ def correlations(gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
     """
     rows = []
     split = gathered.cscores["split"].to_numpy()
-    halves = Halves(gathered.profile)
     for name, values in references(gathered).items():
         saturation = gathered.cscores["published" if name == "published" else "cscore"].to_numpy(dtype=float)
         for on in ("train", "test"):
             for part, chosen in parts(saturation).items():
                 mask = chosen & (split == on)
-                ceiling = halves.ceiling(name, mask)
+                ceiling = _ceiling(gathered.profile, name, mask)
                 for repeat, table in enumerate(gathered.scores):
                     rows += [
                         _row(spec, table, values, mask)
@@ -208,18 +230,12 @@ def _row(spec: Spec, table: pd.DataFrame, values: np.ndarray, mask: np.ndarray) 
     }
 
 
-class Halves:
-    """Split-half reliabilities of one ensemble, for noise ceilings on any rows."""
-
-    def __init__(self, profile: Profile) -> None:
-        self.profile = profile
-
-    def ceiling(self, reference: str, mask: np.ndarray) -> float:
-        """The Spearman that a perfect proxy would reach on these rows, `ranks.noise_ceiling`; NaN where unknown."""
-        if reference == "published" or mask.sum() < 3:
-            return float("nan")
-        found = cscore.reliability(self.profile, mask)
-        return noise_ceiling((found.soft if reference == "cscore_soft" else found.hard).value)
+def _ceiling(profile: Profile | None, reference: str, mask: np.ndarray) -> float:
+    """The Spearman that a perfect proxy would reach on these rows, `ranks.noise_ceiling`; NaN for published scores."""
+    if profile is None or reference == "published" or mask.sum() < 3:
+        return float("nan")
+    found = cscore.reliability(profile, mask)
+    return noise_ceiling((found.soft if reference == "cscore_soft" else found.hard).value)
 
 
 def curves(gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
@@ -275,36 +291,44 @@ def _moments(run: Run, dataset: Dataset) -> Iterator[tuple[Spec, int, np.ndarray
 
 def facts(gathered: Gathered, dataset: Dataset, points: pd.DataFrame) -> dict[str, str]:
     """What a reader has to know about the runs, in words."""
-    ensemble, train = gathered.ensemble, gathered.cscores[gathered.cscores["split"] == "train"]
-    profile = gathered.profile
-    held_out = profile.held_out[:, :, : dataset.n_train].sum(axis=(1, 2))
-    right = profile.correct[:, :, : dataset.n_train].sum(axis=(1, 2)) / held_out
-    accuracy = ", ".join(
-        f"{share:.3f} at {percent(ratio)} %" for ratio, share in zip(profile.ratios, right, strict=True)
-    )
-    metrics = ensemble.metrics
+    train = gathered.cscores[gathered.cscores["split"] == "train"]
     told = {
         "data": f"{dataset.name}: {dataset.n_train:,} train, {dataset.n_test:,} test examples, "
-        f"{dataset.n_classes} classes (digest {dataset.digest})",
-        "ensemble": f"{ensemble.params['subset.members']} networks at each of {len(profile.ratios)} subset ratios, "
-        f"{ensemble.params['subset.design']} subsets, {ensemble.params['model.name']}",
-        "held-out accuracy": accuracy,
-        "C-scores": f"mean {train['cscore'].mean():.4f}, standard error of one {train['stderr'].mean():.3f}, "
-        f"{(train['cscore'] == 1).mean():.1%} at exactly 1",
-        "reliability": f"halves of the networks rank the examples alike to Spearman {metrics['reliability/half']:.3f} "
-        f"(soft score {metrics['reliability/half_soft']:.3f})",
-        "ties": f"a score without ties can reach Spearman {tie_ceiling(train['cscore']):.3f} at most",
+        f"{dataset.n_classes} classes (digest {dataset.digest})"
     }
-    if points["spearman"].notna().any():
+    told |= _ensemble_facts(gathered.ensemble, gathered.profile, dataset, train) if gathered.ensemble else {}
+    told["C-scores"] = f"mean {train['cscore'].mean():.4f}, {(train['cscore'] == 1).mean():.1%} at exactly 1"
+    told["ties"] = f"a score without ties can reach Spearman {tie_ceiling(train['cscore']):.3f} at most"
+    if points.shape[0] and points["spearman"].notna().any():
         best = points.loc[points["spearman"].idxmax()]
         told["best single ratio"] = f"{best['percent']:g} % (Spearman {best['spearman']:.3f} with the integral C-score)"
-    if gathered.singles:
-        final = gathered.singles[0].metrics
-        test = f", test {final['test/accuracy']:.4f}" if "test/accuracy" in final else ""
-        told["single runs"] = f"{len(gathered.singles)}; last epoch: train accuracy {final['train/accuracy']:.4f}{test}"
-    if gathered.reference:
-        rho = spearman(train["cscore"], train["published"])
-        soft = spearman(train["cscore_soft"], train["published"])
-        told["published C-scores"] = f"Spearman {rho.value:.3f} with ours, {soft.value:.3f} with our soft ones"
-    told["machine"] = f"{ensemble.tags['study.device']}, {ensemble.tags['study.precision']} products"
+    final = gathered.singles[0]
+    test = f", test {final.metrics['test/accuracy']:.4f}" if "test/accuracy" in final.metrics else ""
+    told["single runs"] = (
+        f"{len(gathered.singles)}, {final.params['model.name']}, {final.params['train.epochs']} epochs; "
+        f"last one: train accuracy {final.metrics['train/accuracy']:.4f}{test}"
+    )
+    if gathered.reference and gathered.ensemble:
+        hard, soft = (spearman(train[name], train["published"]).value for name in ("cscore", "cscore_soft"))
+        told["published C-scores"] = f"Spearman {hard:.3f} with ours, {soft:.3f} with our soft ones"
+    elif gathered.reference:
+        told["published C-scores"] = f"{gathered.reference.name}; this study has no ensemble of its own"
+    machine = (gathered.ensemble or final).tags
+    told["machine"] = f"{machine['study.device']}, {machine['study.precision']} products"
     return told
+
+
+def _ensemble_facts(ensemble: Run, profile: Profile, dataset: Dataset, train: pd.DataFrame) -> dict[str, str]:
+    held_out, right = (sums[:, :, : dataset.n_train].sum(axis=(1, 2)) for sums in (profile.held_out, profile.correct))
+    shares = zip(profile.ratios, right / held_out, strict=True)
+    diverged = int(ensemble.metrics["members/diverged"])
+    return {
+        "ensemble": f"{ensemble.params['subset.members']} networks at each of {len(profile.ratios)} subset ratios, "
+        f"{ensemble.params['subset.design']} subsets, {ensemble.params['model.name']}"
+        + (f"; {diverged} diverged and are left out" if diverged else ""),
+        "held-out accuracy": ", ".join(f"{share:.3f} at {percent(ratio)} %" for ratio, share in shares),
+        "reliability": "halves of the networks rank the examples alike to Spearman "
+        f"{ensemble.metrics['reliability/half']:.3f} (soft score {ensemble.metrics['reliability/half_soft']:.3f})",
+        "standard error": "of one C-score "
+        f"{train['stderr'].mean():.3f}, of a soft one {train['stderr_soft'].mean():.3f}",
+    }

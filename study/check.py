@@ -7,10 +7,12 @@ device and fed one batch).  The first two take milliseconds; the third imports t
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from study.cscore import block_length, percent
 from study.data import Dataset
-from study.errors import RecipeError, StudyError
-from study.proxies import bind, get
+from study.errors import AnalysisError, RecipeError, StudyError
+from study.proxies import PROXIES, WORDS, bind, compute, get
 from study.recipe import Recipe, load
 
 SHAPES = {
@@ -30,6 +32,8 @@ def check_names(recipe: Recipe) -> None:
     """
     for name, settings in recipe.proxies.items():
         bind(get(name), settings)
+    if recipe.kind != "ensemble":
+        rehearse(recipe)
     if recipe.kind == "single" or recipe.subset.design != "balanced":
         return
     for ratio in recipe.subset.ratios:
@@ -40,6 +44,21 @@ def check_names(recipe: Recipe) -> None:
                 f"subset.members = {recipe.subset.members}: at {percent(ratio)} % a balanced design comes in "
                 f"blocks of {block} members; take {near}, or subset.design = 'uniform'"
             )
+
+
+def rehearse(recipe: Recipe) -> None:
+    """Compute every proxy of the recipe on two made-up examples, over as many epochs as it trains.
+
+    Raises:
+        RecipeError: a proxy that refuses its settings, or so few epochs.
+    """
+    sizes = {"n": 2, "c": 2, "e": recipe.part("single").train.epochs}
+    made_up = {word: np.ones([sizes[axis] for axis in told.axes], dtype=np.int64) for word, told in WORDS.items()}
+    for name in recipe.proxies or PROXIES:
+        try:
+            compute(get(name), made_up, recipe.proxies.get(name, {}))
+        except AnalysisError as error:
+            raise RecipeError(str(error)) from None
 
 
 def check_fit(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> None:

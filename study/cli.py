@@ -1,5 +1,7 @@
 """The verbs.  in: a command line   out: one call, one table; 2 and one line for what the user can mend"""
 
+import os
+import shlex
 import signal
 import sys
 import threading
@@ -19,19 +21,26 @@ if TYPE_CHECKING:
     from study.tracking import Store
 
 DEFAULT = Path("recipes/digits/study.toml")
+HOME = Path(__file__).parents[1]  # of a checkout: where recipes are that are not found from here
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="C-scores of image data sets, their proxies, and how well the proxies stand in for them.",
+    epilog="First: study plan, then study run; both take the digits when no recipe is named.",
 )
 
-RecipePath = Annotated[Path, typer.Argument(help="a recipe file", show_default=True)]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe file")]
 Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="NAME=VALUE", help="override a value: optimizer.lr=0.05")
+    list[str],
+    typer.Option("--set", metavar="NAME=VALUE", help="override a value of the recipe: optimizer.lr=0.05; repeatable"),
 ]
-Root = Annotated[Path, typer.Option("--root", help="folder of the local store, locks and downloads")]
+Root = Annotated[
+    Path,
+    typer.Option("--root", metavar="FOLDER", envvar="STUDY_ROOT", help="of the runs: database, artifacts, locks"),
+]
 
 
 class Interrupted(Exception):  # noqa: N818  an order from outside, not an error
@@ -65,11 +74,16 @@ def interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def here_or_home(path: Path) -> Path:
+    """A recipe as it is named, or, when nothing lies there and this is a checkout, the checkout's own of that name."""
+    return HOME / path if not path.exists() and (HOME / path).exists() else path
+
+
 def _open(path: Path, overrides: list[str], root: Path) -> "tuple[Recipe, Dataset, Store]":
     """Recipe, data and store, checked in the order of what each check costs."""
     from study import recipe as recipes
 
-    recipe = recipes.load(path, overrides)
+    recipe = recipes.load(here_or_home(path), overrides)
     from study import check, data, tracking
 
     check.check_names(recipe)
@@ -96,12 +110,25 @@ def _work(kind: str | None, path: Path, overrides: list[str], root: Path) -> Non
 
 
 def _where(store: "Store", runs: list) -> None:
+    """The end of a job: what came out, in which file, at which address."""
+    from study.tables import report_table
+
+    for run in runs:
+        report_table(run)
     for run in runs:
         print(f"{run.experiment}: {run.name}  {store.link(run)}")
+    for run in runs:
         if "report.html" in run.files:
             print(f"report: {run.read('report.html')}")
     if store.database is not None:
-        print("MLflow UI: ./scripts/run ui  (then open the addresses above)")
+        print(f"MLflow UI: {_ui(store.root)}  (then open the addresses above)")
+
+
+def _ui(root: Path) -> str:
+    """The command that shows the runs of a store, from where the user is."""
+    command = "./scripts/run ui" if os.environ.get("STUDY_ROOT") or Path("scripts/run").exists() else "study ui"
+    usual = Path(os.environ.get("STUDY_ROOT") or "mlruns").resolve()
+    return command if root == usual else f"{command} --root {shlex.quote(str(root))}"
 
 
 @app.command()
@@ -133,7 +160,7 @@ def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlr
 
 @app.command()
 def plan(recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
-    """Say what a study will cost on this machine: networks, FLOPs, time, disk."""
+    """Say what a study will cost: networks, time, disk.  Measures a second of training on this machine."""
     from study import plan as plans
 
     for line in plans.describe(plans.plan_study(*_open(recipe, overrides, root))):
@@ -142,47 +169,44 @@ def plan(recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = P
 
 @app.command()
 def check(
-    paths: Annotated[list[Path], typer.Argument(help="recipes, or folders of them")] = [Path("recipes")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATHS", help="recipes, or folders of them")] = [
+        Path("recipes")
+    ],
     overrides: Overrides = [],
 ) -> None:
-    """Check recipes without training: form, names, and whether the network takes the images."""
+    """Check recipes: form, names, fit.  Whether the network takes the images is asked without any of them."""
     from study.check import check_all
 
-    faults = 0
-    for file, fault in check_all(paths, overrides):
-        print(f"{'ok   ' if fault is None else 'FAULT'} {file if fault is None else fault}")
-        faults += fault is not None
-    if faults:
+    faults = []
+    for file, fault in check_all([here_or_home(path) for path in paths], overrides):
+        told = fault if fault is None or fault.startswith(str(file)) else f"{file}: {fault}"
+        print(f"{'ok   ' if told is None else 'FAULT'} {told or file}")
+        faults.append(told is not None)
+    say(f"{len(faults)} {'recipe' if len(faults) == 1 else 'recipes'}, {sum(faults) or 'none'} at fault")
+    if any(faults):
         raise typer.Exit(2)
 
 
 @app.command()
 def data(recipe: RecipePath = DEFAULT, overrides: Overrides = []) -> None:
-    """Read (or download) a recipe's data set; say what it holds and what in it cannot be used."""
+    """Read a recipe's data set, say what it holds.  Downloads it when need be; lists what in it cannot be used."""
     from study import data as sets
     from study import recipe as recipes
 
-    dataset = sets.load(recipes.load(recipe, overrides).data)
-    channels, height, width = dataset.shape
-    print(
-        f"{dataset.name}: {dataset.n_train} train, {dataset.n_test} test examples, {height} x {width} x {channels}, "
-        f"digest {dataset.digest}"
-    )
-    for label, name in enumerate(dataset.classes):
-        train, test = (int((dataset.labels[dataset.rows(split)] == label).sum()) for split in ("train", "test"))
-        print(f"  {name}: {train} train, {test} test")
-    for line in dataset.unusable:
-        print(f"not usable: {line}")
+    loaded = sets.load(recipes.load(here_or_home(recipe), overrides).data)
+    from study.tables import dataset_table
+
+    dataset_table(loaded)
 
 
 @app.command()
 def reference(
-    file: Annotated[Path, typer.Argument(help="published scores: .npz, .csv or .parquet")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="published scores: .npz, .csv or .parquet")],
     recipe: RecipePath = DEFAULT,
     overrides: Overrides = [],
     root: Root = Path("mlruns"),
 ) -> None:
-    """Keep published C-scores beside ours: checks labels and order; the next report compares with them."""
+    """Keep published C-scores beside ours.  Checks labels and order; the next report compares with them."""
     from study.reference import log_reference
 
     opened, dataset, store = _open(recipe, overrides, root)
@@ -191,7 +215,9 @@ def reference(
 
 @app.command(name="list")
 def list_runs(
-    kind: Annotated[str, typer.Option(help="ensemble, shard, single, report, reference; all but shards")] = "",
+    kind: Annotated[
+        str, typer.Option(help="ensemble, shard, single, report or reference; all but shards unless given")
+    ] = "",
     root: Root = Path("mlruns"),
 ) -> None:
     """List the runs of the store, newest first."""
@@ -203,7 +229,8 @@ def list_runs(
 
 @app.command()
 def show(
-    run_id: Annotated[str, typer.Argument(help="the run's id, or its first letters")], root: Root = Path("mlruns")
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="the run's id, or its first letters")],
+    root: Root = Path("mlruns"),
 ) -> None:
     """Show one run: what it was, what came out, its files."""
     from study.tables import run_table
@@ -225,7 +252,9 @@ def proxies(markdown: Annotated[bool, typer.Option(help="as the README's table")
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="port on this machine")] = 5000, root: Root = Path("mlruns")) -> None:
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine")] = 5000, root: Root = Path("mlruns")
+) -> None:
     """Open the MLflow UI on the local store."""
     from study.ui import serve
 
@@ -237,7 +266,7 @@ def main(command: Callable[..., None] = app) -> None:
     try:
         command()
     except StudyError as error:
-        print(f"study: {error}", file=sys.stderr)
+        print("study:", " ".join(str(error).split("\n")), file=sys.stderr)
         sys.exit(2)
     except Interrupted as order:
         say("stopped; the same command goes on from here")

@@ -86,6 +86,17 @@ def subset_mask(rng_for: Streams, ratio: float, member: int, n_train: int, desig
     return mask
 
 
+def subset_size(ratio: float, member: int, n_train: int, design: str = "balanced") -> int:
+    """How many examples `subset_mask` gives a member, without drawing them."""
+    share = _exact(ratio)
+    if design == "uniform":
+        return round(share * n_train)
+    length = block_length(ratio)
+    part, longer = divmod(n_train, length)  # as np.array_split: the first parts are longer by one
+    taken = ((member + step) % length for step in range(int(share * length)))
+    return sum(part + (place < longer) for place in taken)
+
+
 def half_of(member: int, ratio: float, design: str = "uniform") -> int:
     """Half of the ensemble that a member belongs to in split-half reliability, 0 or 1.
 

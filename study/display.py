@@ -103,17 +103,21 @@ def _rate(count: int, seconds: float, unit: str) -> str:
     return f"{number(count / max(seconds, 1e-9))} {unit}/s"
 
 
-def number(value: float) -> str:
-    """Three digits and a letter: 1.53 G, 12.4 k, 87."""
-    for power, letter in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= power:
-            return f"{value / power:.3g}{letter}"
-    return f"{value:.3g}"
+def number(value: float, unit: str = "") -> str:
+    """Three digits, a letter, a unit: 1.53 G, 12.4 kB, 87 B, 87."""
+    for power, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * power:  # what rounds to 1 of it is written so
+            return f"{value / power:.3g} {letter}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
 
 
 def duration(seconds: float) -> str:
-    """A time that a person plans with: 45 s, 3 min, 2 h 10 min."""
+    """A time that a person plans with: 45 s, 3 min, 2 h 10 min, 3 d 4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
+    if minutes < 120:
+        return f"{minutes} min"
+    return (
+        f"{minutes // 60} h {minutes % 60:02} min" if minutes < 2880 else f"{minutes // 1440} d {minutes // 60 % 24} h"
+    )

@@ -8,14 +8,15 @@ and any division into shards folds to the same integers.
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from study import cscore
-from study.cscore import SUMS, Profile, percent, subset_mask
+from study import cscore, notes
+from study.cscore import SUMS, Profile, percent, subset_mask, subset_size
 from study.data import Dataset
 from study.display import Bar, quiet, say
 from study.errors import StoreError
@@ -34,8 +35,8 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """As the MLflow UI shows it: `ratio 30 %, members 0-9`."""
-        return f"ratio {percent(self.ratio)} %, members {self.members[0]}-{self.members[-1]}"
+        """As the MLflow UI shows it: `30 %: 0-9`."""
+        return notes.shard_name(self.ratio, self.members[0], self.members[-1])
 
 
 def plan(recipe: Recipe, done: set[tuple[float, int]]) -> list[Shard]:
@@ -57,6 +58,11 @@ def keys(recipe: Recipe, dataset: Dataset) -> dict[str, str]:
     return {"study.digest": recipe.digest(), "study.data": dataset.digest}
 
 
+def size(recipe: Recipe) -> str:
+    """How many members at which ratios; the tag `study.size` tells an ensemble from a larger one of its digest."""
+    return f"{recipe.subset.members} at {', '.join(percent(ratio) for ratio in recipe.subset.ratios)} %"
+
+
 def run_ensemble(
     recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None, bar: Bar = quiet
 ) -> Run:
@@ -73,29 +79,28 @@ def run_ensemble(
         The parent run, FINISHED, with `cscore.parquet` and `profile.parquet`.
 
     Raises:
-        Stopped: `stop` was set.
-        StoreError: the same ensemble is being trained by another process.
+        Stopped: `stop` was set, also while another process trained the same ensemble and this one waited for it.
     """
     recipe = recipe.part("ensemble")
     own = keys(recipe, dataset)
-    with store.lock(f"ensemble-{recipe.digest()}-{dataset.digest}"):
+    stop = stop or threading.Event()
+    with store.lock(f"ensemble-{recipe.digest()}-{dataset.digest}", waiting("this ensemble", stop)):
         store.reap(own)
-        size = f"{recipe.subset.members} at {', '.join(percent(ratio) for ratio in recipe.subset.ratios)} %"
-        known = store.find("ensemble", tags=own | {"study.size": size}, max=1)
+        sized = own | {"study.size": size(recipe)}
+        known = store.find("ensemble", tags=sized, max=1)
         if known and known[0].status == "FINISHED" and _readable(known[0]):
-            say(f"ensemble {recipe.digest()}: finished before, {size}")
+            say(f"ensemble {recipe.digest()}: finished before, {size(recipe)}")
             return known[0]
         folded, done, like = finished_shards(store, recipe, dataset)
         shards = plan(recipe, done)
         placement = place(recipe.runtime, stackable=stackable(recipe), like=like)
-        parent = store.resume(known[0]) if known else _start(store, recipe, dataset, own | {"study.size": size})
+        parent = store.resume(known[0]) if known else _start(store, recipe, sized)
+        _describe(parent, recipe, dataset)
         for key, value in placement.tags().items():
             parent.tag(key, value)
         with parent:
             try:
-                profile = _train(
-                    recipe, dataset, store, parent, shards, folded, placement, stop or threading.Event(), bar
-                )
+                profile = _train(recipe, dataset, store, parent, shards, folded, placement, stop, bar)
             except Stopped:
                 parent.kill("stopped on request; the same command resumes it")
                 raise
@@ -103,27 +108,46 @@ def run_ensemble(
         return store.get(parent.id)
 
 
+def waiting(what: str, stop: threading.Event) -> Callable[[str], None]:
+    """What to do while another launch trains the same: say so once, wait, then find its runs finished."""
+    told = threading.Event()
+
+    def wait(holder: str) -> None:
+        if stop.is_set():
+            raise Stopped
+        if not told.is_set():
+            say(f"{what} is being trained by {holder}; waiting for it")
+            told.set()
+
+    return wait
+
+
 def _readable(run: Run) -> bool:
     try:
-        run.read("cscore.parquet")
+        run.read("cscore.parquet"), run.read("profile.parquet")
     except StoreError as error:
         say(f"{error}; folding the shards again")
         return False
     return True
 
 
-def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str]) -> Run:
-    name = f"{recipe.model.name}, {recipe.subset.members} x {len(recipe.subset.ratios)}"
-    run = store.start(
+def _start(store: Store, recipe: Recipe, tags: dict[str, str]) -> Run:
+    return store.start(
         f"{recipe.data.title}/ensemble",
-        name,
+        notes.ensemble_name(recipe),
         params=flatten(recipe),
         tags=tags | {"study.kind": "ensemble"},
-        description=recipe.why or None,
+        description=notes.ensemble_note(recipe),
     )
-    run.text("recipe.toml", dump(recipe))
+
+
+def _describe(run: Run, recipe: Recipe, dataset: Dataset) -> None:
+    """Name data and recipe, the recipe last: where it is missing, a launch was killed before it had told all."""
+    if "recipe.toml" in run.files:
+        return
+    run.param(flatten(recipe))
     run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
-    return run
+    run.text("recipe.toml", dump(recipe))
 
 
 def _train(
@@ -149,10 +173,12 @@ def _train(
 
     total = recipe.subset.members * len(recipe.subset.ratios)
     missing = sum(len(shard.members) for shard in shards)
-    trained = sum(len(shard.members) * _examples(recipe, dataset, shard.ratio) for shard in shards)
+    trained = sum(examples(recipe, dataset, shard) for shard in shards)
     begun = started = time.time()
-    with bar(f"ensemble, {missing} of {total} networks", trained, unit="examples") as advance:
-        outcomes = fit(members(), dataset, recipe, placement, Hooks(progress=advance, stop=stop))
+    with (
+        bar(f"ensemble, {missing} of {total} networks", trained, unit="examples") as advance,
+        closing(fit(members(), dataset, recipe, placement, Hooks(progress=advance, stop=stop))) as outcomes,
+    ):
         for number, shard in enumerate(shards, 1):
             own = list(itertools.islice(outcomes, len(shard.members)))
             shard_masks = np.stack([masks.pop((shard.ratio, member)) for member in shard.members])
@@ -169,8 +195,10 @@ def _train(
     return profile
 
 
-def _examples(recipe: Recipe, dataset: Dataset, ratio: float) -> int:
-    return int(_mask(recipe, dataset, ratio, 0).sum()) * recipe.train.epochs
+def examples(recipe: Recipe, dataset: Dataset, shard: Shard) -> int:
+    """How many examples its members see in training, over all epochs."""
+    sizes = (subset_size(shard.ratio, member, dataset.n_train, recipe.subset.design) for member in shard.members)
+    return recipe.train.epochs * sum(sizes)
 
 
 def _mask(recipe: Recipe, dataset: Dataset, ratio: float, member: int) -> np.ndarray:
@@ -215,7 +243,8 @@ def _write_shard(
         params=params,
         parent=parent,
         started=started,
-        tags=keys(recipe, dataset) | {"study.kind": "shard"},
+        description=notes.shard_note(shard.ratio, shard.members[0], shard.members[-1]),
+        tags=keys(recipe, dataset) | {"study.kind": "shard"} | _placed(parent),
     )
     with run:
         miss = np.mod(prediction - dataset.labels, dataset.n_classes)
@@ -236,7 +265,9 @@ def _write_shard(
         run.series("member/holdout_accuracy", held_out_right, shard.members)
         run.series("member/train_accuracy", (right & masks).sum(axis=1) / masks.sum(axis=1), shard.members)
         if dataset.n_test:
-            run.series("member/test_accuracy", right[:, dataset.n_train :].mean(axis=1), shard.members)
+            test_right = right[:, dataset.n_train :].mean(axis=1)
+            run.series("member/test_accuracy", test_right, shard.members)
+            run.log({"test/accuracy": test_right.mean()})
         run.series("member/loss", [outcome.losses[-1] for outcome in outcomes], shard.members)
         run.log(
             {
@@ -246,6 +277,11 @@ def _write_shard(
             }
         )
     return profile
+
+
+def _placed(run: Run) -> dict[str, str]:
+    """The tags that say in which precision a run was trained."""
+    return {key: run.tags[key] for key in ("study.matmul", "study.precision") if key in run.tags}
 
 
 def _small(counts: np.ndarray) -> np.ndarray:
@@ -260,8 +296,8 @@ def finished_shards(
     """Fold the finished shards of this recipe on this data, whichever launch has trained them.
 
     Returns:
-        The profile (None: there are none), the (ratio, member) in it, the tags of the launch that trained the first:
-        its precision is kept.  A damaged shard is named and left out, so its members are trained again.
+        The profile (None: there are none), the (ratio, member) in it, the tags that say in which precision the first
+        was trained: it is kept.  A damaged shard is named and left out, so its members are trained again.
     """
     profile, done = None, set()
     wanted = {(ratio, member) for ratio in recipe.subset.ratios for member in range(recipe.subset.members)}
@@ -284,8 +320,7 @@ def finished_shards(
             int(kept["diverged"].sum()),
         )
         profile = part if profile is None else profile + part
-    like = store.get(shards[-1].parent).tags if shards and shards[-1].parent else {}
-    return profile, done, like
+    return profile, done, _placed(shards[-1]) if shards else {}
 
 
 def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) -> None:
@@ -303,6 +338,9 @@ def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) ->
     run.series("holdout/accuracy", _accuracy(profile, slice(0, dataset.n_train)), steps)
     if dataset.n_test:
         run.series("test/accuracy", _accuracy(profile, slice(dataset.n_train, None)), steps)
+    if profile.diverged:
+        total = recipe.subset.members * len(recipe.subset.ratios)
+        say(f"{profile.diverged} of {total} networks diverged and count for nothing; lower optimizer.lr")
     halves = cscore.reliability(profile, slice(0, dataset.n_train))
     run.log(
         {
@@ -322,4 +360,6 @@ def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) ->
 
 def _accuracy(profile: Profile, rows: slice) -> np.ndarray:
     """(s,) share of correct held-out answers at each subset ratio."""
-    return profile.correct[:, :, rows].sum(axis=(1, 2)) / profile.held_out[:, :, rows].sum(axis=(1, 2))
+    return cscore.consistency(
+        profile.correct[:, :, rows].sum(axis=(1, 2)), profile.held_out[:, :, rows].sum(axis=(1, 2))
+    )

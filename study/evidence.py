@@ -55,9 +55,9 @@ class Collector:
 
     dataset: Dataset
     specs: list[Spec]
-    last: int
-    every: int
+    due: list[int]  # epochs after which hidden densities are taken
     device: str
+    progress: Callable[[float], None] | None = None  # hears how far the densities of an epoch are; may end the work
     correct: list[np.ndarray] = field(default_factory=list)
     confidence: list[np.ndarray] = field(default_factory=list)
     top_confidence: list[np.ndarray] = field(default_factory=list)
@@ -68,8 +68,7 @@ class Collector:
 
     def needs_features(self, epoch: int) -> bool:
         """Whether the look after this epoch (1-based) has to bring the penultimate layer."""
-        due = epoch % self.every == 0 or epoch == self.last
-        return due and "hidden_density" in words(self.specs)
+        return epoch in self.due and "hidden_density" in words(self.specs)
 
     def take(self, epoch: int, outcome: Outcome) -> None:
         """Keep what one epoch says."""
@@ -80,7 +79,11 @@ class Collector:
             return
         train = self.dataset.rows("train")
         self.hidden, bandwidth = class_kernel_sums(
-            outcome.features[train], self.dataset.labels[train], self.dataset.n_classes, device=self.device
+            outcome.features[train],
+            self.dataset.labels[train],
+            self.dataset.n_classes,
+            device=self.device,
+            progress=self.progress,
         )
         self.bandwidths.append(bandwidth)
         self.epochs.append(epoch)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from study import ensemble, networks
+from study import ensemble, networks, single
 from study.data import Dataset
 from study.display import duration, number
 from study.recipe import Recipe
@@ -13,7 +13,7 @@ from study.tracking import Store
 from study.training import Member, fit, stackable
 from study.training.placement import Placement, place
 
-PROBE_EXAMPLES = 4096  # at most, of the data set; a second's work for an MLP
+PROBE_S = 0.5  # a trial of this length is long enough to extrapolate from
 MISS_BYTES = 0.1  # of compressed predictions, per example and member (measured on MNIST at 95 % accuracy: 0.06)
 
 
@@ -37,28 +37,23 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
     if recipe.kind in ("study", "ensemble"):
         part = recipe.part("ensemble")
         _, done, _ = ensemble.finished_shards(store, part, dataset)
-        missing = [shard for shard in ensemble.plan(part, done) for _ in shard.members]
+        shards = ensemble.plan(part, done)
         members = len(part.subset.ratios) * part.subset.members
-        examples = sum(round(shard.ratio * dataset.n_train) for shard in missing) * part.train.epochs
-        looks = len(missing) * dataset.n
+        examples = sum(ensemble.examples(part, dataset, shard) for shard in shards)
+        looks = sum(len(shard.members) for shard in shards) * dataset.n
         disk = members * dataset.n * (1 / 8 + MISS_BYTES) + dataset.n * len(part.subset.ratios) * 12
         costs["ensemble"] = _cost(part, dataset, members, len(done), examples, looks, disk)
     if recipe.kind in ("study", "single"):
         part = recipe.part("single")
         repeats, epochs = part.single.repeats, part.train.epochs
-        done = len(
-            {
-                run.tags["study.repeat"]
-                for run in store.find("single", tags=ensemble.keys(part, dataset), status="FINISHED")
-            }
-        )
-        left = max(repeats - done, 0)
+        done = len(single.finished_repeats(store, part, dataset))
+        left = repeats - done
         disk = repeats * epochs * dataset.n * 16
         costs["single"] = _cost(
             part,
             dataset,
             repeats,
-            min(done, repeats),
+            done,
             left * epochs * dataset.n_train,
             left * (epochs + 1) * dataset.n,
             disk,
@@ -85,20 +80,26 @@ def _cost(part: Recipe, dataset: Dataset, members: int, done: int, examples: int
 
 
 def seconds_per_example(part: Recipe, dataset: Dataset, placement: Placement) -> tuple[float, float]:
-    """Measure (training, looking) seconds per example: a few hundred steps of as many networks as train side by side.
+    """Measure (training, looking) seconds per example with as many networks as train side by side.
 
-    A look is taken as a third of a step, by its FLOPs.
+    From two batches on, four times as many, until a trial takes PROBE_S or has seen all training examples.  A look is
+    taken as a third of a step, by its FLOPs.
     """
-    rows = np.arange(min(PROBE_EXAMPLES, dataset.n_train))
-    small = replace(
-        dataset, images=dataset.images[rows], labels=dataset.labels[rows], ids=dataset.ids[rows], n_train=len(rows)
-    )
     one_epoch = part.model_copy(update={"train": part.train.model_copy(update={"epochs": 1})})
-    members = [Member(("plan", index), rows) for index in range(placement.threads * placement.stack)]
-    list(fit(members[:1], small, one_epoch, placement))
-    start = time.perf_counter()
-    list(fit(members, small, one_epoch, placement))
-    per_example = (time.perf_counter() - start) / (len(members) * len(rows) * 4 / 3)
+    size = 2 * part.train.batch_size
+    while True:
+        rows = np.arange(min(size, dataset.n_train))
+        small = replace(
+            dataset, images=dataset.images[rows], labels=dataset.labels[rows], ids=dataset.ids[rows], n_train=len(rows)
+        )
+        members = [Member(("plan", index), rows) for index in range(placement.threads * placement.stack)]
+        start = time.perf_counter()
+        list(fit(members, small, one_epoch, placement))
+        seconds = time.perf_counter() - start
+        if seconds > PROBE_S or len(rows) == dataset.n_train:
+            break
+        size *= 4
+    per_example = seconds / (len(members) * len(rows) * 4 / 3)
     return per_example, per_example / 3
 
 
@@ -107,10 +108,13 @@ def describe(costs: dict[str, Cost]) -> list[str]:
     lines = []
     for name, cost in costs.items():
         left = cost.networks - cost.done
+        if not left:
+            lines.append(f"{name}: all {cost.networks} networks were trained before")
+            continue
         before = f", {cost.done} done before" if cost.done else ""
         lines.append(
             f"{name}: {left} networks of {cost.networks} to train{before}, {cost.epochs} epochs, "
-            f"{number(cost.examples)} examples, {number(cost.flops)}FLOP, about {duration(cost.seconds)}, "
-            f"{number(cost.disk)}B on disk"
+            f"{number(cost.examples)} examples, {number(cost.flops, 'FLOP')}, about {duration(cost.seconds)}, "
+            f"{number(cost.disk, 'B')} on disk"
         )
     return lines

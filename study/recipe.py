@@ -18,6 +18,19 @@ SCHEMA = 1
 PIXELS = ("size", "channels", "limit", "classes")  # what a recipe says of the data beside where it lies
 BASE_STEPS = 2  # a recipe, its base, and that one's base: more and nobody can say what runs
 Scalar = bool | int | float | str
+UNION = ("bool", "int", "float", "str")  # what pydantic calls the kinds of a Scalar
+SCALAR = "must be a number, text, true or false, or for a network's settings a list of these"
+MESSAGES = {
+    "model_type": "must be a table",
+    "dict_type": "must be a table",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_pattern_mismatch": "must be auto, cpu, cuda, or one of several such as cuda:1",
+}
+MISSING = dict.fromkeys(("data", "data.name"), "; say which examples: [data] name = 'digits'")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -206,8 +219,10 @@ class Recipe(Section):
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables merge, everything else (lists too) is replaced."""
+    """Tables merge, everything else (lists too) is replaced; `settings` do not outlive the `name` they were for."""
     merged = dict(base)
+    if "name" in base and over.get("name", base["name"]) != base["name"]:
+        merged.pop("settings", None)
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else value
@@ -246,10 +261,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: one line with file, key and cure.
     """
-    table = _read(Path(path), BASE_STEPS)
+    over: dict[str, Any] = {}
     for override in overrides:
-        table = merge(table, _override(override))
-    return parse(table, str(path))
+        over = merge(over, _override(override))
+    return parse(merge(_read(Path(path), BASE_STEPS), over), str(path))
 
 
 def parse(table: Mapping[str, Any], source: str) -> Recipe:
@@ -262,13 +277,12 @@ def parse(table: Mapping[str, Any], source: str) -> Recipe:
         raise RecipeError(f"{source}: {error}") from None
 
 
-def _read(path: Path, steps: int) -> dict[str, Any]:
+def _read(path: Path, steps: int, of: Path | None = None) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecipeError(
-            f"{path}: cannot be read ({error.strerror}); name a recipe such as recipes/digits/study.toml"
-        ) from None
+        cure = f"{of} names it as its base" if of else "name a recipe such as recipes/digits/study.toml"
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
     base = table.pop("base", None)
@@ -278,7 +292,7 @@ def _read(path: Path, steps: int) -> dict[str, Any]:
         raise RecipeError(f"{path}: base must be one path, relative to this file")
     if steps == 0:
         raise RecipeError(f"{path}: base {base!r} is the third step; at most {BASE_STEPS} are allowed")
-    return merge(_read(path.parent / base, steps - 1), table)
+    return merge(_read(path.parent / base, steps - 1, path), table)
 
 
 def _override(text: str) -> dict[str, Any]:
@@ -297,13 +311,20 @@ def _override(text: str) -> dict[str, Any]:
 def _one_line(error: ValidationError, section: type[Section], prefix: str = "") -> str:
     errors = error.errors(include_url=False)
     first = errors[0]
-    where = ".".join(filter(None, (prefix, *(str(part) for part in first["loc"]))))
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    loc = [str(part) for part in first["loc"]]
+    kinds = [part for part in loc if part in UNION]
+    loc = loc[: loc.index(kinds[0])] if kinds else loc  # pydantic names each kind that a value could have been
+    others = {other["loc"][: len(loc)] for other in errors} - {first["loc"][: len(loc)]}
+    more = f" (and {len(others)} more)" if others else ""
+    where = ".".join(filter(None, (prefix, *loc)))
     if first["type"] == "extra_forbidden":
-        *tables, key = first["loc"]
-        return f"unknown key {where!r}{nearest(str(key), _keys(section, tables))}{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] in {"value_error", "missing"} else f", got {first['input']!r}"
+        *tables, key = loc
+        return f"unknown key {where!r}{nearest(key, _keys(section, tables))}{more}"
+    if first["type"] == "missing":
+        return f"{where} is missing{MISSING.get(where, '')}{more}"
+    message = SCALAR if kinds else MESSAGES.get(first["type"], first["msg"])
+    message = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    given = "" if first["type"] == "value_error" else f", got {first['input']!r}"
     return f"{where}: {message}{given}{more}" if where else f"{message}{more}"
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from study.data import Dataset
+from study.data.npz import UNREADABLE
+from study.data.raw import first_line
 from study.errors import DataError
 from study.tracking import Run, Store
 
@@ -27,19 +29,21 @@ def read_scores(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 labels, scores = archive["labels"], archive["scores"]
         else:
             table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
             labels = table["label"].to_numpy()
             scores = table["cscore" if "cscore" in table else "score"].to_numpy()
+        labels, scores = np.asarray(labels).reshape(-1), np.asarray(scores, dtype=float).reshape(-1)
     except KeyError as error:
         raise DataError(f"{path}: has no {error}; an .npz needs labels and scores, a table label and cscore") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as .npz, .csv or .parquet ({str(error).splitlines()[0]})") from None
-    labels, scores = np.asarray(labels).reshape(-1), np.asarray(scores, dtype=float).reshape(-1)
+    except (*UNREADABLE, TypeError) as error:  # a plain array is no context manager
+        raise DataError(f"{path}: cannot be read as .npz, .csv or .parquet ({first_line(error)})") from None
     if len(labels) != len(scores):
         raise DataError(f"{path}: {len(labels)} labels but {len(scores)} scores")
+    if pd.isna(labels).any():
+        raise DataError(f"{path}: {pd.isna(labels).sum()} rows have no label, first row {pd.isna(labels).argmax()}")
     wrong = np.flatnonzero(~(np.isfinite(scores) & (scores >= 0) & (scores <= 1)))
     if len(wrong):
         raise DataError(f"{path}: {len(wrong)} scores are not between 0 and 1, first in row {wrong[0]}")

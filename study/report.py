@@ -7,9 +7,11 @@ import base64
 import io
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -20,6 +22,7 @@ SVG_LIMIT = 300_000  # bytes; a larger drawing is a dense one, and smaller as a 
 ROWS = 100  # of a table that are shown; the artifact has all
 REFERENCES = {"cscore": "C-score", "cscore_soft": "soft C-score", "published": "published C-score"}
 PARTS = {"all": "all examples", "unsaturated": "unsaturated only"}
+COLOUR = re.compile(r"#[0-9a-f]{6}")
 NUMBERS = ["spearman", "low", "high", "kendall", "kendall_low", "kendall_high", "ceiling", "n", "distinct"]
 
 
@@ -43,6 +46,15 @@ class Table:
 
 
 @dataclass(frozen=True)
+class File:
+    """A file to take along: its name, what is in it, the run that holds it (None: that of the page itself)."""
+
+    name: str
+    what: str
+    run: str | None = None
+
+
+@dataclass(frozen=True)
 class Source:
     """A run that was read: its id, what it is, and where it can be looked at (http or https, else no link)."""
 
@@ -59,20 +71,25 @@ def write_report(
     correlations: pd.DataFrame,
     figures: Sequence[Section],
     tables: Sequence[Table] = (),
+    files: Sequence[File] = (),
     sources: Sequence[Source] = (),
+    colours: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """Write the report: correlation tables, facts, figures, tables, sources, in one HTML file.
+    """Write the report: correlation tables, facts, figures, tables, files, sources, in one HTML file.
 
     Args:
         path: where to; a file of that name is replaced in one step.
         title: heading of the page.
-        facts: what a reader has to know about the runs, name: value, in this order.
+        facts: what a reader has to know about the runs, name: value, in this order; "data" and "ensemble" stand on
+            top of the page too.
         correlations: the table `correlations.parquet`: `proxy` `label` `family` `easy` `on` `reference` `part` `repeat`
             `spearman` `low` `high` `kendall` `kendall_low` `kendall_high` `ceiling` `n` `distinct`;
             repeats are averaged.
         figures: in the order of the page.
         tables: further tables, below the figures.
+        files: what to take along.
         sources: the runs read.
+        colours: of the proxies' families, as in the figures; a family without one is grey.
     """
     pictures = [
         {"anchor": f"figure-{i}", "id": s.id, "title": s.title, "sentence": s.sentence, **picture(s.figure)}
@@ -81,7 +98,16 @@ def write_report(
     frames = [{"anchor": f"table-{i}", "table": t, **cells(t.frame)} for i, t in enumerate(tables, 1)]
     links = [{"source": s, "link": _safe(s.link)} for s in sources]
     page = _template().render(
-        title=title, facts=facts, groups=groups(correlations), pictures=pictures, frames=frames, links=links, rows=ROWS
+        title=title,
+        facts=facts,
+        groups=groups(correlations),
+        pictures=pictures,
+        places={picture["id"]: picture["anchor"] for picture in pictures},
+        frames=frames,
+        files=files,
+        links=links,
+        rows=ROWS,
+        colours={family: colour for family, colour in colours.items() if COLOUR.fullmatch(colour)},
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,8 +156,7 @@ def groups(correlations: pd.DataFrame) -> list[dict]:
     """Split the correlations into one table per reference and part, best proxy first; repeats are averaged.
 
     Returns:
-        [{name, ceilings, repeats, rows}], the C-score on all examples first. `ceilings` are the different noise
-        ceilings of the table's rows.
+        [{name, ceilings, repeats, sides, rows}], the C-score on all examples first. `ceilings`: {on: noise ceiling}.
     """
     made = []
     known = [list(REFERENCES), list(PARTS)]
@@ -145,7 +170,7 @@ def groups(correlations: pd.DataFrame) -> list[dict]:
             {
                 "name": f"{REFERENCES.get(reference, reference)}, {PARTS.get(part, part)}",
                 "place": place,
-                "ceilings": sorted({round(float(c), 3) for c in means["ceiling"].dropna()}),
+                "ceilings": means.dropna(subset=["ceiling"]).groupby("on")["ceiling"].max().to_dict(),
                 "repeats": rows["repeat"].nunique(),
                 "sides": means["on"].nunique() > 1,
                 "rows": means.to_dict("records"),

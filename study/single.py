@@ -7,12 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from study import notes
 from study.data import Dataset
 from study.display import Bar, quiet, say
-from study.ensemble import keys
+from study.ensemble import keys, waiting
 from study.errors import StoreError
 from study.evidence import Collector, input_density, wanted
-from study.proxies import Spec, bind, compute, words
+from study.proxies import PROXIES, Spec, bind, compute, words
 from study.recipe import Recipe, dump, flatten
 from study.tracking import Run, Store
 from study.training import Hooks, Member, Outcome, Stopped, fit, stackable
@@ -28,27 +29,26 @@ def run_singles(
         The runs, FINISHED, one per repeat: `trajectory.npz`, `curves.npz`, `scores.parquet`, `scores.json`.
 
     Raises:
-        Stopped: `stop` was set.
-        StoreError: the same run is being trained by another process.
+        Stopped: `stop` was set, also while another process trained the same and this one waited for it.
     """
     recipe = recipe.part("single")
     specs = wanted(recipe.proxies, dataset)
-    settings = {spec.name: bind(spec, recipe.proxies.get(spec.name, {})) for spec in specs}
+    settings = _settings(recipe, specs)
     stop = stop or threading.Event()
     inputs: list[np.ndarray] = []
 
     def densities() -> np.ndarray:
         if not inputs:
             with bar("kernel density of the inputs", 100, unit="%") as advance:
-                inputs.append(input_density(dataset, placement.device, _percent(advance)))
+                inputs.append(input_density(dataset, placement.device, _percent(advance, stop)))
         return inputs[0]
 
     runs = []
-    with store.lock(f"single-{recipe.digest()}-{dataset.digest}"):
+    with store.lock(f"single-{recipe.digest()}-{dataset.digest}", waiting("this single run", stop)):
         store.reap(keys(recipe, dataset))
         for repeat in range(recipe.single.repeats):
             own = keys(recipe, dataset) | {"study.repeat": str(repeat)}
-            known = _finished(store, own, settings)
+            known = _finished(store, own, recipe, settings)
             if known:
                 say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
                 runs.append(known)
@@ -58,53 +58,82 @@ def run_singles(
             with run:
                 try:
                     collector, final = _train(recipe, dataset, run, repeat, specs, placement, stop, bar)
+                    if final.diverged:
+                        raise StoreError(
+                            f"single run, repeat {repeat}: training left the finite numbers; lower optimizer.lr"
+                        )
+                    needs_inputs = "input_density" in words(specs)
+                    _log_scores(run, dataset, collector, settings, densities() if needs_inputs else None)
                 except Stopped:
                     run.kill("stopped on request; the same command starts this repeat again")
                     raise
-                if final.diverged:
-                    raise StoreError(
-                        f"single run, repeat {repeat}: training left the finite numbers; lower optimizer.lr"
-                    )
-                needs_inputs = "input_density" in words(specs)
-                _log_scores(run, dataset, collector, settings, densities() if needs_inputs else None)
             runs.append(store.get(run.id))
     return runs
 
 
-def _percent(advance: Callable[[int], None]) -> Callable[[float], None]:
+def _percent(advance: Callable[[int], None], stop: threading.Event) -> Callable[[float], None]:
+    """Advance by whole percents; end the work where it reports, once `stop` is set."""
     shown = 0
 
     def progress(share: float) -> None:
         nonlocal shown
+        if stop.is_set():
+            raise Stopped
         advance(int(100 * share) - shown)
         shown = int(100 * share)
 
     return progress
 
 
-def _finished(store: Store, own: dict[str, str], settings: dict[str, dict]) -> Run | None:
-    """A finished run of this training whose scores hold every proxy that is asked for, with the same settings."""
+def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int, Run]:
+    """The finished run of each repeat of a recipe on this data, those that hold what it asks for; floor 4 reads them.
+
+    Raises:
+        RecipeError: see `wanted`.
+    """
+    recipe = recipe.part("single")
+    settings = _settings(recipe, wanted(recipe.proxies, dataset))
+    found = {}
+    for repeat in range(recipe.single.repeats):
+        run = _finished(store, keys(recipe, dataset) | {"study.repeat": str(repeat)}, recipe, settings)
+        if run:
+            found[repeat] = run
+    return found
+
+
+def _settings(recipe: Recipe, specs: list[Spec]) -> dict[str, dict]:
+    return {spec.name: bind(spec, recipe.proxies.get(spec.name, {})) for spec in specs}
+
+
+def _finished(store: Store, own: dict[str, str], recipe: Recipe, settings: dict[str, dict]) -> Run | None:
+    """A finished run of this training that holds every proxy asked for, with the same settings, at every epoch due."""
     for run in store.find("single", tags=own, status="FINISHED"):
         try:
-            held = run.read_json("scores.json")
-            run.read("scores.parquet"), run.read("trajectory.npz"), run.read("curves.npz")
+            held, curves = run.read_json("scores.json"), run.read_arrays("curves.npz")
+            run.read("scores.parquet"), run.read("trajectory.npz")
         except StoreError as error:
-            say(f"{error}; it is trained again")
+            say(f"{error}; it counts as not finished")
             continue
-        if all(
-            name in held and held[name]["settings"] == wanted_settings for name, wanted_settings in settings.items()
-        ):
+        same = all(name in held and held[name]["settings"] == wanted for name, wanted in settings.items())
+        hidden = any("hidden_density" in PROXIES[name].evidence for name in settings)
+        if same and (not hidden or set(due_epochs(recipe)) <= set(curves["epochs"].tolist())):
             return run
     return None
+
+
+def due_epochs(recipe: Recipe) -> list[int]:
+    """The epochs, 1-based, after which hidden densities are taken: every so many, and the last."""
+    last, every = recipe.train.epochs, recipe.single.every
+    return sorted({*range(every, last + 1, every), last})
 
 
 def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str], repeat: int) -> Run:
     run = store.start(
         f"{recipe.data.title}/single",
-        f"{recipe.model.name}, repeat {repeat}",
+        notes.single_name(recipe, repeat),
         params=flatten(recipe) | {"repeat": repeat},
         tags=tags | {"study.kind": "single"},
-        description=recipe.why or None,
+        description=notes.single_note(recipe, repeat),
     )
     run.text("recipe.toml", dump(recipe))
     run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
@@ -122,7 +151,8 @@ def _train(
     bar: Bar,
 ) -> tuple[Collector, Outcome]:
     epochs = recipe.train.epochs
-    collector = Collector(dataset, specs, epochs, recipe.single.every, placement.device)
+    heard = _percent(lambda percent: None, stop)
+    collector = Collector(dataset, specs, due_epochs(recipe), placement.device, heard)
     train, test = dataset.rows("train"), dataset.rows("test")
     begun = time.perf_counter()
 

@@ -1,11 +1,17 @@
 """Show the runs: MLflow's web page on this machine.  in: a store's folder   out: a server in this process's place."""
 
+import base64
+import json
 import os
 import socket
 import sys
+import time
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from study.errors import StoreError
+from study.notes import COLUMNS, EXPERIMENTS
 from study.tracking import open_store
 from study.tracking.local import sqlite_uri
 from study.tracking.store import Store
@@ -13,6 +19,8 @@ from study.tracking.store import Store
 SHOWN = 20  # experiments whose link is printed
 # MLflow lands on an empty page for chat traces otherwise
 VIEW = "workflowType=machine_learning"
+FIXED = {"1": 60, "attributes.`Run Name`": 235, "runDateAndNestInfo": 140, "duration": 75}  # always there: pixels
+SHARED = "study"  # key of the saved view that `study ui` opens; views that people save have keys of MLflow's making
 
 
 def serve(root: Path = Path("mlruns"), port: int = 5000, host: str = "127.0.0.1") -> None:
@@ -65,8 +73,64 @@ def links(store: Store, base: str) -> list[str]:
     rows = [f"{base}/#/experiments?{VIEW}"]
     for experiment in found:
         if experiment.experiment_id != "0":
-            rows.append(f"{base}/#/experiments/{experiment.experiment_id}/runs?{VIEW}  {experiment.name}")
+            furnish(store, experiment.experiment_id, experiment.name, experiment.tags)
+            view = f"{VIEW}&viewStateShareKey={SHARED}" if _kind(experiment.name) in COLUMNS else VIEW
+            rows.append(f"{base}/#/experiments/{experiment.experiment_id}/runs?{view}  {experiment.name}")
     return rows
+
+
+def _kind(experiment: str) -> str:
+    return experiment.rpartition("/")[2]
+
+
+def furnish(store: Store, experiment_id: str, name: str, tags: Mapping[str, str]) -> None:
+    """Give an experiment a description and a saved view whose columns say something; what is there stays.
+
+    MLflow's own table shows no metric and no parameter until somebody ticks them.  The view is what its button "Save
+    as new view" writes; an MLflow that does not know it shows its own table.
+    """
+    kind = _kind(name)
+    if kind not in COLUMNS:
+        return
+    view = saved_view("columns of study", *COLUMNS[kind])
+    for key, value in (("mlflow.note.content", EXPERIMENTS[kind]), (f"mlflow.sharedViewState.{SHARED}", view)):
+        if key not in tags:
+            store.call(store.client.set_experiment_tag, experiment_id, key, value)
+
+
+def saved_view(name: str, metrics: tuple[str, ...], params: tuple[str, ...]) -> str:
+    """Write the tag of a saved view of the runs table: these columns, newest run first.
+
+    Args:
+        name: as the menu "Views" shows it.
+        metrics, params: the columns.
+    """
+    columns = [*(f"metrics.`{key}`" for key in metrics), *(f"params.`{key}`" for key in params)]
+    state = {
+        "searchFilter": "",
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "columnOrder": [*FIXED, *columns],
+        "columnWidths": FIXED | {column: max(80, 7 * len(column) - 50) for column in columns},
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsHiddenMode": "FIRST_10_RUNS",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+    }
+    packed = "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    now = int(time.time() * 1000)
+    return json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": packed})
 
 
 def require_free(host: str, port: int) -> None:

@@ -141,12 +141,18 @@ def test_percentages_by_hand():
 def test_few_answers_get_a_bin_per_possible_score(k):
     """With ten answers and twenty bins every second bar would be empty, a comb that is not in the data."""
     scores = np.arange(k + 1) / k
-    assert percentages(scores, score_edges(table(scores, held_out=k))) == pytest.approx(100 / (k + 1))
+    assert percentages(scores, score_edges(table(scores, held_out=k), "cscore_10")) == pytest.approx(100 / (k + 1))
 
 
 def test_many_answers_get_the_bins_asked_for():
     """Two thousand networks per ratio, as in the paper, have room for all twenty bins."""
-    assert len(score_edges(table([0.5], held_out=200))) == 21
+    assert len(score_edges(table([0.5], held_out=200), "cscore_10")) == 21
+
+
+def test_every_ratio_has_the_bins_of_its_own_answers():
+    """Two answers at 90 % must not reduce the 180 behind the C-score to three bars."""
+    scores = table([0.5, 1.0], ratios=(10, 90)).assign(held_out_10=18, held_out_90=2, held_out=180)
+    assert [len(score_edges(scores, f"cscore{end}")) - 1 for end in ("_10", "_90", "")] == [19, 3, 20]
 
 
 def test_saturated_histograms_get_a_logarithmic_axis():

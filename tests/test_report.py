@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from study.report import Section, Source, Table, groups, picture, write_report
+from study.figures import FAMILY_COLOURS
+from study.proxies import PROXIES
+from study.report import File, Section, Source, Table, groups, picture, write_report
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -69,6 +71,8 @@ def page(tmp_path_factory):
         correlations=correlations(label=EVIL, proxy=EVIL, family=EVIL),
         figures=[Section(EVIL, EVIL, EVIL, lines()), Section("J-fig4", "grid", "what it shows", image())],
         tables=[Table(EVIL, pd.DataFrame({EVIL: [EVIL] * 150, "score": np.linspace(-1, 1, 150)}), EVIL)],
+        files=[File("suspects.csv", EVIL), File(EVIL, "scores", EVIL)],
+        colours={EVIL: "red;background:url(http://x)"},
         sources=[Source("abc", EVIL, "http://127.0.0.1:5000/#/runs/abc"), Source(EVIL, EVIL, "javascript:alert(1)")],
     )
     return path.read_text(encoding="utf-8")
@@ -106,7 +110,8 @@ def test_every_entry_of_the_contents_has_its_place(page):
     """A contents list that leads nowhere is worse than none."""
     tags = Tags(page).tags
     anchors = {a["href"][1:] for t, a in tags if t == "a" and a["href"].startswith("#")}
-    assert anchors == {"figure-1", "figure-2", "table-1", "sources"} & {a.get("id") for _, a in tags}
+    assert anchors == {"figure-1", "figure-2", "table-1", "correlations", "facts", "files", "sources"}
+    assert anchors <= {a.get("id") for _, a in tags}
 
 
 def test_no_string_of_the_user_becomes_markup(page):
@@ -180,6 +185,39 @@ def test_the_bar_is_as_long_as_the_correlation(small):
     shown = small()
     assert 'style="width:80.0%"' in shown
     assert 'class="against" style="width:20.0%"' in shown
+
+
+def test_a_family_has_the_colour_of_the_figures(small):
+    """The table and the ranking below it are read together."""
+    rows = correlations(family="learning speed")
+    shown = small(correlations=rows, colours=FAMILY_COLOURS)
+    assert f'style="background:{FAMILY_COLOURS["learning speed"]}"' in shown
+
+
+def test_every_registered_family_has_a_colour_of_its_own():
+    """A family whose name the palette does not know is grey in the figures, and nobody is told."""
+    families = {spec.family for spec in PROXIES.values()}
+    assert families <= set(FAMILY_COLOURS)
+    assert len({FAMILY_COLOURS[family] for family in families}) == len(families)
+
+
+def test_the_noise_ceilings_of_train_and_test_are_told_apart():
+    """They rest on other examples, and so differ."""
+    rows = pd.concat([correlations(), correlations(on="test", ceiling=0.8)])
+    assert groups(rows)[0]["ceilings"] == pytest.approx({"test": 0.8, "train": 0.95})
+
+
+def test_the_lead_points_to_the_pictures_that_the_page_has(small):
+    """The person who looks for label errors wants one click, not a scroll past the statistics."""
+    shown = small(figures=[Section("J-fig6", "classes", "s", lines()), Section("suspects", "look", "s", image())])
+    assert '<a href="#figure-2">the lowest C-scores</a>' in shown
+    assert '<a href="#figure-1">classes</a>' in shown
+
+
+def test_a_file_of_another_run_says_of_which(small):
+    """`cscore.parquet` lies with the ensemble, not beside the page."""
+    shown = small(files=[File("cscore.parquet", "scores", "abc123")])
+    assert "<code>cscore.parquet</code> scores; in run <code>abc123</code>" in shown
 
 
 @pytest.mark.parametrize("keep", [0, 1])

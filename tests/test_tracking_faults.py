@@ -272,8 +272,8 @@ def test_a_forked_worker_does_not_keep_the_lock(spawn, tmp_path):
         "import os, sys, time; from pathlib import Path; from study.tracking.locks import held\n"
         "with held(Path(sys.argv[1])):\n"
         "    child = os.fork()\n"
-        "    if child == 0: time.sleep(60); os._exit(0)\n"
-        "    print(child, flush=True); time.sleep(60)"
+        "    if child == 0: print(os.getpid(), flush=True); time.sleep(60); os._exit(0)\n"
+        "    time.sleep(60)"
     )
     path = tmp_path / "a.lock"
     from study.tracking.locks import held

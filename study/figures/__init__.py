@@ -14,8 +14,10 @@ from study.figures.epochs import (
 )
 from study.figures.pictures import choose_examples, example_grid, suspects
 from study.figures.ranking import density_table, mean_over_repeats, point_estimates, proxy_ranking
+from study.figures.style import FAMILY_COLOURS
 
 __all__ = [
+    "FAMILY_COLOURS",
     "bin_profile",
     "choose_examples",
     "class_statistics",

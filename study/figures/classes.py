@@ -66,7 +66,8 @@ def class_statistics(cscores: pd.DataFrame, classes: Sequence[str]) -> Figure:
     shown = ranked[at]
     names = class_names(classes)
     figure = new_figure(10.2, 4.9, title, layout=None)
-    axes = figure.add_axes((0.065, 0.11, 0.44, 0.755))
+    longest = max(len(legible(names[label], 18)) for label in shown)
+    axes = figure.add_axes((0.065, 0.11, 0.555 - 0.0065 * longest, 0.755))  # what the names on the right leave
     if len(table) <= LABELLED:
         axes.scatter(table["mean"], table["sd"], color=shade(table["mean"]), s=26, zorder=3)
         _frame(axes, table)

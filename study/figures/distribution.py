@@ -22,6 +22,8 @@ from study.figures.style import (
     styled,
 )
 
+WIDEST = 0.1  # bar of a histogram, as a share of the axis
+FEW = 10  # examples in a bin below which its line is drawn thin: it is noise more than a profile
 EDGE = 1e-9  # 3/10 and the third edge of ten differ in their last bit: edges sit a hair lower, so that .3 opens its bin
 
 
@@ -31,20 +33,20 @@ def ratio_columns(cscores: pd.DataFrame) -> dict[float, str]:
     return dict(sorted((float(match[1]), name) for match, name in found if match))
 
 
-def score_edges(cscores: pd.DataFrame, bins: int = 20) -> np.ndarray:
-    """Choose edges that all panels share and that fit the steps in which few held-out answers move a score.
+def score_edges(cscores: pd.DataFrame, column: str, bins: int = 20) -> np.ndarray:
+    """Choose edges that fit the steps in which few held-out answers move a score.
 
     A score of k answers is one of 0, 1/k, ..., 1. With k <= `bins` every value gets a bin of its own, centred on it;
     with more, at least two values share a bin. Otherwise empty and double bins would alternate.
 
     Args:
-        cscores: `held_out_<percent>` columns, where present, give k: the smallest of their medians.
+        cscores: the median of the scores' `held_out...` column, where it is present, is k.
+        column: of the scores, `cscore` or `cscore_<percent>`.
         bins: number of bins where k allows it.
     """
-    counts = [
-        np.nanmedian(cscores[c]) for c in cscores if re.match(r"held_out_\d", str(c)) and cscores[c].notna().any()
-    ]
-    k = int(min((c for c in counts if c > 0), default=4 * bins))
+    counts = cscores.get(column.replace("cscore", "held_out"), pd.Series(dtype=float)).dropna()
+    k = int(counts.median()) if len(counts) else 0
+    k = k if k > 0 else 4 * bins
     if k <= bins:
         return (np.arange(k + 2) - 0.5) / k
     return np.linspace(0, 1, min(bins, k // 2) + 1) - EDGE
@@ -64,7 +66,7 @@ def histograms_by_ratio(cscores: pd.DataFrame, *, bins: int = 20) -> Figure:
 
     Args:
         cscores: columns `cscore`, `cscore_<percent>`, optionally `held_out_<percent>`.
-        bins: at most so many; fewer where scores rest on few answers (`score_edges`).
+        bins: at most so many; fewer where scores rest on few answers (`score_edges`): large ratios hold out few.
 
     The number is the last bin's. Where a bin is saturated the percentages get a logarithmic axis; the paper's are
     linear throughout.
@@ -72,8 +74,8 @@ def histograms_by_ratio(cscores: pd.DataFrame, *, bins: int = 20) -> Figure:
     ratios = ratio_columns(cscores)
     panels = {f"trained on {plain(p)} %": (name, BLUE) for p, name in ratios.items()}
     panels["all: the C-score"] = ("cscore", ORANGE)
-    edges = score_edges(cscores, bins)
-    shares = {title: percentages(cscores[name], edges) for title, (name, _) in panels.items()}
+    edges = {title: score_edges(cscores, name, bins) for title, (name, _) in panels.items()}
+    shares = {title: percentages(cscores[name], edges[title]) for title, (name, _) in panels.items()}
     columns = min(len(panels), 5)
     rows = -(-len(panels) // columns)
     title = "How often held-out examples are classified right, by the share of the data trained on"
@@ -81,7 +83,7 @@ def histograms_by_ratio(cscores: pd.DataFrame, *, bins: int = 20) -> Figure:
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     label = percent_axis(grid[0, 0], np.concatenate(list(shares.values())))
     for axes, (name, share) in zip(grid.flat, shares.items(), strict=False):
-        _panel(axes, edges, share, name, panels[name][1])
+        _panel(axes, edges[name], share, name, panels[name][1])
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes in grid[:, 0]:
@@ -93,11 +95,15 @@ def histograms_by_ratio(cscores: pd.DataFrame, *, bins: int = 20) -> Figure:
 
 
 def _panel(axes: Axes, edges: np.ndarray, share: np.ndarray, title: str, colour: str) -> None:
-    axes.bar(edges[:-1], share, np.diff(edges), align="edge", color=colour, edgecolor="white", linewidth=0.4)
+    # the bins of few answers are wide, but each holds one possible score: its bar stands there
+    width = min(edges[1] - edges[0], WIDEST)
+    axes.bar((edges[:-1] + edges[1:]) / 2, share, width, color=colour, edgecolor="white", linewidth=0.4)
+    axes.set_xlim(-0.07, 1.07)
     axes.set_title(title)
     axes.grid(axis="x", visible=False)
     above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "right", "fontsize": 7, "color": FAINT}
-    axes.annotate(f"{share[-1]:.0f} %", (edges[-1], max(share[-1], axes.get_ylim()[0])), **above)
+    right = (edges[-2] + edges[-1] + width) / 2
+    axes.annotate(f"{share[-1]:.0f} %", (right, max(share[-1], axes.get_ylim()[0])), **above)
 
 
 def bin_profile(cscores: pd.DataFrame, *, bins: int = 30) -> pd.DataFrame:
@@ -136,7 +142,16 @@ def profile_by_bin(axes: Axes, profile: pd.DataFrame, n_classes: int) -> None:
     for alpha, (_, row) in zip(opacity, profile.iterrows(), strict=True):
         if row["count"] > 0 and ratios:
             colour = shade((row["low"] + row["high"]) / 2)
-            axes.plot(ratios, row[ratios].astype(float), color=colour, alpha=alpha, lw=1.1, marker="o", ms=3)
+            few = row["count"] < FEW
+            axes.plot(
+                ratios,
+                row[ratios].astype(float),
+                color=colour,
+                alpha=alpha,
+                lw=0.6 if few else 1.2,
+                marker="o",
+                ms=1.5 if few else 3,
+            )
     axes.axhline(1 / n_classes, color=INK, lw=0.9, ls=(0, (4, 3)))
     at = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "annotation_clip": False}
     axes.annotate(f"chance\n1/{n_classes}", (1, 1 / n_classes), (4, 0), fontsize=7.5, va="center", **at)
@@ -145,7 +160,8 @@ def profile_by_bin(axes: Axes, profile: pd.DataFrame, n_classes: int) -> None:
     if ratios:
         axes.set_xticks(ratios)
     axes.set_xlabel("subset ratio: % of the data trained on")
-    axes.set_title("the same bins, ratio by ratio" if ratios else "no per-ratio scores in the table")
+    thin = f"; thin: fewer than {FEW} examples" if profile["count"].between(1, FEW - 1).any() else ""
+    axes.set_title(f"the same bins, ratio by ratio{thin}" if ratios else "no per-ratio scores in the table")
 
 
 @styled

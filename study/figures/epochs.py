@@ -69,12 +69,15 @@ def _correlation_curves(curves: pd.DataFrame, names: dict[str, tuple[str, str]],
     figure = new_figure(8.2, 3.7, title)
     axes = figure.subplots()
     axes.axhline(0, color="#b6bcc8", lw=0.9)
-    ends = []
+    ends, before = [], []
     for name, (label, colour) in names.items():
         # several repeats of one proxy: their mean
         line = drawn[drawn["proxy"] == name].groupby("epoch")["spearman"].mean()
         if len(line):
-            axes.plot(line.index, line, color=colour, marker="o" if len(line) < 30 else None, ms=3.5)
+            covers = any(line.index.equals(other.index) and np.abs(line - other).mean() < 0.01 for other in before)
+            dashes = (0, (3, 3)) if covers else "-"  # the line below shows through
+            axes.plot(line.index, line, color=colour, ls=dashes, marker="o" if len(line) < 30 else None, ms=3.5)
+            before.append(line)
             ends.append((line.index[-1], line.iloc[-1], label, colour))
     low, high = min(drawn["spearman"].min(), 0.0), max(drawn["spearman"].max(), 0.0)
     pad = 0.08 * max(high - low, 0.1)

@@ -185,7 +185,8 @@ def suspects(
         other = consensus != label and 0 <= consensus < len(names)
         sheet.pin(images[row], x, y, size, ORANGE if other else None)
         sheet.write(legible(names[label], 15), x, y + size + 0.04, 6.8, color=INK, fontweight="bold")
-        change = "→ " + legible(names[consensus], 14) if other else "the networks agree"
+        agreed = "the networks agree" if consensus == label else ""  # -1: nobody was asked
+        change = "→ " + legible(names[consensus], 14) if other else agreed
         sheet.write(change, x, y + size + 0.155, 6.8, color=ORANGE if other else FAINT)
         sheet.write(legible(str(entry["example"]), 14), x, y + size + 0.275, 5.8, color=FAINT)
         sheet.write(short_number(entry["cscore"]), x + size, y + size + 0.27, 6.2, ha="right", color=INK)

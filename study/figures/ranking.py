@@ -71,17 +71,8 @@ def _estimate_line(axes: Axes, table: pd.DataFrame, line: tuple[str, str, str, s
     peak = y.idxmax()
     axes.plot(x[peak], y[peak], marker="o", ms=10, mfc="none", mec=colour, mew=1.4)
     text = f"{name} peaks at {plain(round(x[peak], 6))} %: {short_number(y[peak])}"
-    left = len(x) > 1 and x[peak] > x.median()
-    axes.annotate(
-        text,
-        (x[peak], y[peak]),
-        (-8 if left else 8, 8),
-        textcoords="offset points",
-        color=colour,
-        fontsize=8.5,
-        ha="right" if left else "left",
-        va="bottom",
-    )
+    # above the panel: beside a peak the text would lie on one of the lines
+    axes.text(0.0 if name == "Spearman" else 0.4, 1.02, text, transform=axes.transAxes, color=colour, fontsize=8.5)
 
 
 def mean_over_repeats(correlations: pd.DataFrame) -> pd.DataFrame:
@@ -184,9 +175,11 @@ def _ranking_key(axes: Axes, means: pd.DataFrame, offsets: dict[str, float]) -> 
     if means["ceiling"].notna().any():
         short = ", short: of the unsaturated" if "unsaturated" in offsets else ""
         key.append(Line2D([], [], color=INK, lw=1.1, label=f"noise ceiling{short}"))
+    if (means["repeats"] > 1).any():
+        key.append(Line2D([], [], color=FAINT, ls="", marker="|", ms=6, label="single repeats"))
     families = dict.fromkeys(means["family"])
     lines = [Line2D([], [], color=family_colour(f), lw=4, alpha=0.8, label=legible(str(f))) for f in families]
-    axes.legend(handles=key, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=len(key), borderaxespad=0.2)
+    axes.legend(handles=key, loc="lower right", bbox_to_anchor=(1.02, 1.0), ncols=len(key), borderaxespad=0.2)
     axes.figure.legend(handles=lines, loc="outside lower right", ncols=min(len(lines), 8), handlelength=1.2)
 
 

@@ -29,7 +29,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY = (
 )
 FAMILY_COLOURS = {
     "density": BLUE,
-    "speed": ORANGE,
+    "learning speed": ORANGE,
     "confidence": GREEN,
     "depth": PURPLE,
     "margin": SKY,

@@ -15,6 +15,8 @@ from study.errors import RecipeError
 from study.recipe import Model, nearest
 
 PREFIX = "study_"
+GIVEN = ("image_shape", "in_chans", "num_classes")  # by the data
+FOREIGN = ("checkpoint_path", "features_only", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here asks a hub for weights
 _seeding = threading.Lock()  # torch initializes from a global generator; one network at a time may have it
 
@@ -45,6 +47,7 @@ def create(
     """
     import timm
 
+    _refuse(model)
     own = names()
     settings: dict[str, object] = dict(model.settings)
     if model.name in own:
@@ -53,7 +56,7 @@ def create(
     elif timm.is_model(model.name) and not model.name.startswith(PREFIX):
         name = model.name
     else:
-        known = [*own, *timm.list_models()]
+        known = [*own, *(name for name in timm.list_models() if not name.startswith(PREFIX))]
         hint = nearest(model.name, known) if len(model.name) > 2 else ""
         raise RecipeError(
             f"model.name: no network {model.name!r}{hint if 'mean' in hint else '; own: ' + ', '.join(own)}"
@@ -64,6 +67,15 @@ def create(
             return timm.create_model(name, num_classes=n_classes, in_chans=shape[0], **settings)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise RecipeError(f"model {model.name!r} with settings {_shown(model.settings)}: {error}") from None
+
+
+def _refuse(model: Model) -> None:
+    """Settings that a recipe has no say in: the data decide on some, initial weights depend on the seed alone."""
+    for name in model.settings:
+        if name in GIVEN:
+            raise RecipeError(f"model.settings.{name}: the data decide on it; leave it out")
+        if name in FOREIGN:
+            raise RecipeError(f"model.settings.{name}: every network here starts from random weights; leave it out")
 
 
 def _shown(settings: Mapping[str, object]) -> str:

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,15 +14,22 @@ from study.errors import StoreError
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the lock of one launch; whoever comes second is told who is at work.
 
+    Args:
+        path: of the lock file.
+        waiting: called twice a second with who holds the lock, until it is free; raises to give up.  None: do not wait.
+
     Raises:
-        StoreError: another process, or this one already, holds it.
+        StoreError: another process, or this one already, holds it, and there is no `waiting`.
     """
     with _opened(path) as file:
-        if not _taken(file):
-            raise StoreError(f"already running: {_holder(path)} ({path}); wait for it or stop it")
+        while not _taken(file):
+            if waiting is None:
+                raise StoreError(f"already running: {_holder(path)} ({path}); wait for it or stop it")
+            waiting(_holder(path))
+            time.sleep(0.5)
         note = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat("T", "seconds")}
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps(note).encode(), 0)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from study.tracking.store import Store
 
-HASH = "study.sha256."  # tag per file; MLflow itself keeps no checksum and serves damaged files
+SUMS = "study.files"  # tag, {file: sha256}; MLflow itself keeps no checksum and serves damaged files
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
 PREVIEW_ROWS = 500  # of a CSV, as many as the MLflow UI shows
@@ -88,7 +88,7 @@ class Run:
     @property
     def files(self) -> list[str]:
         """Names of the files, in order."""
-        return sorted(key.removeprefix(HASH) for key in self.tags if key.startswith(HASH))
+        return sorted(self._sums())
 
     # ---------------------------------------------------------------------------------------------------------- write
 
@@ -247,15 +247,15 @@ class Run:
         Raises:
             StoreError: it was never kept, is missing, or is damaged; says which run and file.
         """
-        if HASH + name not in self.tags:
+        if name not in self._sums():
             self.tags = self.store.get(self.id).tags
-        if HASH + name not in self.tags:
+        if name not in self._sums():
             names = ", ".join(self.files) or "none"
             raise StoreError(f"run {self.id} ({self.name}) has no file {name}; it has: {names}")
         path = self._local(name) or self._downloaded(name)
         if not path.is_file():
             raise StoreError(f"run {self.id} ({self.name}): file {name} is missing at {path}; run its recipe again")
-        if _sha256(path) != self.tags[HASH + name]:
+        if _sha256(path) != self._sums()[name]:
             raise StoreError(f"run {self.id} ({self.name}): file {name} is damaged at {path}; run its recipe again")
         return path
 
@@ -287,6 +287,10 @@ class Run:
 
     # -------------------------------------------------------------------------------------------------------- private
 
+    def _sums(self) -> dict[str, str]:
+        """The sha256 of every file, by name."""
+        return json.loads(self.tags.get(SUMS, "{}"))
+
     def _log(self, rows: list[tuple[str, float, int, int]]) -> None:
         from mlflow.entities import Metric
 
@@ -303,7 +307,7 @@ class Run:
         self.status, self.ended = status, now
 
     def _keep(self, name: str, write: Callable[[Path], object]) -> str:
-        """Write a file whole or not at all, then its hash as a tag; a file without its tag does not count."""
+        """Write a file whole or not at all, then its hash into the tag; one that is not there does not count."""
         if not FILE_NAME.fullmatch(name):
             raise ValueError(f"file name {name!r}: use letters, digits, `_ - .`, blanks, and `/` between folders")
         try:
@@ -315,7 +319,7 @@ class Run:
             where = self._local(name) or self.store.where
             reason = error.strerror or error
             raise StoreError(f"{where}: {reason}; free space or allow writing there, and run again") from error
-        self.tag(HASH + name, digest)
+        self.tag(SUMS, json.dumps({**self._sums(), name: digest}, sort_keys=True))
         return name
 
     @contextmanager
@@ -349,7 +353,7 @@ class Run:
 
     def _downloaded(self, name: str) -> Path:
         path = self.store.root / "downloads" / self.id / name
-        if path.is_file() and _sha256(path) == self.tags[HASH + name]:
+        if path.is_file() and _sha256(path) == self._sums()[name]:
             return path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -369,4 +373,4 @@ def _finite(value: float) -> float:
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]  # 128 bits; a tag holds 8,000 letters

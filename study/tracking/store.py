@@ -227,13 +227,17 @@ class Store:
             run.fail("died")
         return dead
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
+    def lock(self, name: str, waiting: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
         """Hold the lock of a launch, `<root>/locks/<name>.lock`; the kernel frees it when the process dies.
+
+        Args:
+            name: of the lock.
+            waiting: hears twice a second who holds it, until it is free; None: do not wait.
 
         Raises:
             StoreError: on entering: another process holds it; says which, and since when.
         """
-        return locks.held(self.root / "locks" / f"{_file_safe(name)}.lock")
+        return locks.held(self.root / "locks" / f"{_file_safe(name)}.lock", waiting)
 
     def link(self, run: Run) -> str:
         """Write the address at which a person sees the run; for a local store after `study ui`."""

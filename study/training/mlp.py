@@ -30,6 +30,7 @@ class MLPLearner:
         self.compute = compute
         self.used = self.weights.to(compute) if compute != master else self.weights
         self.gradient = torch.zeros_like(self.used)
+        self.minus_one = self.weights.new_tensor(-1.0)
         self.update = update_rule(optimizer, self.weights)
         self.layers = self._views(self.used)
         self.gradients = self._views(self.gradient)
@@ -66,7 +67,7 @@ class MLPLearner:
         target = labels.unsqueeze(-1)
         loss = log_p.gather(-1, target).mean(dim=(-2, -1)).neg_()
         slope = log_p.exp_()
-        slope.scatter_add_(-1, target, torch.full_like(target, -1, dtype=slope.dtype))
+        slope.scatter_add_(-1, target, self.minus_one.expand(target.shape))
         slope = slope.mul_(1 / labels.shape[-1]).to(self.compute)
         for index in reversed(range(len(self.layers))):
             weight_slope, bias_slope = self.gradients[index]

@@ -1,0 +1,77 @@
+"""What the MLflow UI says: names that tell runs apart, notes, the columns of the runs table."""
+
+import base64
+import json
+import zlib
+
+import pytest
+
+from study import notes
+from study.ui import SHARED, links, saved_view
+from tests.toys import toy_recipe
+
+pytest_plugins = ["tests.tracking_fixtures"]
+
+
+def view_of(experiment):
+    """The state that the UI reads out of the saved view."""
+    kept = json.loads(experiment.tags[f"mlflow.sharedViewState.{SHARED}"])
+    return json.loads(zlib.decompress(base64.b64decode(kept["state"].removeprefix("deflate;"))))
+
+
+def test_two_recipes_give_two_names():
+    """Two rows of the runs table with the same name send a reader to the parameters of both."""
+    slow = toy_recipe(optimizer={"lr": 0.01})
+    assert notes.ensemble_name(slow) != notes.ensemble_name(toy_recipe())
+    assert notes.single_name(slow.part("single"), 0) != notes.single_name(toy_recipe("single"), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "room"),
+    [
+        (notes.ensemble_name(toy_recipe(subset={"members": 200})), 20),
+        (notes.single_name(toy_recipe("single"), 9), 20),
+        (notes.shard_name(0.9, 110, 119), 13),
+    ],
+)
+def test_a_name_fits_the_runs_table(name, room):
+    """The UI cuts longer ones, and the part that tells them apart comes last."""
+    assert len(name) <= room
+
+
+def test_a_report_is_named_like_its_ensemble():
+    """So that the two are found together over two experiments."""
+    assert notes.report_name(toy_recipe()) == notes.ensemble_name(toy_recipe())
+
+
+@pytest.mark.parametrize(
+    "note", [notes.ensemble_note, lambda r: notes.single_note(r, 0), lambda r: notes.report_note(r, {"a": "b"})]
+)
+def test_a_note_opens_with_why(note):
+    """What the experimenter wanted to know comes before what every run of the kind says."""
+    recipe = toy_recipe(why="Is it the\nnetwork?")
+    assert note(recipe).startswith("> Is it the network?\n\n**")
+
+
+def test_links_open_a_view_with_columns(store):
+    """MLflow's own table shows neither a metric nor a parameter before somebody ticks them."""
+    store.experiment("toys/ensemble")
+    assert any(f"viewStateShareKey={SHARED}" in line and line.endswith("toys/ensemble") for line in links(store, ""))
+    columns = view_of(store.client.get_experiment_by_name("toys/ensemble"))["selectedColumns"]
+    assert {"metrics.`reliability/full`", "params.`optimizer.lr`"} <= set(columns)
+
+
+def test_a_view_that_is_there_stays(store):
+    """Who has changed the columns wants to find them so the next time."""
+    number = store.experiment("toys/single")
+    key, mine = f"mlflow.sharedViewState.{SHARED}", saved_view("mine", ("time/train_s",), ())
+    store.client.set_experiment_tag(number, key, mine)
+    links(store, "")
+    assert store.client.get_experiment(number).tags[key] == mine
+
+
+def test_an_experiment_of_somebody_else_is_left_alone(store):
+    """A store may hold runs of other programs."""
+    store.experiment("other/things")
+    links(store, "")
+    assert set(store.client.get_experiment_by_name("other/things").tags) <= {"mlflow.experimentKind"}
