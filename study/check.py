@@ -107,11 +107,23 @@ def check_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Iterator[
         try:
             recipe = load(file, overrides)
             check_names(recipe)
-            if recipe.data.name in SHAPES:
-                check_fit(recipe, *_shape(recipe))
+            _check_network(recipe)
             yield file, None
         except StudyError as error:
             yield file, str(error)
+
+
+def _check_network(recipe: Recipe) -> None:
+    """Fit, where the recipe tells the images' shape; for a user's own images, whether the networks can be built."""
+    if recipe.data.name in SHAPES:
+        check_fit(recipe, *_shape(recipe))
+        return
+    from study import networks
+
+    size = recipe.data.size or 224
+    for kind in ("ensemble", "single"):
+        if recipe.kind in ("study", kind):
+            networks.create(recipe.part(kind).model, (recipe.data.channels or 3, size, size), 2, device="meta")
 
 
 def _shape(recipe: Recipe) -> tuple[tuple[int, int, int], int]:

@@ -79,11 +79,12 @@ def here_or_home(path: Path) -> Path:
     return HOME / path if not path.exists() and (HOME / path).exists() else path
 
 
-def _open(path: Path, overrides: list[str], root: Path) -> "tuple[Recipe, Dataset, Store]":
+def _open(path: Path, overrides: list[str], root: Path, kind: str | None = None) -> "tuple[Recipe, Dataset, Store]":
     """Recipe, data and store, checked in the order of what each check costs."""
     from study import recipe as recipes
 
     recipe = recipes.load(here_or_home(path), overrides)
+    recipe = recipe.model_copy(update={"kind": kind}) if kind else recipe
     from study import check, data, tracking
 
     check.check_names(recipe)
@@ -97,12 +98,10 @@ def _open(path: Path, overrides: list[str], root: Path) -> "tuple[Recipe, Datase
 
 
 def _work(kind: str | None, path: Path, overrides: list[str], root: Path) -> None:
-    from study import launch, plan
-
     with interruptible() as stop:
-        recipe, dataset, store = _open(path, overrides, root)
-        if kind:
-            recipe = recipe.model_copy(update={"kind": kind})
+        recipe, dataset, store = _open(path, overrides, root, kind)
+        from study import launch, plan
+
         for line in plan.describe(plan.plan_study(recipe, dataset, store)):
             say(line)
         runs = launch.run_study(recipe, dataset, store, stop=stop, bar=bar)
@@ -152,19 +151,22 @@ def single(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlr
 @app.command()
 def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
     """Analyse the finished runs of a recipe and write the report."""
+    opened, dataset, store = _open(recipe, overrides, root)
     from study import launch
 
-    opened, dataset, store = _open(recipe, overrides, root)
     _where(store, [launch.run_report(opened, dataset, store)])
 
 
 @app.command()
 def plan(recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
     """Say what a study will cost: networks, time, disk.  Measures a second of training on this machine."""
+    opened = _open(recipe, overrides, root)
     from study import plan as plans
 
-    for line in plans.describe(plans.plan_study(*_open(recipe, overrides, root))):
+    for line in plans.describe(plans.plan_study(*opened)):
         print(line)
+    changes = [word for override in overrides for word in ("--set", override)]
+    say(f"to begin: study {shlex.join(['run', str(recipe), *changes])}")
 
 
 @app.command()
@@ -207,9 +209,9 @@ def reference(
     root: Root = Path("mlruns"),
 ) -> None:
     """Keep published C-scores beside ours.  Checks labels and order; the next report compares with them."""
+    opened, dataset, store = _open(recipe, overrides, root)
     from study.reference import log_reference
 
-    opened, dataset, store = _open(recipe, overrides, root)
     _where(store, [log_reference(file, opened.data.title, dataset, store)])
 
 

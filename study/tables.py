@@ -69,8 +69,9 @@ def run_table(store: Store, prefix: str) -> None:
     ended = f", {run.tags['study.end']}" if run.tags.get("study.end") else ""
     table.add_row("run", run.id)
     table.add_row("what", f"{run.experiment}: {run.name}")
-    if run.tags.get("mlflow.note.content"):
-        table.add_row("why", run.tags["mlflow.note.content"])
+    note = run.tags.get("mlflow.note.content", "").strip()
+    if note.startswith("> "):
+        table.add_row("why", note[2:].splitlines()[0])
     table.add_row("status", f"{run.status.lower()}{ended}")
     table.add_row("started", f"{_clock(run)}" + (f", took {_took(run)}" if run.ended else ""))
     if "report.html" in run.files:

@@ -23,8 +23,10 @@ class MLP(nn.Module):
 
     def __init__(self, image_shape: Sequence[int], num_classes: int = 10, widths: Sequence[int] = (512, 256)) -> None:
         super().__init__()
-        if not widths or any(not isinstance(width, int) or width < 1 for width in widths):
-            raise ValueError(f"widths must be one or more whole numbers above 0, got {tuple(widths)}")
+        if not (isinstance(widths, Sequence) and widths) or any(
+            type(width) is not int or width < 1 for width in widths
+        ):
+            raise ValueError(f"widths must be one or more whole numbers above 0, such as [512, 256], got {widths}")
         sizes = [math.prod(image_shape), *widths]
         self.blocks = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.classifier = nn.Linear(sizes[-1], num_classes)

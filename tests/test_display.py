@@ -1,0 +1,150 @@
+"""What a person sees while work goes on."""
+
+import sys
+import threading
+
+import pytest
+
+from study import display
+
+
+class Terminal:
+    """A stream that says that it is a terminal, and keeps what is written."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    """A time that a test sets."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(display.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0, "", "0"),
+        (0, "B", "0 B"),
+        (87, "", "87"),
+        (999, "B", "999 B"),
+        (999.6, "B", "1 kB"),
+        (12_412, "", "12.4 k"),
+        (1.534e9, "FLOP", "1.53 GFLOP"),
+        (999_999, "", "1 M"),
+        (2e18, "FLOP", "2 EFLOP"),
+    ],
+)
+def test_numbers_have_three_digits_and_a_letter(value, unit, text):
+    """A plan with 51800000 examples is not read but counted."""
+    assert display.number(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (89.4, "89 s"), (90, "2 min"), (3600, "60 min"), (7300, "2 h 02 min"), (277_200, "3 d 5 h")],
+)
+def test_durations_are_what_a_person_plans_with(seconds, text):
+    """Whether to wait, to have lunch or to come back on Monday."""
+    assert display.duration(seconds) == text
+
+
+def test_results_do_not_mix_with_progress(capsys):
+    """stdout can be piped into a file."""
+    display.say("working")
+    assert capsys.readouterr() == ("", "working\n")
+
+
+def test_short_work_leaves_no_trace(capsys, clock):
+    """A bar that flashes up for every small file is noise."""
+    with display.bar("decoding", 10) as advance:
+        advance(10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(capsys, clock):
+    """A log file of a night's run must say how far it is, and must not hold a million redrawn bars."""
+    with display.bar("training", 1000) as advance:
+        for _ in range(100):
+            clock.now += 1.0
+            advance(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "training: 16%, 10 examples/s, 84 s left"
+    assert lines[-1] == "training: done in 2 min, 10 examples/s"
+    assert len(lines) == 7
+
+
+def test_what_an_earlier_launch_did_counts_for_the_share_not_the_rate(capsys, clock):
+    """A resumed ensemble at 90 % must not promise ten times its speed."""
+    with display.bar("training", 1000, done=900) as advance:
+        clock.now += 16.0
+        advance(16)
+    assert capsys.readouterr().err.splitlines()[0] == "training: 92%, 1 examples/s, 84 s left"
+
+
+def test_the_last_line_is_left_out_when_the_work_fails(capsys, clock):
+    """`done` under a work that was stopped is a lie."""
+
+    def work() -> None:
+        with display.bar("training", 1000) as advance:
+            clock.now += 20.0
+            advance(16)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert "done" not in capsys.readouterr().err
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_time_left(monkeypatch, clock):
+    """What is done, what remains, how fast."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with display.bar("training", 100) as advance:
+        for _ in range(5):
+            clock.now += 2.0
+            advance(10)
+    assert "training" in terminal.text
+    assert "50%" in terminal.text
+    assert "5 examples/s" in terminal.text
+
+
+def test_threads_may_advance_together(monkeypatch, clock):
+    """Decoding and training count from several threads; a lost count ends below 100 %."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with display.bar("training", 4000) as advance:
+        threads = [threading.Thread(target=lambda: [advance(1) for _ in range(1000)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        clock.now += 5.0
+        advance(0)
+    assert "100%" in terminal.text
+
+
+def test_quiet_is_a_bar_that_shows_nothing(capsys):
+    """Callers that are programs pass it where a person would see a bar."""
+    with display.quiet("training", 10, unit="examples", done=3) as advance:
+        advance(7)
+    assert capsys.readouterr() == ("", "")
