@@ -355,23 +355,6 @@ def test_progress_is_told_of_every_image(tmp_path, section):
     assert told[0] == sum(told[1:]) == 3
 
 
-@pytest.mark.parametrize(("terminal", "patience", "shows"), [(True, -1, True), (True, 60, False), (False, -1, False)])
-def test_bar_shows_on_a_terminal_when_it_takes_long(monkeypatch, terminal, patience, shows):
-    """Log files of a cluster should not fill with bars."""
-    from study.data import progress
-
-    opened = []
-    monkeypatch.setattr(progress, "PATIENCE", patience)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
-    monkeypatch.setattr(
-        progress, "_open", lambda what, total, show=progress._open: opened.append(what) or show(what, total)
-    )
-    with progress.bar("reading", 2) as advance:
-        advance(1)
-        advance(1)
-    assert bool(opened) == shows
-
-
 def test_duplicate_ids_are_refused(section, monkeypatch):
     """An id that stands for two examples would join scores with the wrong images."""
     import study.data.sources

@@ -49,7 +49,12 @@ def die():
 
 def after_a_shard(act):
     # once the first shard is written, `act` runs in a thread that trains; until then only its two members do
-    write, epoch, first = ensemble._write_shard, training._epoch, []
+    write, epoch, divide, first = ensemble._write_shard, training._epoch, ensemble.plan, set()
+
+    def divided(*what):
+        found = divide(*what)
+        first.update(("member", str(shard.ratio), member) for shard in found[:1] for member in shard.members)
+        return found
 
     def counted(*what):
         global shards
@@ -59,16 +64,13 @@ def after_a_shard(act):
 
     def acting(learner, group, examples, recipe, number, hooks):
         words = group[0].words
-        if words[0] == "member":
-            if len(first) < 2 and words not in first:
-                first.append(words)
-            while not shards and words not in first:
-                time.sleep(0.01)
+        while words[0] == "member" and words not in first and not shards:
+            time.sleep(0.01)
         if shards:
             act(hooks)
         return epoch(learner, group, examples, recipe, number, hooks)
 
-    ensemble._write_shard, training._epoch = counted, acting
+    ensemble._write_shard, training._epoch, ensemble.plan = counted, acting, divided
 
 
 def while_training():
