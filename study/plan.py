@@ -65,7 +65,7 @@ def _cost(part: Recipe, dataset: Dataset, members: int, done: int, examples: int
     forward = networks.flops(part.model, dataset.shape, dataset.n_classes)
     placement = place(part.runtime, stackable=stackable(part))
     if part.kind == "single":
-        placement = placement.alone()
+        placement = placement.alone(wide=not stackable(part))
     train_s, look_s = seconds_per_example(part, dataset, placement) if examples else (0.0, 0.0)
     return Cost(
         members,

@@ -53,7 +53,7 @@ def run_singles(
                 say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
                 runs.append(known)
                 continue
-            placement = place(recipe.runtime, stackable=stackable(recipe)).alone()
+            placement = place(recipe.runtime, stackable=stackable(recipe)).alone(wide=not stackable(recipe))
             run = _start(store, recipe, dataset, own | placement.tags(), repeat)
             with run:
                 try:

@@ -24,7 +24,7 @@ from study.recipe import Recipe
 from study.training.examples import Examples
 from study.training.mlp import MLPLearner
 from study.training.modules import ModuleLearner
-from study.training.placement import Placement, float32_routing
+from study.training.placement import Placement, float32_routing, operation_threads
 from study.training.schedules import rate_factor
 
 EVALUATE_ROWS = 2048
@@ -106,7 +106,7 @@ def fit(
     heard = replace(hooks, stop=_AnyOf(hooks.stop, abandoned))
     random = draws_random_numbers(recipe.model, dataset.shape, dataset.n_classes)
     if random:  # dropout draws from torch's one generator: side by side the draws would mix
-        placement = placement.alone()
+        placement = placement.alone(wide=not stackable(recipe))
     threads_before = torch.get_num_threads()
     dtype = placement.compute if stackable(recipe) else placement.master
     examples = Examples(dataset, recipe.train, placement.device, dtype)
@@ -155,7 +155,8 @@ def _fit_group(
         for own, loss in zip(losses, mean_loss, strict=True):
             own.append(loss)
         if hooks.after_epoch:
-            hooks.after_epoch(epoch + 1, lambda features: _look(learner, examples, features)[0])
+            with operation_threads(placement.machine):
+                hooks.after_epoch(epoch + 1, lambda features: _look(learner, examples, features)[0])
     outcomes = _look(learner, examples)
     for outcome, own in zip(outcomes, losses, strict=True):
         outcome.losses = own

@@ -34,6 +34,7 @@ class Placement:
     threads: int  # networks trained at a time on a CPU
     cores: int  # threads inside one operation
     stack: int  # networks in one stack
+    machine: int = 1  # cores that this launch may use in all
 
     @property
     def compute(self) -> torch.dtype:
@@ -45,9 +46,13 @@ class Placement:
         """The type of the weights that are updated."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
-    def alone(self) -> "Placement":
-        """For one network that has the machine to itself: all cores inside its operations."""
-        return replace(self, threads=1, cores=self.threads * self.cores, stack=1)
+    def alone(self, *, wide: bool) -> "Placement":
+        """For one network that has the machine to itself.
+
+        Wide networks take all cores inside their operations.  An MLP's operations last some 100 us, less than two
+        threads need to meet: it stays on one core (half the speed on two, measured at batches of 32 and of 128).
+        """
+        return replace(self, threads=1, cores=self.machine if wide else 1, stack=1)
 
     def tags(self) -> dict[str, str]:
         """What a run says of its placement."""
@@ -77,9 +82,9 @@ def place(runtime: Runtime, *, stackable: bool, like: Mapping[str, str] | None =
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device == "cpu":
         threads = min(runtime.threads or cores, cores)
-        return Placement(device, precision, matmul, threads, max(1, cores // threads), runtime.stack or 1)
+        return Placement(device, precision, matmul, threads, max(1, cores // threads), runtime.stack or 1, cores)
     stack = (runtime.stack or STACK) if stackable else 1
-    return Placement(device, precision, matmul, 1, cores, stack)
+    return Placement(device, precision, matmul, 1, cores, stack, cores)
 
 
 def find_device(name: str) -> str:
@@ -115,7 +120,7 @@ def probe(device: str) -> tuple[str, str]:
     a, b = (torch.randn(512, 512, generator=generator) for _ in range(2))
     exact = a.double() @ b.double()
     seconds = {}
-    with one_core():
+    with operation_threads(1):
         for routing in ("highest", "medium"):
             with float32_routing(routing):
                 error = float(((a @ b).double() - exact).norm() / exact.norm())
@@ -136,10 +141,10 @@ def _fastest(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @contextmanager
-def one_core() -> Iterator[None]:
-    """Operations of this thread use one core."""
+def operation_threads(count: int) -> Iterator[None]:
+    """Operations of this thread use so many threads; put back afterwards."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
