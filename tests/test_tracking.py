@@ -26,9 +26,7 @@ def start(store: Store, name: str = "one", **settings):
 
 def test_the_package_is_imported_without_mlflow():
     """`study --help` and a recipe's errors must not wait three seconds for an import they do not use."""
-    script = (
-        "import sys, study.tracking; print([m for m in ('mlflow', 'numpy', 'pandas') if m in sys.modules])"
-    )
+    script = "import sys, study.tracking; print([m for m in ('mlflow', 'numpy', 'pandas') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
     )
