@@ -151,10 +151,12 @@ def single(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlr
 @app.command()
 def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
     """Analyse the finished runs of a recipe and write the report."""
-    opened, dataset, store = _open(recipe, overrides, root)
-    from study import launch
+    with interruptible() as stop:
+        opened, dataset, store = _open(recipe, overrides, root)
+        from study import launch
 
-    _where(store, [launch.run_report(opened, dataset, store)])
+        finished = launch.run_report(opened, dataset, store, stop=stop)
+    _where(store, [finished])
 
 
 @app.command()

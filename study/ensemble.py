@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from study import cscore, notes
-from study.cscore import SUMS, Profile, percent, subset_mask, subset_size
+from study.cscore import SUMS, Profile, block_length, percent, subset_mask, subset_size
 from study.data import Dataset
 from study.display import Bar, quiet, say
 from study.errors import StoreError
@@ -342,6 +342,9 @@ def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) ->
         total = recipe.subset.members * len(recipe.subset.ratios)
         say(f"{profile.diverged} of {total} networks diverged and count for nothing; lower optimizer.lr")
     halves = cscore.reliability(profile, slice(0, dataset.n_train))
+    if np.isnan(halves.hard.value):
+        blocks = [block_length(ratio) for ratio in profile.ratios] if recipe.subset.design == "balanced" else [1]
+        say(f"too few members for a reliability and a noise ceiling; --set subset.members={2 * max(blocks)}")
     run.log(
         {
             "cscore/mean": train["cscore"].mean(),

@@ -537,3 +537,9 @@ def test_a_failed_write_ends_the_training_of_the_others(recipe, dataset, stores,
     (parent,) = store.find("ensemble")
     assert parent.status == "FAILED"
     assert "the disk is full" in parent.tags["study.end"]
+
+
+def test_too_few_members_for_a_reliability_are_said(store, capsys):
+    """One balanced block cannot be halved: the report would have no ceiling, and nobody would know why."""
+    run_ensemble(toy_recipe(subset={"ratios": [0.5], "members": 2, "design": "balanced"}), blobs(), store)
+    assert "--set subset.members=4" in capsys.readouterr().err
