@@ -144,21 +144,22 @@ def point_estimates(cscores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for column in (name for name in cscores if name.startswith("cscore_") and name != "cscore_soft"):
         share = float(column.removeprefix("cscore_"))
-        rho, tau = spearman(train["cscore"], train[column]), kendall(train["cscore"], train[column])
-        rows.append(
-            {
-                "ratio": share / 100,
-                "percent": share,
-                "spearman": rho.value,
-                "low": rho.low,
-                "high": rho.high,
-                "kendall": tau.value,
-                "kendall_low": tau.low,
-                "kendall_high": tau.high,
-                "n": rho.n,
-            }
-        )
+        rows.append({"ratio": share / 100, "percent": share, **_correlated(train["cscore"], train[column])})
     return pd.DataFrame(rows)
+
+
+def _correlated(x: np.ndarray | pd.Series, y: np.ndarray | pd.Series) -> dict[str, float]:
+    """Both rank correlations with their intervals, as the tables name them."""
+    rho, tau = spearman(x, y), kendall(x, y)
+    return {
+        "spearman": rho.value,
+        "low": rho.low,
+        "high": rho.high,
+        "kendall": tau.value,
+        "kendall_low": tau.low,
+        "kendall_high": tau.high,
+        "n": rho.n,
+    }
 
 
 def parts(scores: np.ndarray) -> dict[str, np.ndarray]:
@@ -212,20 +213,13 @@ def _specs(table: pd.DataFrame, on: str) -> Iterator[Spec]:
 
 def _row(spec: Spec, table: pd.DataFrame, values: np.ndarray, mask: np.ndarray) -> dict[str, object]:
     scores = oriented(spec, table[spec.name].to_numpy(dtype=float)[mask])
-    rho, tau = spearman(values[mask], scores), kendall(values[mask], scores)
     return {
         "proxy": spec.name,
         "label": spec.label,
         "family": spec.family,
         "easy": spec.easy,
         "on": spec.on,
-        "spearman": rho.value,
-        "low": rho.low,
-        "high": rho.high,
-        "kendall": tau.value,
-        "kendall_low": tau.low,
-        "kendall_high": tau.high,
-        "n": rho.n,
+        **_correlated(values[mask], scores),
         "distinct": distinct(scores),
     }
 

@@ -1,6 +1,5 @@
 """Runs are found by asking MLflow, tables are joined by example, and proxies are turned the way that they declare."""
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +15,6 @@ from study.errors import AnalysisError, StoreError
 from study.proxies import PROXIES
 from study.ranks import noise_ceiling
 from study.reference import log_reference
-from study.tracking import local, open_store
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -93,16 +91,6 @@ def log(profile, cscores, scores, recipe, dataset):
         return whole, single
 
     return write
-
-
-@pytest.fixture(scope="module")
-def stores(template, tmp_path_factory):
-    def another():
-        root = tmp_path_factory.mktemp("stores")
-        shutil.copyfile(template, root / "mlflow.db")
-        return open_store(root, local.sqlite_uri(root / "mlflow.db"))
-
-    return another
 
 
 @pytest.fixture(scope="module")

@@ -26,18 +26,6 @@ ALONE = Placement("cpu", "float32", "highest", 1, 1, 1)
 
 
 @pytest.fixture(scope="module")
-def stores(template, tmp_path_factory):
-    """A function that opens another empty store."""
-
-    def another():
-        root = tmp_path_factory.mktemp("stores")
-        shutil.copyfile(template, root / "mlflow.db")
-        return open_store(root, local.sqlite_uri(root / "mlflow.db"))
-
-    return another
-
-
-@pytest.fixture(scope="module")
 def dataset():
     return blobs()
 

@@ -15,23 +15,13 @@ from study.figures import mean_over_repeats
 from study.launch import run_report, run_study
 from study.recipe import flatten, load
 from study.reference import log_reference
-from study.tracking import local, open_store
+from study.tracking import open_store
 from study.training import Stopped
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
 SUBSET = {"ratios": [0.3, 0.7], "members": 4}
-
-
-@pytest.fixture(scope="module")
-def stores(template, tmp_path_factory):
-    def another():
-        root = tmp_path_factory.mktemp("stores")
-        shutil.copyfile(template, root / "mlflow.db")
-        return open_store(root, local.sqlite_uri(root / "mlflow.db"))
-
-    return another
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """A single run keeps its whole trajectory, and its scores follow from it."""
 
 import itertools
-import shutil
 import threading
 from dataclasses import replace
 
@@ -14,7 +13,6 @@ from study.errors import RecipeError, StoreError
 from study.proxies import PROXIES
 from study.recipe import flatten, load
 from study.single import run_singles
-from study.tracking import local, open_store
 from study.training import Hooks, Member, Stopped, fit
 from study.training.placement import Placement
 from tests.toys import blobs, toy_recipe
@@ -23,18 +21,6 @@ pytest_plugins = ["tests.tracking_fixtures"]
 
 EPOCHS = 5
 TRAIN = {"epochs": EPOCHS, "batch_size": 16}
-
-
-@pytest.fixture(scope="module")
-def stores(template, tmp_path_factory):
-    """A function that opens another empty store."""
-
-    def another():
-        root = tmp_path_factory.mktemp("stores")
-        shutil.copyfile(template, root / "mlflow.db")
-        return open_store(root, local.sqlite_uri(root / "mlflow.db"))
-
-    return another
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,18 @@ def store_at(template):
     return open_at
 
 
+@pytest.fixture(scope="session")
+def stores(template, tmp_path_factory):
+    """A function that opens another empty store, for fixtures of a whole module."""
+
+    def another() -> Store:
+        root = tmp_path_factory.mktemp("stores")
+        shutil.copyfile(template, root / "mlflow.db")
+        return open_store(root, local.sqlite_uri(root / "mlflow.db"))
+
+    return another
+
+
 @pytest.fixture
 def store(store_at, tmp_path) -> Store:
     """An empty local store."""

@@ -4,7 +4,6 @@ A proxy is a function whose signature is its specification: positional parameter
 parameters are settings with defaults.  `compute` is the one gate, `oriented` the one place that turns signs.
 """
 
-import difflib
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import AnalysisError, RecipeError
+from study.recipe import nearest
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -140,7 +140,7 @@ def get(name: str) -> Spec:
         RecipeError: unknown; names the nearest one.
     """
     if name not in PROXIES:
-        raise RecipeError(f"unknown proxy {name!r}; {_nearest(name, PROXIES)}")
+        raise RecipeError(f"unknown proxy {name!r}{nearest(name, PROXIES)}")
     return PROXIES[name]
 
 
@@ -152,7 +152,7 @@ def bind(spec: Spec, settings: Mapping[str, Any]) -> dict[str, Setting]:
     """
     for name, value in settings.items():
         if name not in spec.settings:
-            raise RecipeError(f"proxy {spec.name!r} has no setting {name!r}; {_nearest(name, spec.settings)}")
+            raise RecipeError(f"proxy {spec.name!r} has no setting {name!r}{nearest(name, spec.settings)}")
         wanted = type(spec.settings[name])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise RecipeError(f"proxies.{spec.name}.{name} is {value!r}; it must be of type {wanted.__name__}")
@@ -227,11 +227,3 @@ def _axes(spec: Spec, arrays: Mapping[str, NDArray]) -> dict[str, int]:
             raise ValueError(f"proxy {spec.name!r}: {word} is {array.shape}, not ({', '.join(axes)}) with {known}")
         lengths |= zip(axes, array.shape, strict=True)
     return lengths
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"there are {', '.join(known)}" if known else "it has none"
