@@ -58,13 +58,14 @@ def command(store: Store, port: int, host: str) -> list[str]:
     return [
         *(sys.executable, "-m", "mlflow", "server"),
         *("--backend-store-uri", backend, "--artifacts-destination", artifacts),
-        *("--host", host, "--port", str(port), "--workers", "1"),
+        *("--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level=warning"),
     ]
 
 
 def environment() -> dict[str, str]:
     """Write the server's environment; `open_store` has set the telemetry off."""
-    return {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    quiet = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore")}  # MLflow's own; they bury the addresses
+    return {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **quiet}
 
 
 def links(store: Store, base: str) -> list[str]:
