@@ -3,31 +3,25 @@
 The paper's augmentation for CIFAR (J-tab2).  torchvision's transforms draw one crop for a whole batch.
 """
 
+import numpy as np
 import torch
 from torch.nn.functional import pad as pad_zeros
 
 
-def draw_crop_flip(
-    b: int, pad: int, flip: bool, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def draw_crop_flip(b: int, pad: int, flip: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw where each of b images is cropped and whether it is mirrored.
 
     Args:
         b: number of images.
-        pad: pixels of zeros on all four sides; 0 draws no crop.
-        flip: mirror each image with probability one half; False draws nothing.
-        generator: the source of randomness; the draws lie on its device.
+        pad: pixels of zeros on all four sides.
+        flip: mirror each image with probability one half.
+        rng: the source of randomness, such as a member's own stream.
 
     Returns:
         (b,) int64 `dy` and `dx` in 0..2*pad, the crop's corner in the padded image, and (b,) bool `mirrored`.
     """
-    device = generator.device
-    dy, dx = torch.zeros((2, b), dtype=torch.int64, device=device)
-    if pad:
-        dy, dx = torch.randint(0, 2 * pad + 1, (2, b), generator=generator, device=device)
-    if not flip:
-        return dy, dx, torch.zeros(b, dtype=torch.bool, device=device)
-    return dy, dx, torch.randint(0, 2, (b,), generator=generator, device=device).bool()
+    dy, dx = rng.integers(0, 2 * pad + 1, (2, b))
+    return dy, dx, rng.random(b) < (0.5 if flip else 0.0)
 
 
 def crop_flip(
@@ -56,8 +50,3 @@ def crop_flip(
     window = rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]
     padded = pad_zeros(images, (pad,) * 4).reshape(b, channels, -1)
     return padded.gather(2, window.reshape(b, 1, -1).expand(b, channels, -1)).reshape(images.shape)
-
-
-def random_crop_flip(images: torch.Tensor, pad: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
-    """Crop and mirror each image at random: `draw_crop_flip`, then `crop_flip`."""
-    return crop_flip(images, *draw_crop_flip(len(images), pad, flip, generator), pad)

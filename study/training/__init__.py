@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from study.data import Dataset
+from study.data.augment import draw_crop_flip
 from study.networks import create, draws_random_numbers
 from study.networks.mlp import MLP
 from study.recipe import Recipe
@@ -222,11 +223,9 @@ def _orders(
     rows = torch.from_numpy(np.stack(orders)).to(device)
     if not examples.augmented:
         return rows, ()
-    drawn = []
-    for member in group:
-        rng, size = recipe.stream("augment", *member.words, epoch), len(member.subset)
-        shifts = rng.integers(0, 2 * recipe.train.pad + 1, (2, size))
-        drawn.append((*shifts, rng.random(size) < (0.5 if recipe.train.flip else 0)))
+    pad, flip = recipe.train.pad, recipe.train.flip
+    streams = [recipe.stream("augment", *member.words, epoch) for member in group]
+    drawn = [draw_crop_flip(rows.shape[-1], pad, flip, rng) for rng in streams]
     return rows, tuple(torch.from_numpy(np.stack(each)).to(device) for each in zip(*drawn, strict=True))
 
 
