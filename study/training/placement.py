@@ -50,7 +50,7 @@ class Placement:
         """For one network that has the machine to itself.
 
         Wide networks take all cores inside their operations.  An MLP's operations last some 100 us, less than two
-        threads need to meet: it stays on one core (half the speed on two, measured at batches of 32 and of 128).
+        threads need to meet: it stays on one core (two gave .6 of its speed, measured at batches of 32 and of 128).
         """
         return replace(self, threads=1, cores=self.machine if wide else 1, stack=1)
 
