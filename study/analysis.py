@@ -277,10 +277,10 @@ def _moments(run: Run, dataset: Dataset) -> Iterator[tuple[Spec, int, np.ndarray
             yield from (
                 (spec, int(epoch), scores) for epoch, scores in zip(kept["epochs"], kept[spec.name], strict=True)
             )
-        elif "hidden_density" not in spec.evidence:
+        elif set(spec.evidence) <= {"labels", "target_confidence_now", "top_confidence_now"}:
             for epoch in range(1, len(path["correct"]) + 1):
                 so_far = {word: series[:epoch] for word, series in path.items()}
-                yield spec, epoch, compute(spec, evidence(spec, dataset, **so_far, densities={}))
+                yield spec, epoch, compute(spec, evidence(spec, dataset, so_far, {}))
 
 
 def facts(gathered: Gathered, dataset: Dataset, points: pd.DataFrame) -> dict[str, str]:

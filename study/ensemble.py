@@ -198,7 +198,7 @@ def _train(
 def examples(recipe: Recipe, dataset: Dataset, shard: Shard) -> int:
     """How many examples its members see in training, over all epochs."""
     sizes = (subset_size(shard.ratio, member, dataset.n_train, recipe.subset.design) for member in shard.members)
-    return recipe.train.epochs * sum(sizes)
+    return sum(recipe.train.seen(size) for size in sizes)
 
 
 def _mask(recipe: Recipe, dataset: Dataset, ratio: float, member: int) -> np.ndarray:

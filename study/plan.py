@@ -45,7 +45,7 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
         costs["ensemble"] = _cost(part, dataset, members, len(done), examples, looks, disk)
     if recipe.kind in ("study", "single"):
         part = recipe.part("single")
-        repeats, epochs = part.single.repeats, part.train.epochs
+        repeats, epochs = part.single.repeats, part.train.length(dataset.n_train)[0]
         done = len(single.finished_repeats(store, part, dataset))
         left = repeats - done
         disk = repeats * epochs * dataset.n * 16
@@ -70,7 +70,7 @@ def _cost(part: Recipe, dataset: Dataset, members: int, done: int, examples: int
     return Cost(
         members,
         done,
-        part.train.epochs,
+        part.train.length(dataset.n_train)[0],
         examples,
         looks,
         forward * (3.0 * examples + looks),
@@ -85,7 +85,7 @@ def seconds_per_example(part: Recipe, dataset: Dataset, placement: Placement) ->
     From two batches on, four times as many, until a trial takes PROBE_S or has seen all training examples.  A look is
     taken as a third of a step, by its FLOPs.
     """
-    one_epoch = part.model_copy(update={"train": part.train.model_copy(update={"epochs": 1})})
+    one_epoch = part.model_copy(update={"train": part.train.model_copy(update={"epochs": 1, "steps": None})})
     size = 2 * part.train.batch_size
     while True:
         rows = np.arange(min(size, dataset.n_train))

@@ -12,11 +12,11 @@ from study.data import Dataset
 from study.display import Bar, quiet, say
 from study.ensemble import keys, waiting
 from study.errors import StoreError
-from study.evidence import Collector, input_density, wanted
-from study.proxies import PROXIES, Spec, bind, compute, words
+from study.evidence import Collector, due_epochs, wanted
+from study.proxies import PROXIES, Spec, bind, compute
 from study.recipe import Recipe, dump, flatten
 from study.tracking import Run, Store
-from study.training import Hooks, Member, Outcome, Stopped, fit, stackable
+from study.training import Hooks, Look, Member, Outcome, Stopped, fit, stackable
 from study.training.placement import Placement, place
 
 
@@ -35,20 +35,13 @@ def run_singles(
     specs = wanted(recipe.proxies, dataset)
     settings = _settings(recipe, specs)
     stop = stop or threading.Event()
-    inputs: list[np.ndarray] = []
-
-    def densities() -> np.ndarray:
-        if not inputs:
-            with bar("kernel density of the inputs", 100, unit="%") as advance:
-                inputs.append(input_density(dataset, placement.device, _percent(advance, stop)))
-        return inputs[0]
-
+    shared: dict[str, np.ndarray] = {}
     runs = []
     with store.lock(f"single-{recipe.digest()}-{dataset.digest}", waiting("this single run", stop)):
         store.reap(keys(recipe, dataset))
         for repeat in range(recipe.single.repeats):
             own = keys(recipe, dataset) | {"study.repeat": str(repeat)}
-            known = _finished(store, own, recipe, settings)
+            known = _finished(store, own, recipe, dataset, settings)
             if known:
                 say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
                 runs.append(known)
@@ -57,13 +50,15 @@ def run_singles(
             run = _start(store, recipe, dataset, own | placement.tags(), repeat)
             with run:
                 try:
-                    collector, final = _train(recipe, dataset, run, repeat, specs, placement, stop, bar)
+                    collector, final = _train(recipe, dataset, run, repeat, specs, shared, placement, stop, bar)
                     if final.diverged:
                         raise StoreError(
                             f"single run, repeat {repeat}: training left the finite numbers; lower optimizer.lr"
                         )
-                    needs_inputs = "input_density" in words(specs)
-                    _log_scores(run, dataset, collector, settings, densities() if needs_inputs else None)
+                    with bar("evidence of the inputs", 100, unit="%") as advance:
+                        collector.progress = _percent(advance, stop)
+                        collector.data()
+                    _log_scores(run, dataset, collector, settings)
                 except Stopped:
                     run.kill("stopped on request; the same command starts this repeat again")
                     raise
@@ -95,7 +90,7 @@ def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int
     settings = _settings(recipe, wanted(recipe.proxies, dataset))
     found = {}
     for repeat in range(recipe.single.repeats):
-        run = _finished(store, keys(recipe, dataset) | {"study.repeat": str(repeat)}, recipe, settings)
+        run = _finished(store, keys(recipe, dataset) | {"study.repeat": str(repeat)}, recipe, dataset, settings)
         if run:
             found[repeat] = run
     return found
@@ -105,7 +100,9 @@ def _settings(recipe: Recipe, specs: list[Spec]) -> dict[str, dict]:
     return {spec.name: bind(spec, recipe.proxies.get(spec.name, {})) for spec in specs}
 
 
-def _finished(store: Store, own: dict[str, str], recipe: Recipe, settings: dict[str, dict]) -> Run | None:
+def _finished(
+    store: Store, own: dict[str, str], recipe: Recipe, dataset: Dataset, settings: dict[str, dict]
+) -> Run | None:
     """A finished run of this training that holds every proxy asked for, with the same settings, at every epoch due."""
     for run in store.find("single", tags=own, status="FINISHED"):
         try:
@@ -116,15 +113,9 @@ def _finished(store: Store, own: dict[str, str], recipe: Recipe, settings: dict[
             continue
         same = all(name in held and held[name]["settings"] == wanted for name, wanted in settings.items())
         hidden = any("hidden_density" in PROXIES[name].evidence for name in settings)
-        if same and (not hidden or set(due_epochs(recipe)) <= set(curves["epochs"].tolist())):
+        if same and (not hidden or set(due_epochs(recipe, dataset.n_train)) <= set(curves["epochs"].tolist())):
             return run
     return None
-
-
-def due_epochs(recipe: Recipe) -> list[int]:
-    """The epochs, 1-based, after which hidden densities are taken: every so many, and the last."""
-    last, every = recipe.train.epochs, recipe.single.every
-    return sorted({*range(every, last + 1, every), last})
 
 
 def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str], repeat: int) -> Run:
@@ -146,22 +137,25 @@ def _train(
     run: Run,
     repeat: int,
     specs: list[Spec],
+    shared: dict[str, np.ndarray],
     placement: Placement,
     stop: threading.Event,
     bar: Bar,
 ) -> tuple[Collector, Outcome]:
-    epochs = recipe.train.epochs
+    epochs, _ = recipe.train.length(dataset.n_train)
     heard = _percent(lambda percent: None, stop)
-    collector = Collector(dataset, specs, due_epochs(recipe), placement.device, heard)
+    collector = Collector(dataset, specs, recipe, placement.device, heard, shared)
     train, test = dataset.rows("train"), dataset.rows("test")
     begun = time.perf_counter()
 
-    def after_epoch(epoch: int, look: Callable[[bool], Outcome]) -> None:
-        outcome = look(collector.needs_features(epoch))
+    def after_epoch(member: Member, epoch: int, look: Look) -> None:
+        outcome = look.outcome()
         if outcome.diverged:
             return
-        collector.take(epoch, outcome)
-        right = collector.correct[-1]
+        collector.take(epoch, look, outcome)
+        if not epoch:
+            return
+        right = collector.series["correct"][-1]
         point = {"train/accuracy": right[train].mean()}
         if dataset.n_test:
             point["test/accuracy"] = right[test].mean()
@@ -171,14 +165,12 @@ def _train(
     with bar(f"single run, repeat {repeat}", epochs * dataset.n_train, unit="examples") as advance:
         hooks = Hooks(progress=advance, after_epoch=after_epoch, stop=stop)
         final = next(fit([member], dataset, recipe, placement, hooks))
-    run.series("train/loss", final.losses, range(1, epochs + 1))
+    run.series("train/loss", final.losses, range(1, len(final.losses) + 1))
     run.log({"time/train_s": time.perf_counter() - begun})
     return collector, final
 
 
-def _log_scores(
-    run: Run, dataset: Dataset, collector: Collector, settings: dict[str, dict], inputs: np.ndarray | None
-) -> None:
+def _log_scores(run: Run, dataset: Dataset, collector: Collector, settings: dict[str, dict]) -> None:
     """Write the trajectory, the scores by epoch, and the table of final scores with what is declared about them.
 
     trajectory.npz: correct (e, ceil(n / 8)) packed bits; confidence, top_confidence (e, n) float32, because float16
@@ -186,10 +178,10 @@ def _log_scores(
     """
     run.arrays(
         "trajectory.npz",
-        correct=np.packbits(np.stack(collector.correct), axis=1),
+        correct=np.packbits(np.stack(collector.series["correct"]), axis=1),
         n=np.int64(dataset.n),
-        confidence=np.stack(collector.confidence),
-        top_confidence=np.stack(collector.top_confidence),
+        confidence=np.stack(collector.series["confidence"]),
+        top_confidence=np.stack(collector.series["top_confidence"]),
     )
     run.arrays(
         "curves.npz",
@@ -199,7 +191,7 @@ def _log_scores(
     table = pd.DataFrame({"example": dataset.ids, "label": dataset.labels, "split": dataset.split()})
     declared = {}
     for spec in collector.specs:
-        scores = compute(spec, collector.of(spec, inputs), settings[spec.name])
+        scores = compute(spec, collector.of(spec), settings[spec.name])
         column = np.full(dataset.n, np.nan, dtype=np.float32)
         column[dataset.rows(spec.on)] = scores
         table[spec.name] = column
@@ -207,5 +199,5 @@ def _log_scores(
         declared[spec.name]["settings"] = settings[spec.name]
     run.table("scores.parquet", table)
     run.json("scores.json", declared)
-    for epoch, bandwidth in zip(collector.epochs, collector.bandwidths, strict=True):
+    for epoch, bandwidth in zip(collector.epochs, collector.bandwidths, strict=False):
         run.log({"density/bandwidth_hidden": bandwidth}, step=epoch)

@@ -516,8 +516,8 @@ def test_a_failed_write_ends_the_training_of_the_others(recipe, dataset, stores,
     store = stores()
     monkeypatch.setattr(ensemble, "_write_shard", lambda *_: (_ for _ in ()).throw(StoreError("the disk is full")))
     epochs = []
-    epoch = training._epoch
-    monkeypatch.setattr(training, "_epoch", lambda *what: (epochs.append(1), epoch(*what))[1])
+    epoch = training.train_epoch
+    monkeypatch.setattr(training, "train_epoch", lambda *what: (epochs.append(1), epoch(*what))[1])
     with pytest.raises(StoreError, match="the disk is full") as caught:
         run_ensemble(recipe, dataset, store)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]

@@ -49,7 +49,7 @@ def die():
 
 def after_a_shard(act):
     # once the first shard is written, `act` runs in a thread that trains; until then only its two members do
-    write, epoch, divide, first = ensemble._write_shard, training._epoch, ensemble.plan, set()
+    write, epoch, divide, first = ensemble._write_shard, training.train_epoch, ensemble.plan, set()
 
     def divided(*what):
         found = divide(*what)
@@ -62,15 +62,15 @@ def after_a_shard(act):
         shards += 1
         return part
 
-    def acting(learner, group, examples, recipe, number, hooks):
+    def acting(learner, group, examples, recipe, number, hooks, online):
         words = group[0].words
         while words[0] == "member" and words not in first and not shards:
             time.sleep(0.01)
         if shards:
             act(hooks)
-        return epoch(learner, group, examples, recipe, number, hooks)
+        return epoch(learner, group, examples, recipe, number, hooks, online)
 
-    ensemble._write_shard, training._epoch, ensemble.plan = counted, acting, divided
+    ensemble._write_shard, training.train_epoch, ensemble.plan = counted, acting, divided
 
 
 def while_training():

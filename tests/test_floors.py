@@ -36,7 +36,7 @@ DOORS = {  # one library, one door
     "sqlalchemy": {"tracking"},
     "timm": {"networks", "training"},
     "tomli_w": {"recipe"},
-    "torch": {"data", "networks", "proxies", "training"},
+    "torch": {"data", "evidence", "networks", "proxies", "training"},
     "torchvision": {"data"},
     "typer": {"cli"},
 }

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from study import single
 from study.check import check_names
 from study.errors import RecipeError, StoreError
+from study.evidence.sources import SOURCES
 from study.proxies import PROXIES
 from study.recipe import flatten, load
 from study.single import run_singles
@@ -48,7 +50,12 @@ def runs(recipe, dataset, store):
 def path(recipe, dataset):
     """The first repeat once more, by `fit` alone: what every epoch's look says, with the penultimate layer."""
     looks = []
-    hooks = Hooks(after_epoch=lambda epoch, look: looks.append(look(True)))
+
+    def after_epoch(member, epoch, look):
+        if epoch:
+            looks.append(SimpleNamespace(**vars(look.outcome()), features=look.features()))
+
+    hooks = Hooks(after_epoch=after_epoch)
     member = Member(("single", 0), np.arange(dataset.n_train))
     list(fit([member], dataset, recipe, Placement("cpu", "float32", "highest", 1, 1, 1), hooks))
     return looks
@@ -335,13 +342,13 @@ def test_stop_is_heard_while_densities_are_computed(recipe, dataset, stores, mon
     """On 60,000 images that takes minutes; SIGTERM means seconds."""
     store, stop = stores(), threading.Event()
 
-    def density(dataset, device, progress=None):
+    def density(moment):
         stop.set()
         for share in (0.1, 0.2):
-            progress(share)
+            moment.progress(share)
         pytest.fail("the stop was not heard")
 
-    monkeypatch.setattr(single, "input_density", density)
+    monkeypatch.setitem(SOURCES, "input_density", replace(SOURCES["input_density"], function=density))
     with pytest.raises(Stopped):
         run_singles(recipe, dataset, store, stop=stop)
     assert [run.status for run in store.find("single")] == ["KILLED"]

@@ -11,8 +11,8 @@ from torch import nn
 from toys import blobs, toy_recipe
 
 from study.networks import create
-from study.recipe import Model, Optimizer, Runtime, Schedule
-from study.training import Hooks, Member, Outcome, Stopped, batch_edges, fit, stackable
+from study.recipe import Model, Optimizer, Runtime, Schedule, Train
+from study.training import Hooks, Member, Outcome, Stopped, fit, stackable
 from study.training.mlp import MLPLearner
 from study.training.optimizers import update_rule
 from study.training.placement import Placement, place
@@ -51,15 +51,14 @@ def plain_loop(dataset, recipe, member):
         )
     images = torch.from_numpy(dataset.images).double() / dataset.maximum
     labels = torch.from_numpy(dataset.labels)
-    edges = batch_edges(len(member.subset), recipe.train.batch_size)
+    edges = recipe.train.edges(len(member.subset))
     per_epoch = len(edges) - 1
     for epoch in range(recipe.train.epochs):
         order = recipe.stream("order", *member.words, epoch).permutation(member.subset)
         for index in range(per_epoch):
             rows = order[edges[index] : edges[index + 1]]
-            factor = rate_factor(
-                recipe.schedule, epoch * per_epoch + index, recipe.train.epochs * per_epoch, recipe.train.epochs
-            )
+            steps = recipe.train.epochs * per_epoch
+            factor = rate_factor(recipe.schedule, epoch * per_epoch + index, steps, per_epoch)
             rule.param_groups[0]["lr"] = optimizer.lr * factor
             rule.zero_grad()
             nn.functional.cross_entropy(network(images[rows]), labels[rows]).backward()
@@ -229,10 +228,10 @@ def test_each_epoch_can_be_looked_at_with_its_features():
     """Hidden densities need the penultimate layer at every epoch, from the pass that gives the logits."""
     dataset, recipe = blobs(), toy_recipe()
     looks = []
-    hooks = Hooks(after_epoch=lambda epoch, look: looks.append((epoch, look(True))))
+    hooks = Hooks(after_epoch=lambda member, epoch, look: looks.append((epoch, look.outcome(), look.features())))
     final = next(fit(members(dataset, count=1), dataset, recipe, EXACT, hooks))
-    assert [epoch for epoch, _ in looks] == [1, 2, 3]
-    assert looks[-1][1].features.shape == (dataset.n, 8)
+    assert [epoch for epoch, *_ in looks] == [0, 1, 2, 3]
+    assert looks[-1][2].shape == (dataset.n, 8)
     np.testing.assert_array_equal(looks[-1][1].confidence, final.confidence)
 
 
@@ -283,9 +282,9 @@ def test_the_cosine_falls_from_one_to_zero():
 
 def test_batches_cover_the_subset_once():
     """A last batch of one joins the one before it; nothing is dropped or seen twice."""
-    assert batch_edges(10, 4) == [0, 4, 8, 10]
-    assert batch_edges(9, 4) == [0, 4, 9]
-    assert batch_edges(3, 4) == [0, 3]
+    assert Train(batch_size=4).edges(10) == [0, 4, 8, 10]
+    assert Train(batch_size=4).edges(9) == [0, 4, 9]
+    assert Train(batch_size=4).edges(3) == [0, 3]
 
 
 def test_placement_never_asks_for_more_threads_than_cores():

@@ -22,6 +22,7 @@ class MLPLearner:
         self, networks: Sequence[MLP], optimizer: Optimizer, device: str, master: torch.dtype, compute: torch.dtype
     ) -> None:
         self.stack = len(networks)
+        self.template = networks[0]
         layers = [[*network.blocks, network.classifier] for network in networks]
         self.shapes = [tuple(layer.weight.shape) for layer in layers[0]]
         rows = [torch.cat([torch.cat([layer.weight.flatten(), layer.bias]) for layer in each]) for each in layers]
@@ -32,6 +33,7 @@ class MLPLearner:
         self.gradient = torch.zeros_like(self.used)
         self.minus_one = self.weights.new_tensor(-1.0)
         self.update = update_rule(optimizer, self.weights)
+        self.logits: Tensor | None = None  # of the last step's batch, before the step
         self.layers = self._views(self.used)
         self.gradients = self._views(self.gradient)
 
@@ -62,8 +64,8 @@ class MLPLearner:
             lr: learning rate of this step.
         """
         product = torch.bmm if self.stack > 1 else torch.mm
-        *hidden, logits = self._forward(images)
-        log_p = torch.log_softmax(logits.to(self.weights.dtype), dim=-1)
+        *hidden, self.logits = self._forward(images)
+        log_p = torch.log_softmax(self.logits.to(self.weights.dtype), dim=-1)
         target = labels.unsqueeze(-1)
         loss = log_p.gather(-1, target).mean(dim=(-2, -1)).neg_()
         slope = log_p.exp_()
@@ -87,3 +89,10 @@ class MLPLearner:
             images = images.expand(self.stack, *images.shape)
         *hidden, logits = self._forward(images)
         return logits, hidden[-1] if features else None
+
+    def module(self) -> MLP:
+        """The network, when it trains alone, as a module that shares the weights."""
+        network = self.template.to(self.weights.device, self.weights.dtype)
+        for layer, (weight, bias) in zip([*network.blocks, network.classifier], self._views(self.weights), strict=True):
+            layer.weight.data, layer.bias.data = weight, bias
+        return network

@@ -29,6 +29,7 @@ class ModuleLearner:
         self.update = update_rule(optimizer, self.weights)
         self.master = master
         self.penultimate: Tensor | None = None
+        self.logits: Tensor | None = None  # of the last step's batch, before the step
         self.network.get_classifier().register_forward_pre_hook(self._keep)
 
     def _keep(self, classifier: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -42,8 +43,10 @@ class ModuleLearner:
         """One step on a batch; returns the mean cross-entropy before it."""
         self.network.train()
         self.gradient.zero_()
-        loss = functional.cross_entropy(self._logits(images).to(self.master), labels)
+        logits = self._logits(images)
+        loss = functional.cross_entropy(logits.to(self.master), labels)
         loss.backward()
+        self.logits = logits.detach()
         self.update.step(self.weights, self.gradient, lr)
         return loss.detach()
 
@@ -53,6 +56,10 @@ class ModuleLearner:
         self.network.eval()
         logits = self._logits(images)
         return logits, self.penultimate if features else None
+
+    def module(self) -> nn.Module:
+        """The network itself."""
+        return self.network
 
 
 def _flat_block(network: nn.Module) -> tuple[Tensor, Tensor]:

@@ -5,26 +5,28 @@ import math
 from study.recipe import Schedule
 
 
-def rate_factor(schedule: Schedule, step: int, steps: int, epochs: int) -> float:
+def rate_factor(schedule: Schedule, step: int, steps: int, per_pass: int) -> float:
     """The factor on `optimizer.lr` for one step.
 
     Args:
         schedule: name and settings.
         step: 0-based; the step that is about to be taken.
         steps: of the whole training.
-        epochs: of the whole training; `steps / epochs` steps make one.
+        per_pass: steps of one pass over the training examples, an epoch.
 
     Returns:
         0 to 1.  triangular (J-tab2): rises linearly from 0, reaches 1 at `peak` of the steps and falls linearly to 0 at
         the end; the step's middle is looked up, so that no step has rate 0.  step: `factor` to the power of the number
-        of milestones (in epochs) reached.  cosine: from 1 at the first step towards 0 at the end.
+        of milestones reached.  ramp (J-tab2's LinearRampupPiecewiseConstant): rises as triangular does, then as step.
+        cosine: from 1 at the first step towards 0 at the end.
     """
+    middle = (step + 0.5) / steps
     if schedule.name == "triangular":
-        where = (step + 0.5) / steps
-        return where / schedule.peak if where < schedule.peak else (1 - where) / (1 - schedule.peak)
-    if schedule.name == "step":
-        epoch = step * epochs // steps
-        return schedule.factor ** sum(epoch >= milestone for milestone in schedule.milestones)
+        return middle / schedule.peak if middle < schedule.peak else (1 - middle) / (1 - schedule.peak)
     if schedule.name == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / steps))
-    return 1.0
+    if schedule.name == "constant":
+        return 1.0
+    done = {"epochs": step // per_pass, "steps": step, "share": step / steps}[schedule.unit]
+    stage = schedule.factor ** sum(done >= milestone for milestone in schedule.milestones)
+    return stage * min(1.0, middle / schedule.peak) if schedule.name == "ramp" else stage

@@ -1,0 +1,61 @@
+"""What is wrong with a recipe, in one line that names the cure.  in: pydantic's errors   out: text"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+UNION = ("bool", "int", "float", "str")  # what pydantic calls the kinds of a Scalar
+SCALAR = "must be a number, text, true or false, or for a network's settings a list of these"
+MESSAGES = {
+    "model_type": "must be a table",
+    "dict_type": "must be a table",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_pattern_mismatch": "must be auto, cpu, cuda, or one of several such as cuda:1",
+}
+MISSING = dict.fromkeys(("data", "data.name"), "; say which examples: [data] name = 'digits'")
+
+
+def one_line(error: ValidationError, section: type[BaseModel], prefix: str = "") -> str:
+    """The first of pydantic's errors: where, what, what was given; and how many more there are."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    loc = [str(part) for part in first["loc"]]
+    kinds = [part for part in loc if part in UNION]
+    loc = loc[: loc.index(kinds[0])] if kinds else loc  # pydantic names each kind that a value could have been
+    others = {other["loc"][: len(loc)] for other in errors} - {first["loc"][: len(loc)]}
+    more = f" (and {len(others)} more)" if others else ""
+    where = ".".join(filter(None, (prefix, *loc)))
+    if first["type"] == "extra_forbidden":
+        *tables, key = loc
+        return f"unknown key {where!r}{nearest(key, keys_of(section, tables))}{more}"
+    if first["type"] == "missing":
+        return f"{where} is missing{MISSING.get(where, '')}{more}"
+    message = SCALAR if kinds else MESSAGES.get(first["type"], first["msg"])
+    message = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    given = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    return f"{where}: {message}{given}{more}" if where else f"{message}{more}"
+
+
+def keys_of(section: Any, tables: Sequence[object]) -> list[str]:
+    """The keys of the table at this path, none where it is no fixed table."""
+    for word in tables:
+        field = section.model_fields.get(str(word))
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return []
+    return list(section.model_fields)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'optimizer'?`, or what there is, or nothing."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(sorted(known))}" if known else ""

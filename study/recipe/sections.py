@@ -1,0 +1,193 @@
+"""The tables of a recipe.  in: TOML values   out: frozen sections, every default filled in"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Scalar = bool | int | float | str
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, keyword-only, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Data(Section):
+    """Which examples: the name of a source, where it lies, what is taken of it."""
+
+    name: str
+    label: str | None = None  # the name under which MLflow files it; the source's name when missing
+    root: str | None = None
+    train: str | None = None
+    test: str | None = None
+    size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    channels: Literal[1, 3] | None = None
+    limit: Count | None = None
+    classes: tuple[str, ...] | None = None
+    download: bool = True
+
+    @property
+    def title(self) -> str:
+        """The data set's name in MLflow."""
+        return self.label or self.name
+
+
+class Noise(Section):
+    """What is made wrong on purpose in the training examples, fixed by the seed; test examples stay as they are.
+
+    labels: symmetric (uniform over all classes), asymmetric (the next class), human (read from a file).
+    share: of the training examples whose label is drawn anew.
+    inputs: gaussian (noise of the data's mean and deviation instead of the image), shuffled (its pixels in an order of
+        its own).
+    input_share: of the training examples whose image is replaced.
+    """
+
+    labels: Literal["none", "symmetric", "asymmetric", "human"] = "none"
+    share: Share = 0.0
+    file: str | None = None  # of human labels: .npz
+    column: str | None = None  # its array
+    inputs: Literal["none", "gaussian", "shuffled"] = "none"
+    input_share: Share = 1.0
+
+
+class Subset(Section):
+    """The subset ensemble: ratios of the training set, members at each, how subsets are drawn (J-alg1, J-integral)."""
+
+    ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    members: Annotated[int, Field(ge=2)] = 20
+    design: Literal["uniform", "balanced"] = "balanced"
+
+    @field_validator("ratios")
+    @classmethod
+    def _ratios_rise(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
+        if not ratios or list(ratios) != sorted(set(ratios)):
+            raise ValueError("the ratios must rise and must not repeat")
+        if any(round(ratio, 2) != ratio for ratio in ratios):
+            raise ValueError("a ratio is a whole percentage, 0.01 to 0.99")
+        return ratios
+
+
+class Model(Section):
+    """A network by its registered name; settings go to its constructor."""
+
+    name: str = "mlp"
+    settings: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _setting_lists_are_tuples(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+
+
+class Optimizer(Section):
+    """The update rule.  `momentum` is SGD's, or beta1 of Adam and AdaMax; `weight_decay` is L2, in the gradient."""
+
+    name: Literal["sgd", "adam", "adamax", "adagrad"] = "sgd"
+    lr: Positive = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    eps: Positive = 1e-8
+
+
+class Schedule(Section):
+    """The learning rate over the training, as a factor on `optimizer.lr`.
+
+    constant; step: times `factor` at each of `milestones`, in order; ramp: from 0 to 1 over the first `peak` of the
+    steps, then as step (J-tab2's LinearRampupPiecewiseConstant); triangular: from 0 to 1 over the first `peak` of the
+    steps, then to 0 (J-tab2's 15 %); cosine: half a cosine from 1 to 0.  `unit` says what milestones count: epochs,
+    steps, or shares of the training.
+    """
+
+    name: Literal["constant", "step", "ramp", "triangular", "cosine"] = "constant"
+    peak: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    unit: Literal["epochs", "steps", "share"] = "epochs"
+    milestones: tuple[Positive | Count, ...] = ()
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _steps_have_milestones(self) -> "Schedule":
+        if self.name in ("step", "ramp") and not self.milestones:
+            raise ValueError(
+                f"a {self.name} schedule needs milestones, the {self.unit} at which the rate falls: "
+                f"milestones = {'[0.3, 0.6]' if self.unit == 'share' else '[60, 90]'}"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("the milestones must rise and must not repeat")
+        if self.unit == "share" and any(milestone >= 1 for milestone in self.milestones):
+            raise ValueError("milestones in shares of the training lie between 0 and 1")
+        if self.unit != "share" and any(type(milestone) is not int for milestone in self.milestones):
+            raise ValueError(f"milestones in {self.unit} must be whole numbers; unit = 'share' takes fractions")
+        return self
+
+
+class Train(Section):
+    """Passes over the subset, batches, loss, augmentation, scaling of the pixels, regularizers on the inputs."""
+
+    epochs: Count = 10
+    steps: Count | None = None  # instead of epochs: so many updates; the last pass is cut short
+    batch_size: Annotated[int, Field(ge=0)] = 128  # 0: all training examples at once, gradient descent
+    loss: Literal["cross_entropy", "zero_hinge"] = "cross_entropy"
+    pad: Annotated[int, Field(ge=0, le=64)] = 0
+    flip: bool = False
+    normalize: Literal["unit", "standard"] = "unit"  # 0..1, or mean 0 and SD 1 per channel over the training split
+    input_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # SD of Gaussian noise on normalized inputs
+    input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the inputs that is set to 0
+    adversarial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # step along the sign of the input's gradient
+
+    def edges(self, n: int) -> list[int]:
+        """Where the batches of a pass over n examples begin and end.
+
+        A last batch of one example joins the one before it (BatchNorm needs two).
+        """
+        size = self.batch_size or n
+        edges = [*range(0, n, size), n]
+        if len(edges) > 2 and edges[-1] - edges[-2] == 1:
+            del edges[-2]
+        return edges
+
+    def length(self, n: int) -> tuple[int, int]:
+        """(passes, updates) of a training on n examples; with `steps` the last pass may be a part of one."""
+        per_pass = len(self.edges(n)) - 1
+        if self.steps is None:
+            return self.epochs, self.epochs * per_pass
+        return -(-self.steps // per_pass), self.steps
+
+    def seen(self, n: int) -> int:
+        """How many examples a training on n of them takes in, over all updates."""
+        edges = self.edges(n)
+        passes, steps = self.length(n)
+        return (passes - 1) * n + edges[steps - (passes - 1) * (len(edges) - 1)]
+
+
+class Single(Section):
+    """The single runs on all examples: how many, and what in them differs from the ensemble's members."""
+
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    every: Count = 1  # hidden densities are taken after every so many epochs, and after the last
+    model: dict[str, Any] = Field(default_factory=dict)
+    optimizer: dict[str, Any] = Field(default_factory=dict)
+    schedule: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+
+
+class Runtime(Section):
+    """Where and how it runs; never changes which networks are trained, so it is no part of the digest."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0  # networks at a time on a CPU; 0: one per core
+    stack: Annotated[int, Field(ge=0)] = 0  # networks in one stack on a GPU; 0: what the device gains from
+    shard: Annotated[int, Field(ge=1, le=500)] = 10  # members in one shard, the unit of resume
