@@ -9,8 +9,18 @@ from study.errors import RecipeError
 from study.recipe import Model
 
 OWN = {  # name: (image shape, parameters with 10 classes, width of the penultimate layer)
+    "densenet100": ((3, 32, 32), 769_162, 342),  # Huang et al. 2017, Tab. 2: 0.8 M
+    "densenet160": ((3, 32, 32), 6_831_466, 1104),
+    "inception_small": ((3, 32, 32), 1_895_786, 336),
     "mlp": ((1, 28, 28), 535_818, 256),
+    "resnet110": ((3, 32, 32), 1_727_962, 64),  # He et al. 2016, Tab. 6: 1.7 M
+    "resnet18_groupnorm": ((3, 32, 32), 11_173_962, 512),
     "resnet18_small": ((3, 32, 32), 11_173_962, 512),
+    "resnet20": ((3, 32, 32), 269_722, 64),  # He et al. 2016, Tab. 6: 0.27 M
+    "resnet32": ((3, 32, 32), 464_154, 64),  # 0.46 M
+    "resnet8": ((3, 32, 32), 78_042, 64),  # Banbury et al. 2021: 78 k
+    "speednet": ((3, 32, 32), 1_972_490, 256),
+    "vgg16_small": ((3, 32, 32), 14_714_688 + 5_130, 512),  # the first number is that of VGG16 without its top
 }
 SMALL = Model(name="mlp", settings={"widths": (7, 5)})
 
@@ -27,10 +37,13 @@ def test_sizes_are_those_of_the_papers(name):
     assert networks.parameters(networks.create(Model(name=name), shape, 10, device="meta")) == parameters
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (2, 32, 32), (3, 45, 37)], ids=str)
 @pytest.mark.parametrize("name", OWN)
-def test_one_logit_per_class(name):
-    """For any number of classes and channels."""
-    shape = (2, *OWN[name][0][1:])
+def test_one_logit_per_class(name, shape):
+    """For any number of classes and channels, on digits, MNIST, CIFAR and odd sizes."""
+    if name == "vgg16_small" and shape == (1, 8, 8):
+        pytest.skip("needs 16 x 16")
+    networks.fit_check(Model(name=name), shape, 7)
     network = networks.create(Model(name=name), shape, 7, device="meta")
     assert network(torch.empty(3, *shape, device="meta")).shape == (3, 7)
 
@@ -88,7 +101,12 @@ def test_building_a_network_leaves_torchs_generator_alone():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("mpl", "'mlp'"), ("resnet18_smal", "'resnet18_small'"), ("resnt50", "'resnet50'"), ("x", "own: mlp")],
+    [
+        ("mpl", "'mlp'"),
+        ("resnet18_smal", "'resnet18_small'"),
+        ("resnt50", "'resnet50'"),
+        ("x", "own: densenet100, densenet160, inception"),
+    ],
 )
 def test_an_unknown_name_suggests_the_nearest(name, hint):
     """timm has 1,200 names; nobody reads the list."""
@@ -98,7 +116,7 @@ def test_an_unknown_name_suggests_the_nearest(name, hint):
 
 def test_the_inner_names_are_not_offered():
     """`study_mlp` is how timm files it; a recipe says `mlp`."""
-    with pytest.raises(RecipeError, match="own: mlp, resnet18_small"):
+    with pytest.raises(RecipeError, match="own: densenet100, densenet160"):
         networks.create(Model(name="study_mlp"), (1, 8, 8), 3)
 
 
@@ -111,8 +129,13 @@ def test_the_inner_names_are_not_offered():
         ("mlp", {"widths": (2.5,)}, "one or more whole numbers"),
         ("mlp", {"widths": 512}, "one or more whole numbers"),
         ("mlp", {"widths": (True,)}, "one or more whole numbers"),
-        ("mlp", {"drop_rate": 0.1}, "unknown setting 'drop_rate'"),
-        ("resnet18_small", {"widths": (3,)}, "unknown setting 'widths'"),
+        ("mlp", {"drop_rate": 0.1}, "unknown setting 'drop_rate'; did you mean 'dropout'?"),
+        ("mlp", {"dropout": 1.0}, "share from 0 to below 1"),
+        ("mlp", {"dropout": False}, "share from 0 to below 1"),
+        ("mlp", {"dropout": "much"}, "share from 0 to below 1"),
+        ("resnet18_small", {"widths": (3,)}, "unknown setting 'widths'; it has none"),
+        ("speednet", {"widths": (3, 0)}, "one or more whole numbers"),
+        ("speednet", {"flip": 1}, "true or false"),
         ("resnet18", {"widths": (3,)}, "widths"),
         ("mlp", {"num_classes": 3}, "the data decide"),
         ("mlp", {"image_shape": (1, 2, 2)}, "the data decide"),
@@ -141,6 +164,13 @@ def test_images_that_are_too_small_are_found_without_training():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "size"), [("densenet100", 3), ("speednet", 1), ("vgg16_small", 15)])
+def test_an_own_network_says_which_size_it_needs(name, size):
+    """One line that names the setting to change."""
+    with pytest.raises(RecipeError, match=f"images are {size} x {size}.*set data.size = {size + 1} or more"):
+        networks.fit_check(Model(name=name), (1, size, size), 10)
+
+
 def test_a_network_without_a_linear_classifier_is_refused():
     """DLA ends in a convolution: there is no penultimate layer to read."""
     with pytest.raises(RecipeError, match="no penultimate layer"):
@@ -156,11 +186,14 @@ def test_the_fit_check_builds_no_weights():
     ("model", "random"),
     [
         (Model(), False),
-        (Model(name="resnet18_small"), False),
+        (Model(name="mlp", settings={"dropout": 0.0}), False),
+        (Model(name="mlp", settings={"dropout": 0.5}), True),
+        (Model(name="resnet8"), False),
+        (Model(name="speednet"), False),
         (Model(name="resnet18", settings={"drop_rate": 0.1}), True),
         (Model(name="resnet18", settings={"drop_path_rate": 0.1}), True),
     ],
-    ids=["mlp", "resnet18_small", "dropout", "stochastic depth"],
+    ids=["mlp", "no dropout", "dropout", "resnet8", "speednet", "timm's dropout", "stochastic depth"],
 )
 def test_networks_that_draw_random_numbers_are_known(model, random):
     """They draw from torch's one generator: side by side their draws would mix, and a resume would differ."""
@@ -175,3 +208,9 @@ def test_flops_of_an_mlp_by_hand():
 def test_flops_of_the_small_resnet_are_the_known_ones():
     """0.56 G multiply-adds on 32 x 32, twice the operations."""
     assert networks.flops(Model(name="resnet18_small"), (3, 32, 32), 10) == pytest.approx(2 * 0.556e9, rel=0.01)
+
+
+def test_flops_are_those_of_a_training_pass():
+    """Plans count three forward passes per training example; mirror images are looked at in evaluation alone."""
+    plain, mirrored = (Model(name="speednet", settings={"flip": flip}) for flip in (False, True))
+    assert networks.flops(mirrored, (3, 32, 32), 10) == networks.flops(plain, (3, 32, 32), 10)

@@ -1,126 +1,32 @@
 """Networks: the one door on timm.  in: a recipe's [model], image shape, classes   out: a module with a classifier
 
-A name is looked up among the networks of this package first (registered with timm as `study_<name>`), then among
-timm's own.  Whatever comes out has timm's `get_classifier()`, whose input is the penultimate layer (J-kde-hidden).
+Own networks, one family to a file, are decorated builders (`study.networks.registry.own`); `placements` says where the
+probes of the prediction depth sit in any network, `table` and `networks_markdown` what there is.
 """
 
-import os
-import threading
-from collections.abc import Mapping
+from study.networks.catalog import networks_markdown, table
+from study.networks.door import (
+    create,
+    draws_random_numbers,
+    fit_check,
+    flops,
+    names,
+    normalization,
+    parameters,
+    stackable,
+)
+from study.networks.probes import placements
 
-import torch
-from torch import nn
-
-from study.errors import RecipeError
-from study.recipe import Model, nearest
-
-PREFIX = "study_"
-GIVEN = ("image_shape", "in_chans", "num_classes")  # by the data
-FOREIGN = ("checkpoint_path", "features_only", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here asks a hub for weights
-_seeding = threading.Lock()  # torch initializes from a global generator; one network at a time may have it
-
-
-def names() -> list[str]:
-    """The short names of this package's own networks."""
-    import timm
-
-    from study.networks import mlp, resnet  # noqa: F401  registers them
-
-    return sorted(name.removeprefix(PREFIX) for name in timm.list_models(f"{PREFIX}*"))
-
-
-def create(
-    model: Model, shape: tuple[int, int, int], n_classes: int, *, seed: int = 0, device: str = "cpu"
-) -> nn.Module:
-    """Build one network with initial weights that depend on the seed alone.
-
-    Args:
-        model: name and settings.
-        shape: (channels, height, width) of an image.
-        n_classes: number of logits.
-        seed: of the initial weights; torch's global generator is left as it was.
-        device: where; "meta" builds shapes only.
-
-    Raises:
-        RecipeError: no such network, or settings that its constructor refuses.
-    """
-    import timm
-
-    _refuse(model)
-    own = names()
-    settings: dict[str, object] = dict(model.settings)
-    if model.name in own:
-        name = PREFIX + model.name
-        settings |= {"image_shape": tuple(shape)}
-    elif timm.is_model(model.name) and not model.name.startswith(PREFIX):
-        name = model.name
-    else:
-        known = [*own, *(name for name in timm.list_models() if not name.startswith(PREFIX))]
-        hint = nearest(model.name, known) if len(model.name) > 2 else ""
-        raise RecipeError(
-            f"model.name: no network {model.name!r}{hint if 'mean' in hint else '; own: ' + ', '.join(own)}"
-        )
-    with _seeding, torch.random.fork_rng(devices=[]), torch.device(device):
-        torch.random.default_generator.manual_seed(seed)
-        try:
-            return timm.create_model(name, num_classes=n_classes, in_chans=shape[0], **settings)
-        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-            raise RecipeError(f"model {model.name!r} with settings {_shown(model.settings)}: {error}") from None
-
-
-def _refuse(model: Model) -> None:
-    """Settings that a recipe has no say in: the data decide on some, initial weights depend on the seed alone."""
-    for name in model.settings:
-        if name in GIVEN:
-            raise RecipeError(f"model.settings.{name}: the data decide on it; leave it out")
-        if name in FOREIGN:
-            raise RecipeError(f"model.settings.{name}: every network here starts from random weights; leave it out")
-
-
-def _shown(settings: Mapping[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in settings.items()) or "none"
-
-
-def fit_check(model: Model, shape: tuple[int, int, int], n_classes: int) -> None:
-    """Build the network on the meta device and feed it a batch of two: wrong shapes fail here, before any training."""
-    network = create(model, shape, n_classes, device="meta")
-    network.train()
-    classifier = network.get_classifier() if hasattr(network, "get_classifier") else None
-    if not isinstance(classifier, nn.Linear):
-        raise RecipeError(
-            f"model {model.name!r}: its classifier is no linear layer, so it has no penultimate layer to read"
-        )
-    try:
-        logits = network(torch.empty(2, *shape, device="meta"))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise RecipeError(f"model {model.name!r} does not take {shape} images: {str(error).splitlines()[0]}") from None
-    if tuple(logits.shape) != (2, n_classes):
-        raise RecipeError(f"model {model.name!r} gives {tuple(logits.shape)} logits, expected (2, {n_classes})")
-
-
-def draws_random_numbers(model: Model, shape: tuple[int, int, int], n_classes: int) -> bool:
-    """Whether a training pass draws from torch's global generator: dropout, stochastic depth, however it is written."""
-    if model.name == "mlp":
-        return False
-    network = create(model, shape, n_classes).train()
-    with _seeding, torch.random.fork_rng(devices=[]), torch.no_grad():
-        before = torch.get_rng_state()
-        network(torch.zeros(2, *shape))
-        return not torch.equal(before, torch.get_rng_state())
-
-
-def parameters(network: nn.Module) -> int:
-    """Number of trained parameters."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def flops(model: Model, shape: tuple[int, int, int], n_classes: int) -> int:
-    """Operations of one example's forward pass: matrix products and convolutions, two per multiply-add."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    network = create(model, shape, n_classes, device="meta").eval()
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        network(torch.empty(1, *shape, device="meta"))
-    return counter.get_total_flops()
+__all__ = [
+    "create",
+    "draws_random_numbers",
+    "fit_check",
+    "flops",
+    "names",
+    "networks_markdown",
+    "normalization",
+    "parameters",
+    "placements",
+    "stackable",
+    "table",
+]
