@@ -86,7 +86,7 @@ def seconds_per_example(part: Recipe, dataset: Dataset, placement: Placement) ->
     taken as a third of a step, by its FLOPs.
     """
     one_epoch = part.model_copy(update={"train": part.train.model_copy(update={"epochs": 1, "steps": None})})
-    size = 2 * part.train.batch_size
+    size = 2 * part.train.batch_size or dataset.n_train
     while True:
         rows = np.arange(min(size, dataset.n_train))
         small = replace(

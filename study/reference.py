@@ -68,10 +68,10 @@ def match(path: Path, labels: np.ndarray, scores: np.ndarray, dataset: Dataset) 
     if rows.max() >= len(scores):
         raise DataError(f"{path}: holds {len(scores)} scores, but {dataset.name} has an example number {rows.max()}")
     pairs = (
-        pd.DataFrame({"theirs": labels[rows], "ours": dataset.labels[: dataset.n_train]}).value_counts().reset_index()
+        pd.DataFrame({"theirs": labels[rows], "ours": dataset.clean_labels[: dataset.n_train]}).value_counts().reset_index()
     )
     partner = pairs.drop_duplicates("theirs").set_index("theirs")["ours"]
-    wrong = np.flatnonzero(partner.loc[labels[rows]].to_numpy() != dataset.labels[: dataset.n_train])
+    wrong = np.flatnonzero(partner.loc[labels[rows]].to_numpy() != dataset.clean_labels[: dataset.n_train])
     if len(wrong) or partner.duplicated().any():
         first = f", first at {dataset.ids[wrong[0]]}" if len(wrong) else ""
         raise DataError(

@@ -4,7 +4,7 @@ Train rows come first, then test rows: one axis of n examples.  A reader finds t
 what cannot be trained on, and the digest says whether two runs have seen the same examples.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,10 +12,13 @@ import numpy as np
 from study.data.checks import check, check_arrays, select
 from study.data.digest import digest_of
 from study.data.fit import fit
+from study.data.noise import noisy_images, noisy_labels
 from study.data.sources import read
 from study.display import Bar, bar
+from study.errors import DataError
+from study.recipe import Recipe
 
-__all__ = ["Dataset", "load"]
+__all__ = ["Dataset", "load", "open_data"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,18 @@ class Dataset:
     """One line each: what was found in the source and is left out, and why."""
     digest: str
     """The first 16 hex digits of a sha256 over shape, dtype, pixels, labels, n_train and ids."""
+    found: np.ndarray | None = field(default=None, repr=False)
+    """(n,) int64, the labels as they were before label noise; None: there is none."""
+
+    @property
+    def clean_labels(self) -> np.ndarray:
+        """(n,) int64, the labels as they were before label noise; without noise, the labels."""
+        return self.labels if self.found is None else self.found
+
+    @property
+    def label_columns(self) -> dict[str, np.ndarray]:
+        """The labels as every table of examples holds them: `label`, and `clean_label` where there is label noise."""
+        return {"label": self.labels} if self.found is None else {"label": self.labels, "clean_label": self.found}
 
     @property
     def n(self) -> int:
@@ -94,4 +109,29 @@ def load(data: Any, *, progress: Bar = bar) -> Dataset:
         maximum=raw.maximum,
         unusable=raw.unusable,
         digest=digest_of(images, raw.labels, raw.ids, raw.n_train),
+    )
+
+
+def open_data(recipe: Recipe, *, progress: Bar = bar) -> Dataset:
+    """The data set that a recipe trains on: read as [data] says, then made noisy as [noise] says (A-noise, B-fig5).
+
+    Every launch comes by here, so ensemble and single runs of one recipe see the same noise.  Test rows stay as they
+    are.  The digest covers noisy labels and pixels.
+
+    Raises:
+        DataError: see `load`; a file of human labels that does not fit.
+    """
+    dataset, noise = load(recipe.data, progress=progress), recipe.noise
+    if noise.labels == "human" and recipe.data.classes is not None:
+        raise DataError("noise.labels = 'human' goes by the class numbers of its file; leave data.classes out")
+    images = noisy_images(dataset.images, dataset.n_train, dataset.maximum, noise, recipe.stream)
+    labels = noisy_labels(dataset.labels, dataset.ids, dataset.n_train, dataset.n_classes, noise, recipe.stream)
+    if images is dataset.images and labels is dataset.labels:
+        return dataset
+    return replace(
+        dataset,
+        images=images,
+        labels=labels,
+        found=None if labels is dataset.labels else dataset.labels,
+        digest=digest_of(images, labels, dataset.ids, dataset.n_train),
     )

@@ -44,7 +44,8 @@ class Data(Section):
 class Noise(Section):
     """What is made wrong on purpose in the training examples, fixed by the seed; test examples stay as they are.
 
-    labels: symmetric (uniform over all classes), asymmetric (the next class), human (read from a file).
+    labels: symmetric (uniform over all classes, the true one among them), asymmetric (the next class), human (read
+        from a file).
     share: of the training examples whose label is drawn anew.
     inputs: gaussian (noise of the data's mean and deviation instead of the image), shuffled (its pixels in an order of
         its own).
@@ -57,6 +58,20 @@ class Noise(Section):
     column: str | None = None  # its array
     inputs: Literal["none", "gaussian", "shuffled"] = "none"
     input_share: Share = 1.0
+
+    @model_validator(mode="after")
+    def _labels_say_which(self) -> "Noise":
+        drawn = self.labels in ("symmetric", "asymmetric")
+        if drawn and not self.share:
+            raise ValueError(f"labels = '{self.labels}' needs the share that it concerns, such as share = 0.4")
+        if not drawn and self.share:
+            raise ValueError(f"share = {self.share} goes with labels = 'symmetric' or 'asymmetric', else it is 0")
+        if self.labels == "human" and not (self.file and self.column):
+            raise ValueError(
+                "labels = 'human' needs file = 'labels.npz' and column, the name of its array, "
+                "such as column = 'worse_label'"
+            )
+        return self
 
 
 class Subset(Section):
@@ -91,7 +106,12 @@ class Model(Section):
 
 
 class Optimizer(Section):
-    """The update rule.  `momentum` is SGD's, or beta1 of Adam and AdaMax; `weight_decay` is L2, in the gradient."""
+    """The update rule.
+
+    momentum: SGD's, or beta1 of Adam and AdaMax; AdaGrad has none.
+    nesterov: of SGD alone.
+    weight_decay: L2, in the gradient.
+    """
 
     name: Literal["sgd", "adam", "adamax", "adagrad"] = "sgd"
     lr: Positive = 0.1

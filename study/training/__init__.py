@@ -17,7 +17,6 @@ from torch import Tensor
 
 from study.data import Dataset
 from study.networks import create, draws_random_numbers
-from study.networks.mlp import MLP
 from study.recipe import Recipe
 from study.training.epochs import train_epoch
 from study.training.examples import Examples
@@ -28,6 +27,8 @@ from study.training.modules import ModuleLearner
 from study.training.placement import Placement, float32_routing, operation_threads
 
 __all__ = ["Hooks", "Look", "Member", "Outcome", "Stopped", "fit", "stackable"]
+
+PREPARE_ROWS = 5000
 
 
 def fit(
@@ -94,7 +95,7 @@ def _fit_group(
     group: Sequence[Member], examples: Examples, dataset: Dataset, recipe: Recipe, placement: Placement, hooks: Hooks
 ) -> list[Outcome]:
     start = time.perf_counter()
-    learner = _learner(group, dataset, recipe, placement)
+    learner = _learner(group, examples, dataset, recipe, placement)
     losses: list[list[float]] = [[] for _ in group]
     passes, _ = recipe.train.length(len(group[0].subset))
     ended = _ended(learner, group, examples, placement, hooks, 0)
@@ -129,13 +130,25 @@ def _ended(
         return bool(hooks.after_epoch(group[0], epoch, Look(learner, examples, online)))
 
 
-def _learner(group: Sequence[Member], dataset: Dataset, recipe: Recipe, placement: Placement) -> Learner:
+def _learner(
+    group: Sequence[Member], examples: Examples, dataset: Dataset, recipe: Recipe, placement: Placement
+) -> Learner:
     seeds = [int(recipe.stream("init", *member.words).integers(2**63)) for member in group]
     networks = [create(recipe.model, dataset.shape, dataset.n_classes, seed=seed) for seed in seeds]
     where = (placement.device, placement.master, placement.compute)
-    if isinstance(networks[0], MLP):
-        return MLPLearner(networks, recipe.optimizer, *where)
-    return ModuleLearner(networks[0], recipe.optimizer, *where)
+    if stackable(recipe):
+        return MLPLearner(networks, recipe.optimizer, *where, loss=recipe.train.loss)
+    network = networks[0].to(placement.device, placement.master)
+    if hasattr(network, "prepare"):
+        _prepare(network, group[0], examples)
+    return ModuleLearner(network, recipe.optimizer, *where, loss=recipe.train.loss)
+
+
+@torch.no_grad()
+def _prepare(network: torch.nn.Module, member: Member, examples: Examples) -> None:
+    """Let a network whose initial weights depend on the data see the first 5,000 of its own training examples."""
+    rows = torch.from_numpy(member.subset[:PREPARE_ROWS]).to(examples.labels.device)
+    network.prepare(examples.batch(rows))
 
 
 @contextmanager

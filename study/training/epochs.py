@@ -12,6 +12,7 @@ from study.recipe import Recipe
 from study.training.examples import Examples
 from study.training.looks import Learner
 from study.training.members import Hooks, Member, Stopped
+from study.training.regularizers import generators, perturbed
 from study.training.schedules import rate_factor
 
 
@@ -41,18 +42,20 @@ def train_epoch(
     per_pass = len(edges) - 1
     _, steps = recipe.train.length(rows.shape[-1])
     total, seen = torch.zeros(rows.shape[:-1], dtype=learner.weights.dtype, device=rows.device), 0
+    drawing = generators(group, recipe, epoch, rows.device)
     batches = itertools.islice(itertools.pairwise(edges), steps - epoch * per_pass)
     for step, (low, high) in enumerate(batches, epoch * per_pass):
         if hooks.stop.is_set():
             raise Stopped
         factor = rate_factor(recipe.schedule, step, steps, per_pass)
         crop = crops and tuple(each[..., low:high].reshape(-1) for each in crops)
-        images = examples.batch(rows[..., low:high], crop or None)
-        loss = learner.step(images, labels[..., low:high], recipe.optimizer.lr * factor)
+        own = labels[..., low:high]
+        images = perturbed(examples.batch(rows[..., low:high], crop or None), own, learner, recipe.train, drawing)
+        loss = learner.step(images, own, recipe.optimizer.lr * factor)
         total.add_(loss, alpha=high - low)
         seen += high - low
         if online is not None:
-            online[rows[low:high]] = learner.logits.argmax(dim=-1) == labels[low:high]
+            online[rows[low:high]] = learner.logits.argmax(dim=-1) == own
         hooks.progress((high - low) * learner.stack)
     return np.atleast_1d((total / seen).cpu().numpy()).tolist()
 

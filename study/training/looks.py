@@ -1,7 +1,7 @@
 """A look at networks between two steps.  in: a learner, all examples   out: what it says of each, the network itself"""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,11 +14,16 @@ from study.training.modules import ModuleLearner
 
 EVALUATE_ROWS = 2048
 Learner = MLPLearner | ModuleLearner
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Logits (b, c) in the master precision and labels (b,) of a block of examples, to a number of each, (b,)."""
 
 
 @dataclass
 class Look:
     """One network that trains alone, at one moment of its training.
+
+    What `outcome`, `measure` and `features` have found is kept for as long as the look is, so that no two readers of
+    one moment pay for the same pass.
 
     examples: all n, normalized as the network sees them, `examples.block(low, high)`, without augmentation.
     online: (n,) bool on the device, right in passing in the epoch that ends here, before the step on its batch; False
@@ -28,6 +33,9 @@ class Look:
     learner: Learner
     examples: Examples
     online: Tensor | None = None
+    _outcome: Outcome | None = field(default=None, init=False, repr=False)
+    _features: np.ndarray | None = field(default=None, init=False, repr=False)
+    _measured: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -36,7 +44,20 @@ class Look:
 
     def outcome(self) -> Outcome:
         """Every example through the network."""
-        return look(self.learner, self.examples)[0]
+        if self._outcome is None:
+            self.measure({})
+        return self._outcome
+
+    def measure(self, measures: Mapping[str, Measure]) -> dict[str, np.ndarray]:
+        """Numbers per example made of its logits, by name, (n,) float32 each; one pass for all of them and `outcome`.
+
+        The logits themselves are not kept.
+        """
+        missing = {name: formula for name, formula in measures.items() if name not in self._measured}
+        if missing or self._outcome is None:
+            (self._outcome,), found = _pass(self.learner, self.examples, missing)
+            self._measured |= found
+        return {name: self._measured[name] for name in measures}
 
     def network(self) -> nn.Module:
         """The network in evaluation mode, with its present weights in the master precision; not to be changed."""
@@ -47,27 +68,42 @@ class Look:
         return torch.cat([self.learner.evaluate(block)[0].to(self.learner.weights.dtype) for block in self._blocks()])
 
     def features(self) -> np.ndarray:
-        """(n, d) float32, the penultimate layer of every example."""
-        return torch.cat([self.learner.evaluate(block, True)[1].float().cpu() for block in self._blocks()]).numpy()
+        """(n, d) float32, the penultimate layer of every example; not to be changed."""
+        if self._features is None:
+            blocks = [self.learner.evaluate(block, True)[1].float().cpu() for block in self._blocks()]
+            self._features = torch.cat(blocks).numpy()
+        return self._features
 
     def _blocks(self) -> Iterator[Tensor]:
         edges = range(0, self.examples.n, EVALUATE_ROWS)
         return (self.examples.block(low, min(low + EVALUATE_ROWS, self.examples.n)) for low in edges)
 
 
-@torch.no_grad()
 def look(learner: Learner, examples: Examples) -> list[Outcome]:
     """Every example through the network(s), without augmentation; one Outcome per network of the stack."""
+    return _pass(learner, examples, {})[0]
+
+
+@torch.no_grad()
+def _pass(
+    learner: Learner, examples: Examples, measures: Mapping[str, Measure]
+) -> tuple[list[Outcome], dict[str, np.ndarray]]:
+    """Block by block; measures are for a network that trains alone."""
     shape = (learner.stack, examples.n)
     prediction = torch.empty(shape, dtype=torch.int16)
     confidence, top = torch.empty(shape), torch.empty(shape)
+    measured = {name: torch.empty(examples.n) for name in measures}
     for low in range(0, examples.n, EVALUATE_ROWS):
         high = min(low + EVALUATE_ROWS, examples.n)
-        logits, _ = learner.evaluate(examples.block(low, high))
-        p = torch.softmax(logits.to(learner.weights.dtype), dim=-1)
+        labels = examples.labels[low:high]
+        logits = learner.evaluate(examples.block(low, high))[0].to(learner.weights.dtype)
+        p = torch.softmax(logits, dim=-1)
         best = p.max(dim=-1)
-        own = p.gather(-1, examples.labels[low:high].expand(p.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+        own = p.gather(-1, labels.expand(p.shape[:-1]).unsqueeze(-1)).squeeze(-1)
         for kept, block in ((prediction, best.indices), (confidence, own), (top, best.values)):
             kept[:, low:high] = block
+        for name, formula in measures.items():
+            measured[name][low:high] = formula(logits, labels)
     arrays = (prediction.numpy(), confidence.numpy(), top.numpy())
-    return [Outcome(*(array[index] for array in arrays)) for index in range(learner.stack)]
+    outcomes = [Outcome(*(array[index] for array in arrays)) for index in range(learner.stack)]
+    return outcomes, {name: array.numpy() for name, array in measured.items()}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from study import networks
 from study.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -69,5 +70,5 @@ class AnyOf:
 
 
 def stackable(recipe: Recipe) -> bool:
-    """Whether the recipe's network has a stacked form."""
-    return recipe.model.name == "mlp"
+    """Whether the recipe's network has a stacked form: an MLP without dropout."""
+    return networks.stackable(recipe.model)

@@ -12,27 +12,42 @@ from torch import Tensor
 
 from study.networks.mlp import MLP
 from study.recipe import Optimizer
+from study.training.losses import LOSSES
 from study.training.optimizers import update_rule
 
 
 class MLPLearner:
-    """K MLPs of one shape: parameters are rows of one (K, p) block, or one (p,) row when alone."""
+    """K MLPs of one shape: parameters are rows of one (K, p) block, or one (p,) row when alone.
+
+    Args:
+        networks: K of them, without dropout.
+        optimizer: of all, or one for each; see `update_rule`.
+        device: where.
+        master: precision of the weights that are updated.
+        compute: precision of the products.
+        loss: a key of LOSSES.
+    """
 
     def __init__(
-        self, networks: Sequence[MLP], optimizer: Optimizer, device: str, master: torch.dtype, compute: torch.dtype
+        self,
+        networks: Sequence[MLP],
+        optimizer: Optimizer | Sequence[Optimizer],
+        device: str,
+        master: torch.dtype,
+        compute: torch.dtype,
+        loss: str = "cross_entropy",
     ) -> None:
         self.stack = len(networks)
         self.template = networks[0]
-        layers = [[*network.blocks, network.classifier] for network in networks]
-        self.shapes = [tuple(layer.weight.shape) for layer in layers[0]]
-        rows = [torch.cat([torch.cat([layer.weight.flatten(), layer.bias]) for layer in each]) for each in layers]
-        block = torch.stack(rows).detach() if self.stack > 1 else rows[0].detach()
-        self.weights = block.to(device=device, dtype=master)
+        self.shapes = [tuple(layer.weight.shape) for layer in _layers(networks[0])]
+        rows = [_flat(network) for network in networks]
+        self.weights = (torch.stack(rows) if self.stack > 1 else rows[0]).to(device=device, dtype=master)
         self.compute = compute
         self.used = self.weights.to(compute) if compute != master else self.weights
         self.gradient = torch.zeros_like(self.used)
-        self.minus_one = self.weights.new_tensor(-1.0)
+        self.loss = LOSSES[loss]
         self.update = update_rule(optimizer, self.weights)
+        self.product = torch.bmm if self.stack > 1 else torch.mm
         self.logits: Tensor | None = None  # of the last step's batch, before the step
         self.layers = self._views(self.used)
         self.gradients = self._views(self.gradient)
@@ -55,33 +70,51 @@ class MLPLearner:
         weight, bias = self.layers[-1]
         return [*hidden, affine(bias, hidden[-1], weight.mT)]
 
-    def step(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
-        """One step on a batch; returns the mean cross-entropy before it.
+    def step(self, images: Tensor, labels: Tensor, lr: float | Tensor) -> Tensor:
+        """One step on a batch; returns the mean loss before it, (K,), or one number when alone.
 
         Args:
             images: (K, b, channels, h, w), or without K when alone.
             labels: (K, b) or (b,).
-            lr: learning rate of this step.
+            lr: learning rate of this step, of all or (K,).
         """
-        product = torch.bmm if self.stack > 1 else torch.mm
         *hidden, self.logits = self._forward(images)
-        log_p = torch.log_softmax(self.logits.to(self.weights.dtype), dim=-1)
-        target = labels.unsqueeze(-1)
-        loss = log_p.gather(-1, target).mean(dim=(-2, -1)).neg_()
-        slope = log_p.exp_()
-        slope.scatter_add_(-1, target, self.minus_one.expand(target.shape))
-        slope = slope.mul_(1 / labels.shape[-1]).to(self.compute)
+        loss, slope = self.loss(self.logits.to(self.weights.dtype), labels)
+        slope = slope.to(self.compute)
         for index in reversed(range(len(self.layers))):
             weight_slope, bias_slope = self.gradients[index]
-            product(slope.mT, hidden[index], out=weight_slope)
+            self.product(slope.mT, hidden[index], out=weight_slope)
             torch.sum(slope, dim=-2, keepdim=self.stack > 1, out=bias_slope)
             if index:
-                slope = product(slope, self.layers[index][0])
-                slope = torch.ops.aten.threshold_backward(slope, hidden[index], 0)
+                slope = self._below(slope, hidden, index)
         self.update.step(self.weights, self.gradient, lr)
         if self.used is not self.weights:
             self.used.copy_(self.weights)
         return loss
+
+    def _below(self, slope: Tensor, hidden: Sequence[Tensor], index: int) -> Tensor:
+        """The slope at the output of the layer before `index`, through its ReLU."""
+        slope = self.product(slope, self.layers[index][0])
+        return torch.ops.aten.threshold_backward(slope, hidden[index], 0)
+
+    def input_slope(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The gradient of the mean loss with respect to the images, of their shape."""
+        *hidden, logits = self._forward(images)
+        _, slope = self.loss(logits.to(self.weights.dtype), labels)
+        slope = slope.to(self.compute)
+        for index in reversed(range(1, len(self.layers))):
+            slope = self._below(slope, hidden, index)
+        return self.product(slope, self.layers[0][0]).view(images.shape)
+
+    def reset(self, row: int, network: MLP, optimizer: Optimizer | None = None) -> None:
+        """Put a new network in a row of the stack: its weights, no memory of steps, and settings of its own if given.
+
+        Raises:
+            ValueError: another update rule than the other rows have.
+        """
+        self.update.reset(row, optimizer)
+        for block in (self.weights, self.used):
+            (block[row] if self.stack > 1 else block).copy_(_flat(network))
 
     def evaluate(self, images: Tensor, features: bool = False) -> tuple[Tensor, Tensor | None]:
         """Logits (K, b, c), without K when alone, and the penultimate layer (b, d) when asked for."""
@@ -93,6 +126,15 @@ class MLPLearner:
     def module(self) -> MLP:
         """The network, when it trains alone, as a module that shares the weights."""
         network = self.template.to(self.weights.device, self.weights.dtype)
-        for layer, (weight, bias) in zip([*network.blocks, network.classifier], self._views(self.weights), strict=True):
+        for layer, (weight, bias) in zip(_layers(network), self._views(self.weights), strict=True):
             layer.weight.data, layer.bias.data = weight, bias
         return network
+
+
+def _layers(network: MLP) -> list[torch.nn.Linear]:
+    return [*network.blocks, network.classifier]
+
+
+def _flat(network: MLP) -> Tensor:
+    """(p,), weights and biases layer by layer."""
+    return torch.cat([torch.cat([layer.weight.flatten(), layer.bias]) for layer in _layers(network)]).detach()

@@ -1,14 +1,15 @@
 """Any timm network, one at a time.  in: a module   out: a learner with the same steps as the MLPs'
 
-The parameters are views of one flat block, so the update is the house's own and moves all layers in a few passes.
-Convolution weights lie channels last.  bfloat16 is torch's autocast over float32 weights.
+The trained parameters are views of one flat block, so the update is the house's own and moves all layers in a few
+passes; frozen ones (`requires_grad` False) stay where they are.  Convolution weights lie channels last.  bfloat16 is
+torch's autocast over float32 weights.
 """
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from study.recipe import Optimizer
+from study.training.losses import LOSSES
 from study.training.optimizers import update_rule
 
 
@@ -18,7 +19,13 @@ class ModuleLearner:
     stack = 1
 
     def __init__(
-        self, network: nn.Module, optimizer: Optimizer, device: str, master: torch.dtype, compute: torch.dtype
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        device: str,
+        master: torch.dtype,
+        compute: torch.dtype,
+        loss: str = "cross_entropy",
     ) -> None:
         self.network = network.to(device=device, dtype=master)
         self.compute = compute
@@ -27,6 +34,7 @@ class ModuleLearner:
         )
         self.weights, self.gradient = _flat_block(self.network)
         self.update = update_rule(optimizer, self.weights)
+        self.loss = LOSSES[loss]
         self.master = master
         self.penultimate: Tensor | None = None
         self.logits: Tensor | None = None  # of the last step's batch, before the step
@@ -40,15 +48,30 @@ class ModuleLearner:
             return self.network(images.to(self.master).contiguous(memory_format=torch.channels_last))
 
     def step(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
-        """One step on a batch; returns the mean cross-entropy before it."""
+        """One step on a batch; returns the mean loss before it."""
         self.network.train()
         self.gradient.zero_()
         logits = self._logits(images)
-        loss = functional.cross_entropy(logits.to(self.master), labels)
-        loss.backward()
         self.logits = logits.detach()
+        loss, slope = self.loss(self.logits.to(self.master), labels)
+        logits.backward(slope.to(logits.dtype))
         self.update.step(self.weights, self.gradient, lr)
-        return loss.detach()
+        return loss
+
+    def input_slope(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The gradient of the mean loss with respect to the images, of their shape.
+
+        As in a step BatchNorm takes batch statistics and dropout draws; running statistics stay as they were.
+        """
+        self.network.train()
+        kept = [buffer.clone() for buffer in self.network.buffers()]
+        images = images.detach().requires_grad_()
+        logits = self._logits(images)
+        _, slope = self.loss(logits.detach().to(self.master), labels)
+        (found,) = torch.autograd.grad(logits, images, slope.to(logits.dtype))
+        for buffer, before in zip(self.network.buffers(), kept, strict=True):
+            buffer.copy_(before)
+        return found
 
     @torch.no_grad()
     def evaluate(self, images: Tensor, features: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -63,7 +86,8 @@ class ModuleLearner:
 
 
 def _flat_block(network: nn.Module) -> tuple[Tensor, Tensor]:
-    parameters = list(network.parameters())
+    """Move the trained parameters and their gradients into two blocks, (p,) each, of which they become views."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     size = sum(parameter.numel() for parameter in parameters)
     weights = parameters[0].new_empty(size)
     gradient = torch.zeros_like(weights)

@@ -1,60 +1,195 @@
 """Update rules on flat blocks of parameters, in place.  in: weights, gradient, rate   out: the weights, moved
 
 One member's parameters are one row of the block, so an update is the same few passes over memory whether the block
-holds one network or a stack.  Checked against torch.optim in tests.
+holds one network or a stack.  Numbers that all rows share stay Python floats; where rows differ, as the trials of a
+search do, they are a (K, 1) column.  Checked against torch.optim in tests.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from study.recipe import Optimizer
 
+Rate = float | Tensor
+"""A number for all rows of a block, or (K, 1) float64, one for each."""
 
-class SGD:
+
+class Rule:
+    """What the update rules share: the settings of each row, L2 weight decay in the gradient, fresh state for a row.
+
+    Args:
+        optimizers: one for the whole block, or one for each of its rows; they differ in numbers alone.
+        weights: (p,), or (K, p) of a stack.
+
+    Raises:
+        ValueError: rows with different rules, or with and without Nesterov: they are no one computation.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer], weights: Tensor) -> None:
+        self.optimizers = list(optimizers)
+        self.weights = weights
+        self.state: dict[str, Tensor] = {}
+        self.taken: int | Tensor = 0  # steps; (K, 1) once rows have begun at different times
+        self._settle()
+
+    def _settle(self) -> None:
+        kinds = {(optimizer.name, optimizer.name == "sgd" and optimizer.nesterov) for optimizer in self.optimizers}
+        if len(kinds) > 1:
+            raise ValueError(f"one stack, one update rule; these differ: {sorted(kinds)}")
+        self.nesterov = kinds.pop()[1]
+        self.momentum, self.beta2, self.eps, self.decay = (
+            self._rows([getattr(optimizer, name) for optimizer in self.optimizers])
+            for name in ("momentum", "beta2", "eps", "weight_decay")
+        )
+
+    def _rows(self, values: Sequence[float]) -> Rate:
+        if len(set(values)) == 1:
+            return values[0]
+        return torch.tensor(values, dtype=torch.float64, device=self.weights.device).unsqueeze(-1)
+
+    def _fresh(self, *names: str) -> list[Tensor]:
+        """State tensors of these names, of the block's shape, zeros at first."""
+        for name in names:
+            if name not in self.state:
+                self.state[name] = torch.zeros_like(self.weights)
+        return [self.state[name] for name in names]
+
+    def _decayed(self, weights: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient in the weights' precision, with the slope of weight_decay / 2 times the squared weights."""
+        gradient = gradient.to(weights.dtype)
+        if isinstance(self.decay, Tensor):
+            return torch.addcmul(gradient, weights, self.decay.to(weights.dtype))
+        return torch.add(gradient, weights, alpha=self.decay) if self.decay else gradient
+
+    def _rate(self, lr: Rate) -> Rate:
+        if not isinstance(lr, Tensor):
+            return lr
+        return lr.to(self.weights.device, torch.float64).reshape((-1, 1) if self.weights.dim() == 2 else ())
+
+    def step(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
+        """Move the block by one step.
+
+        Args:
+            weights: float32 or float64, the tensor of the constructor.
+            gradient: of its shape; may be of a lower precision.
+            lr: learning rate of this step, a number or (K,).
+        """
+        self.taken += 1
+        self._move(weights, gradient, self._rate(lr))
+
+    def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
+        raise NotImplementedError
+
+    def reset(self, row: int, optimizer: Optimizer | None = None) -> None:
+        """Forget what one row has done, for a new network in its place; with `optimizer` it gets settings of its own.
+
+        Raises:
+            ValueError: another rule than the other rows have.
+        """
+        stacked = self.weights.dim() == 2
+        if optimizer is not None:
+            if len(self.optimizers) == 1 and stacked:
+                self.optimizers *= len(self.weights)
+            self.optimizers[row] = optimizer
+            self._settle()
+        for block in self.state.values():
+            (block[row] if stacked else block).zero_()
+        if not stacked:
+            self.taken = 0
+            return
+        if not isinstance(self.taken, Tensor):
+            self.taken = torch.full((len(self.weights), 1), self.taken, dtype=torch.float64, device=self.weights.device)
+        self.taken[row] = 0
+
+
+class SGD(Rule):
     """Stochastic gradient descent with momentum, Nesterov, L2 weight decay; as torch.optim.SGD defines them."""
 
-    def __init__(self, optimizer: Optimizer, weights: Tensor) -> None:
-        self.settings = optimizer
-        self.velocity = torch.zeros_like(weights) if optimizer.momentum else None
-
-    def step(self, weights: Tensor, gradient: Tensor, lr: float) -> None:
-        """Move `weights` (float32 or float64) by one step; `gradient` may be of a lower precision."""
-        settings = self.settings
-        if settings.weight_decay:
-            gradient = torch.add(gradient.to(weights.dtype), weights, alpha=settings.weight_decay)
-        if self.velocity is None:
-            weights.add_(gradient, alpha=-lr)
+    def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
+        if isinstance(self.decay, Tensor) or self.decay:
+            gradient = self._decayed(weights, gradient)
+        if not isinstance(self.momentum, Tensor) and not self.momentum and not self.state:
+            _add(weights, gradient, lr)
             return
-        self.velocity.mul_(settings.momentum).add_(gradient)
-        if settings.nesterov:
-            weights.add_(gradient, alpha=-lr).add_(self.velocity, alpha=-lr * settings.momentum)
+        (velocity,) = self._fresh("velocity")
+        velocity.mul_(_cast(self.momentum, weights)).add_(gradient)
+        if self.nesterov:
+            _add(weights, gradient, lr)
+            _add(weights, velocity, lr * self.momentum)
         else:
-            weights.add_(self.velocity, alpha=-lr)
+            _add(weights, velocity, lr)
 
 
-class Adam:
+class Adam(Rule):
     """Adam with bias correction and L2 weight decay in the gradient; as torch.optim.Adam defines it."""
 
-    def __init__(self, optimizer: Optimizer, weights: Tensor) -> None:
-        self.settings = optimizer
-        self.mean = torch.zeros_like(weights)
-        self.square = torch.zeros_like(weights)
-        self.taken = 0
-
-    def step(self, weights: Tensor, gradient: Tensor, lr: float) -> None:
-        """Move `weights` by one step."""
-        settings = self.settings
-        self.taken += 1
-        gradient = gradient.to(weights.dtype)
-        if settings.weight_decay:
-            gradient = torch.add(gradient, weights, alpha=settings.weight_decay)
-        self.mean.lerp_(gradient, 1 - settings.momentum)
-        self.square.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
-        debias = 1 - settings.momentum**self.taken
-        scale = (1 - settings.beta2**self.taken) ** 0.5
-        weights.addcdiv_(self.mean, self.square.sqrt().div_(scale).add_(settings.eps), value=-lr / debias)
+    def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
+        gradient = self._decayed(weights, gradient)
+        mean, square = self._fresh("mean", "square")
+        mean.lerp_(gradient, _cast(1 - self.momentum, weights))
+        if isinstance(self.beta2, Tensor):
+            square.mul_(_cast(self.beta2, weights)).add_(gradient.square().mul_(_cast(1 - self.beta2, weights)))
+        else:
+            square.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
+        scale = (1 - self.beta2**self.taken) ** 0.5
+        spread = square.sqrt().div_(_cast(scale, weights)).add_(_cast(self.eps, weights))
+        _add_ratio(weights, mean, spread, lr / (1 - self.momentum**self.taken))
 
 
-def update_rule(optimizer: Optimizer, weights: Tensor) -> SGD | Adam:
-    """The update rule that the recipe names, with fresh state for these weights."""
-    return {"sgd": SGD, "adam": Adam}[optimizer.name](optimizer, weights)
+class AdaMax(Rule):
+    """Adam scaled by the largest recent gradient, not the mean square; as torch.optim.Adamax defines it (Z-fig11).
+
+    Kingma and Ba 2015, Sec. 7.1; eps is added to each gradient's size.
+    """
+
+    def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
+        gradient = self._decayed(weights, gradient)
+        mean, largest = self._fresh("mean", "largest")
+        mean.lerp_(gradient, _cast(1 - self.momentum, weights))
+        sizes = gradient.abs().add_(_cast(self.eps, weights))
+        torch.maximum(largest.mul_(_cast(self.beta2, weights)), sizes, out=largest)
+        _add_ratio(weights, mean, largest, lr / (1 - self.momentum**self.taken))
+
+
+class AdaGrad(Rule):
+    """Rates that fall with the sum of the squared gradients; as torch.optim.Adagrad defines it (Z-fig11).
+
+    Without rate decay or an initial sum; `momentum` and `beta2` play no part.
+    """
+
+    def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
+        gradient = self._decayed(weights, gradient)
+        (total,) = self._fresh("total")
+        total.addcmul_(gradient, gradient)
+        _add_ratio(weights, gradient, total.sqrt().add_(_cast(self.eps, weights)), lr)
+
+
+def _cast(value: Rate, block: Tensor) -> Rate:
+    return value.to(block.dtype) if isinstance(value, Tensor) else value
+
+
+def _add(weights: Tensor, direction: Tensor, rate: Rate) -> None:
+    """Weights minus rate times direction, in place."""
+    if isinstance(rate, Tensor):
+        weights.addcmul_(direction.to(weights.dtype), _cast(rate, weights), value=-1)
+    else:
+        weights.add_(direction, alpha=-rate)
+
+
+def _add_ratio(weights: Tensor, direction: Tensor, scale: Tensor, rate: Rate) -> None:
+    """Weights minus rate times direction over scale, in place."""
+    if isinstance(rate, Tensor):
+        weights.addcdiv_(direction * _cast(rate, weights), scale, value=-1)
+    else:
+        weights.addcdiv_(direction, scale, value=-rate)
+
+
+RULES: dict[str, type[Rule]] = {"sgd": SGD, "adam": Adam, "adamax": AdaMax, "adagrad": AdaGrad}
+
+
+def update_rule(optimizers: Optimizer | Sequence[Optimizer], weights: Tensor) -> Rule:
+    """The update rule that the recipe names, with fresh state for these weights; settings for all rows or for each."""
+    several = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
+    return RULES[several[0].name](several, weights)

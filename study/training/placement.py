@@ -82,7 +82,8 @@ def place(runtime: Runtime, *, stackable: bool, like: Mapping[str, str] | None =
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device == "cpu":
         threads = min(runtime.threads or cores, cores)
-        return Placement(device, precision, matmul, threads, max(1, cores // threads), runtime.stack or 1, cores)
+        stack = (runtime.stack or 1) if stackable else 1
+        return Placement(device, precision, matmul, threads, max(1, cores // threads), stack, cores)
     stack = (runtime.stack or STACK) if stackable else 1
     return Placement(device, precision, matmul, 1, cores, stack, cores)
 

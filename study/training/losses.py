@@ -1,0 +1,39 @@
+"""Losses on logits, with their slopes written out.  in: logits, labels   out: mean loss per network, its slope
+
+One definition for the MLPs' hand-written backward pass and for autograd, which takes up the slope at the logits.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Logits (..., b, c) in the master precision, labels (..., b) to the batch's mean, (...), and its slope (..., b, c)."""
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """-log p_L, the softmax's surprise at the label, in nats."""
+    log_p = torch.log_softmax(logits, dim=-1)
+    target = labels.unsqueeze(-1)
+    loss = log_p.gather(-1, target).mean(dim=(-2, -1)).neg_()
+    slope = log_p.exp_()
+    slope.scatter_add_(-1, target, slope.new_full((), -1.0).expand(target.shape))
+    return loss, slope.mul_(1 / labels.shape[-1])
+
+
+def zero_hinge(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The 0-Hinge loss, the sum over the other classes j of max(0, z_j - z_i), i being the label (B-hinge).
+
+    Baldock et al. print max(0, z_i - z_j) in Sec. 3.3, which would punish right answers.  A.7 says that the loss "has
+    zero gradient if the prediction is correct", so it is z_j - z_i.  Where two logits tie the slope is 0.
+    """
+    target = labels.unsqueeze(-1)
+    excess = logits - logits.gather(-1, target)
+    loss = excess.clamp(min=0).sum(dim=-1).mean(dim=-1)
+    slope = (excess > 0).to(logits.dtype)
+    slope.scatter_(-1, target, -slope.sum(dim=-1, keepdim=True))
+    return loss, slope.mul_(1 / labels.shape[-1])
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "zero_hinge": zero_hinge}

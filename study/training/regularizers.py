@@ -1,0 +1,62 @@
+"""Noise on the inputs of a training batch (A-reg).  in: a batch, a learner, generators   out: the batch, perturbed
+
+Training alone sees it, looks never do.  What is drawn comes from the member's own generator, so that a network in a
+stack gets what it gets alone.  A generator lives on the device: a CPU and a GPU draw other numbers.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from study.recipe import Recipe, Train
+from study.training.looks import Learner
+from study.training.members import Member
+
+
+def generators(group: Sequence[Member], recipe: Recipe, epoch: int, device: torch.device) -> list[torch.Generator]:
+    """One generator per member for one pass (0-based `epoch`); none where the recipe draws no noise."""
+    if not (recipe.train.input_noise or recipe.train.input_dropout):
+        return []
+    seeds = (int(recipe.stream("regularize", *member.words, epoch).integers(2**63)) for member in group)
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+
+def perturbed(
+    images: Tensor, labels: Tensor, learner: Learner, train: Train, drawing: Sequence[torch.Generator]
+) -> Tensor:
+    """Apply input noise, input dropout and the adversarial step, in this order.
+
+    input_noise: adds Gaussian noise of this SD to the normalized inputs; nothing is clipped.
+    input_dropout: sets each input (of each channel) to 0 with this probability and divides those that stay by 1 minus
+        it, as a dropout layer in front of the network would; the mean of an input is then that of evaluation.
+    adversarial: one step of this length along the sign of the loss's slope with respect to the inputs (the fast
+        gradient sign method of Goodfellow et al. 2015), at the present weights.  The network trains on the perturbed
+        batch alone; Goodfellow et al. mix its loss with that of the clean batch, half and half.
+
+    Args:
+        images: (K, b, channels, h, w), or without K when alone.
+        labels: (K, b) or (b,).
+        learner: whose loss the adversarial step climbs.
+        train: strengths; 0 is off.
+        drawing: the members' generators, see `generators`.
+
+    Source: the notes on Arpit et al. 2017 (A-reg) name regularizers, dropout as the strongest, without settings.
+    """
+    if train.input_noise:
+        images = images.add(_drawn(torch.randn, images, drawing), alpha=train.input_noise)
+    if train.input_dropout:
+        kept = _drawn(torch.rand, images, drawing, torch.float32) >= train.input_dropout
+        images = images.mul(1 / (1 - train.input_dropout)).mul_(kept)
+    if train.adversarial:
+        images = images.add(learner.input_slope(images, labels).sign_(), alpha=train.adversarial)
+    return images
+
+
+def _drawn(
+    draw: Callable[..., Tensor], images: Tensor, drawing: Sequence[torch.Generator], dtype: torch.dtype | None = None
+) -> Tensor:
+    """Random numbers of the batch's shape, drawn in float32, each network's from its own generator."""
+    shape = images.shape if len(drawing) == 1 else images.shape[1:]
+    rows = [draw(shape, generator=own, device=images.device) for own in drawing]
+    return (rows[0] if len(rows) == 1 else torch.stack(rows)).to(dtype or images.dtype)
