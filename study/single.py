@@ -12,8 +12,9 @@ from study.data import Dataset
 from study.display import Bar, quiet, say
 from study.ensemble import keys, waiting
 from study.errors import StoreError
-from study.evidence import Collector, due_epochs, wanted
-from study.proxies import PROXIES, Spec, bind, compute
+from study.evidence import Collector, Cost, Shared, conditions, curved, due_epochs, wanted
+from study.proxies import Spec, compute
+from study.proxies.speed import online_agreement
 from study.recipe import Recipe, dump, flatten
 from study.tracking import Run, Store
 from study.training import Hooks, Look, Member, Outcome, Stopped, fit, stackable
@@ -26,22 +27,22 @@ def run_singles(
     """Train the network on all training examples, once per repeat, and compute the recipe's proxies.
 
     Returns:
-        The runs, FINISHED, one per repeat: `trajectory.npz`, `curves.npz`, `scores.parquet`, `scores.json`.
+        The runs, FINISHED, one per repeat: `trajectory.npz`, `curves.npz`, `scores.parquet`, `scores.json`, and a
+        <source>.npz of each source of evidence that keeps arrays.
 
     Raises:
         Stopped: `stop` was set, also while another process trained the same and this one waited for it.
     """
     recipe = recipe.part("single")
     specs = wanted(recipe.proxies, dataset)
-    settings = _settings(recipe, specs)
     stop = stop or threading.Event()
-    shared: dict[str, np.ndarray] = {}
+    shared = Shared()
     runs = []
     with store.lock(f"single-{recipe.digest()}-{dataset.digest}", waiting("this single run", stop)):
         store.reap(keys(recipe, dataset))
         for repeat in range(recipe.single.repeats):
             own = keys(recipe, dataset) | {"study.repeat": str(repeat)}
-            known = _finished(store, own, recipe, dataset, settings)
+            known = _finished(store, own, recipe, dataset, specs)
             if known:
                 say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
                 runs.append(known)
@@ -58,7 +59,7 @@ def run_singles(
                     with bar("evidence of the inputs", 100, unit="%") as advance:
                         collector.progress = _percent(advance, stop)
                         collector.data()
-                    _log_scores(run, dataset, collector, settings)
+                    _log_scores(run, dataset, collector)
                 except Stopped:
                     run.kill("stopped on request; the same command starts this repeat again")
                     raise
@@ -87,23 +88,19 @@ def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int
         RecipeError: see `wanted`.
     """
     recipe = recipe.part("single")
-    settings = _settings(recipe, wanted(recipe.proxies, dataset))
+    specs = wanted(recipe.proxies, dataset)
     found = {}
     for repeat in range(recipe.single.repeats):
-        run = _finished(store, keys(recipe, dataset) | {"study.repeat": str(repeat)}, recipe, dataset, settings)
+        run = _finished(store, keys(recipe, dataset) | {"study.repeat": str(repeat)}, recipe, dataset, specs)
         if run:
             found[repeat] = run
     return found
 
 
-def _settings(recipe: Recipe, specs: list[Spec]) -> dict[str, dict]:
-    return {spec.name: bind(spec, recipe.proxies.get(spec.name, {})) for spec in specs}
-
-
-def _finished(
-    store: Store, own: dict[str, str], recipe: Recipe, dataset: Dataset, settings: dict[str, dict]
-) -> Run | None:
-    """A finished run of this training that holds every proxy asked for, with the same settings, at every epoch due."""
+def _finished(store: Store, own: dict[str, str], recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> Run | None:
+    """A finished run of this training that holds every proxy asked for, under its conditions, at every epoch due."""
+    asked = {spec.name: conditions(spec, recipe, dataset.n_train) for spec in specs}
+    epochs, names = set(due_epochs(recipe, dataset.n_train)), {spec.name for spec in curved(specs)}
     for run in store.find("single", tags=own, status="FINISHED"):
         try:
             held, curves = run.read_json("scores.json"), run.read_arrays("curves.npz")
@@ -111,9 +108,8 @@ def _finished(
         except StoreError as error:
             say(f"{error}; it counts as not finished")
             continue
-        same = all(name in held and held[name]["settings"] == wanted for name, wanted in settings.items())
-        hidden = any("hidden_density" in PROXIES[name].evidence for name in settings)
-        if same and (not hidden or set(due_epochs(recipe, dataset.n_train)) <= set(curves["epochs"].tolist())):
+        same = all(told.items() <= held.get(name, {}).items() for name, told in asked.items())
+        if same and (not names or (names <= set(curves) and epochs <= set(curves["epochs"].tolist()))):
             return run
     return None
 
@@ -137,7 +133,7 @@ def _train(
     run: Run,
     repeat: int,
     specs: list[Spec],
-    shared: dict[str, np.ndarray],
+    shared: Shared,
     placement: Placement,
     stop: threading.Event,
     bar: Bar,
@@ -149,11 +145,7 @@ def _train(
     begun = time.perf_counter()
 
     def after_epoch(member: Member, epoch: int, look: Look) -> None:
-        outcome = look.outcome()
-        if outcome.diverged:
-            return
-        collector.take(epoch, look, outcome)
-        if not epoch:
+        if not collector.take(epoch, look) or not epoch:
             return
         right = collector.series["correct"][-1]
         point = {"train/accuracy": right[train].mean()}
@@ -163,41 +155,66 @@ def _train(
 
     member = Member(("single", repeat), np.arange(dataset.n_train))
     with bar(f"single run, repeat {repeat}", epochs * dataset.n_train, unit="examples") as advance:
-        hooks = Hooks(progress=advance, after_epoch=after_epoch, stop=stop)
+        hooks = Hooks(progress=advance, after_epoch=after_epoch, online=collector.online, stop=stop)
         final = next(fit([member], dataset, recipe, placement, hooks))
     run.series("train/loss", final.losses, range(1, len(final.losses) + 1))
     run.log({"time/train_s": time.perf_counter() - begun})
     return collector, final
 
 
-def _log_scores(run: Run, dataset: Dataset, collector: Collector, settings: dict[str, dict]) -> None:
+def _log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
     """Write the trajectory, the scores by epoch, and the table of final scores with what is declared about them.
 
     trajectory.npz: correct (e, ceil(n / 8)) packed bits; confidence, top_confidence (e, n) float32, because float16
-    ties everything above .9995; n.  curves.npz: epochs (w,), and (w, n_train) float32 per proxy on hidden densities.
+    ties everything above .9995; n.  Where a proxy reads them also loss, margin, error_norm (e, n) float32, predicted
+    (e + 1, n) int16, online_correct (e, ceil(n_train / 8)) packed bits, n_train.
+    curves.npz: epochs (w,), and (w, n of its split) float32 per proxy of one moment but those on confidences.
+    scores.json: per proxy what it declares, its conditions, and what it cost beyond the steps of the training:
+    seconds and flops of its evidence and its own computation; see `Collector.cost`.
     """
-    run.arrays(
-        "trajectory.npz",
-        correct=np.packbits(np.stack(collector.series["correct"]), axis=1),
-        n=np.int64(dataset.n),
-        confidence=np.stack(collector.series["confidence"]),
-        top_confidence=np.stack(collector.series["top_confidence"]),
-    )
+    run.arrays("trajectory.npz", n=np.int64(dataset.n), n_train=np.int64(dataset.n_train), **_series(collector))
     run.arrays(
         "curves.npz",
         epochs=np.array(collector.epochs, dtype=np.int64),
         **{name: np.stack(scores) for name, scores in collector.moments.items()},
     )
-    table = pd.DataFrame({"example": dataset.ids, "label": dataset.labels, "split": dataset.split()})
-    declared = {}
+    table = pd.DataFrame({"example": dataset.ids, **dataset.label_columns, "split": dataset.split()})
+    declared, found = {}, {}
     for spec in collector.specs:
-        scores = compute(spec, collector.of(spec), settings[spec.name])
+        told = conditions(spec, collector.recipe, dataset.n_train)
+        own = Cost()
+        with own.measured():
+            found[spec.name] = compute(spec, collector.of(spec), told["settings"])
         column = np.full(dataset.n, np.nan, dtype=np.float32)
-        column[dataset.rows(spec.on)] = scores
+        column[dataset.rows(spec.on)] = found[spec.name]
         table[spec.name] = column
-        declared[spec.name] = {key: getattr(spec, key) for key in ("family", "easy", "unit", "label", "source", "on")}
-        declared[spec.name]["settings"] = settings[spec.name]
+        cost = collector.cost(spec) + own
+        keys = ("family", "easy", "unit", "label", "source", "on", "cost")
+        declared[spec.name] = {key: getattr(spec, key) for key in keys} | told
+        declared[spec.name] |= {"seconds": cost.seconds, "flops": cost.flops}
     run.table("scores.parquet", table)
     run.json("scores.json", declared)
-    for epoch, bandwidth in zip(collector.epochs, collector.bandwidths, strict=False):
-        run.log({"density/bandwidth_hidden": bandwidth}, step=epoch)
+    _log_evidence(run, collector, found)
+
+
+def _series(collector: Collector) -> dict[str, np.ndarray]:
+    """Series as trajectory.npz holds them."""
+    stacked = {word: np.stack(collector.series[word]) for word in collector.kept if collector.series[word]}
+    return {word: np.packbits(array, axis=1) if array.dtype == bool else array for word, array in stacked.items()}
+
+
+def _log_evidence(run: Run, collector: Collector, scores: dict[str, np.ndarray]) -> None:
+    """Log what sources say of each moment, what they cost in all, and how states in passing agree (Z-online)."""
+    for source, memory in collector.memories.items():
+        for epoch, numbers in memory.get("metrics", {}).items():
+            run.log(numbers, step=epoch)
+        if memory.get("arrays"):
+            run.arrays(f"{source}.npz", **memory["arrays"])
+    costs = collector.costs | collector.shared.costs
+    told = {f"cost/{name}_s": cost.seconds for name, cost in costs.items()}
+    told |= {f"cost/{name}_flops": float(cost.flops) for name, cost in costs.items()}
+    for name in ("cbtl", "forgetting_events"):
+        if name in scores and f"{name}_online" in scores:
+            pearson, error = online_agreement(scores[name], scores[f"{name}_online"])
+            told |= {f"online/{name}_pearson": pearson, f"online/{name}_mean_absolute_error": error}
+    run.log({name: value for name, value in told.items() if np.isfinite(value)})

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from study import single
+from study import proxies, single
 from study.check import check_names
 from study.errors import RecipeError, StoreError
-from study.evidence.sources import SOURCES
-from study.proxies import PROXIES
+from study.evidence import wanted
+from study.evidence.sources import SOURCES, Source
+from study.proxies import PROXIES, WORDS, Word, chosen, registry
 from study.recipe import flatten, load
 from study.single import run_singles
 from study.training import Hooks, Member, Stopped, fit
@@ -22,6 +23,7 @@ from tests.toys import blobs, toy_recipe
 pytest_plugins = ["tests.tracking_fixtures"]
 
 EPOCHS = 5
+USUAL = {spec.name: spec for spec in chosen({})}
 TRAIN = {"epochs": EPOCHS, "batch_size": 16}
 
 
@@ -48,17 +50,23 @@ def runs(recipe, dataset, store):
 
 @pytest.fixture(scope="module")
 def path(recipe, dataset):
-    """The first repeat once more, by `fit` alone: what every epoch's look says, with the penultimate layer."""
+    """The first repeat once more, by `fit` alone: what every look says, the untrained network's first."""
     looks = []
 
     def after_epoch(member, epoch, look):
-        if epoch:
-            looks.append(SimpleNamespace(**vars(look.outcome()), features=look.features()))
+        told = {"features": look.features(), "logits": look.logits().double().numpy()}
+        told["online"] = look.online.numpy() if epoch else None
+        looks.append(SimpleNamespace(**vars(look.outcome()), **told))
 
-    hooks = Hooks(after_epoch=after_epoch)
+    hooks = Hooks(after_epoch=after_epoch, online=True)
     member = Member(("single", 0), np.arange(dataset.n_train))
     list(fit([member], dataset, recipe, Placement("cpu", "float32", "highest", 1, 1, 1), hooks))
     return looks
+
+
+def ends(path):
+    """The looks at epoch ends."""
+    return path[1:]
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +85,9 @@ def test_the_trajectory_is_that_of_the_training(runs, correct, path, dataset):
     """All examples after every epoch, train rows then test rows; every later analysis rests on it."""
     kept = runs[0].read_arrays("trajectory.npz")
     assert correct.shape == (EPOCHS, dataset.n)
-    assert (correct == [look.prediction == dataset.labels for look in path]).all()
-    np.testing.assert_allclose(kept["confidence"], [look.confidence for look in path], atol=1e-5)
-    np.testing.assert_allclose(kept["top_confidence"], [look.top_confidence for look in path], atol=1e-5)
+    assert (correct == [look.prediction == dataset.labels for look in ends(path)]).all()
+    np.testing.assert_allclose(kept["confidence"], [look.confidence for look in ends(path)], atol=1e-5)
+    np.testing.assert_allclose(kept["top_confidence"], [look.top_confidence for look in ends(path)], atol=1e-5)
 
 
 def test_the_table_has_a_row_per_example_and_a_column_per_proxy(scores, dataset):
@@ -87,16 +95,17 @@ def test_the_table_has_a_row_per_example_and_a_column_per_proxy(scores, dataset)
     assert scores["example"].tolist() == dataset.ids.tolist()
     assert scores["label"].tolist() == dataset.labels.tolist()
     assert scores["split"].tolist() == ["train"] * 120 + ["test"] * 30
-    assert scores.columns.tolist() == ["example", "label", "split", *PROXIES]
+    assert scores.columns.tolist() == ["example", "label", "split", *USUAL]
     assert (scores.dtypes.iloc[3:] == np.float32).all()
 
 
 def test_a_proxy_is_missing_where_it_is_not_defined(scores):
     """CBGL looks at test rows, all else at train rows; 0 would be a score."""
-    for name, spec in PROXIES.items():
+    for name, spec in USUAL.items():
         known = scores[name].notna()
         assert (known == (scores["split"] == spec.on)).all(), name
-    assert {name for name, spec in PROXIES.items() if spec.on == "test"} == {"cbgl", "malgeneralizing_events"}
+    on_test = {name for name, spec in USUAL.items() if spec.on == "test"}
+    assert {"cbgl", "malgeneralizing_events", "iteration_learned_test"} <= on_test
 
 
 def events(series) -> int:
@@ -129,8 +138,69 @@ def test_confidences_are_those_of_the_last_epoch(scores, path, dataset):
     train = slice(0, dataset.n_train)
     np.testing.assert_allclose(scores["target_confidence"][train], path[-1].confidence[train], atol=1e-5)
     np.testing.assert_allclose(scores["top_confidence"][train], path[-1].top_confidence[train], atol=1e-5)
-    mean = np.mean([look.confidence[train] for look in path], axis=0)
+    mean = np.mean([look.confidence[train] for look in ends(path)], axis=0)
     np.testing.assert_allclose(scores["cumulative_confidence"][train], mean, atol=1e-5)
+
+
+def numbers(logits, labels):
+    """What series hold, from float64 logits of one look, example by example."""
+    found = {"loss": [], "margin": [], "error_norm": [], "output_margin": [], "softmax_margin": []}
+    for z, label in zip(logits, labels, strict=True):
+        p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+        found["loss"].append(-np.log(p[label]))
+        found["margin"].append(z[label] - max(z[i] for i in range(len(z)) if i != label))
+        found["error_norm"].append(sum((p[i] - (i == label)) ** 2 for i in range(len(z))) ** 0.5)
+        found["output_margin"].append(sorted(z)[-1] - sorted(z)[-2])
+        found["softmax_margin"].append(sorted(p)[-1] - sorted(p)[-2])
+    return found
+
+
+@pytest.mark.parametrize("word", ["loss", "margin", "error_norm"])
+def test_series_are_those_of_the_logits(runs, path, dataset, word):
+    """One pass per epoch makes them; no logits are kept to check them later."""
+    kept = runs[0].read_arrays("trajectory.npz")[word]
+    assert (kept.dtype, kept.shape) == (np.float32, (EPOCHS, dataset.n))
+    expected = [numbers(look.logits, dataset.labels)[word] for look in ends(path)]
+    np.testing.assert_allclose(kept, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_classes_are_kept_from_the_untrained_network_on(runs, path):
+    """B-learned: who has the final class from the start was learned at 0."""
+    kept = runs[0].read_arrays("trajectory.npz")["predicted"]
+    assert (kept == [look.prediction for look in path]).all()
+
+
+def test_states_in_passing_are_those_of_the_training(runs, path, dataset):
+    """Z-online compares them with those at epoch ends, and so does the run."""
+    kept = runs[0].read_arrays("trajectory.npz")
+    online = np.unpackbits(kept["online_correct"], axis=1, count=int(kept["n_train"])).astype(bool)
+    assert (online == [look.online[: dataset.n_train] for look in ends(path)]).all()
+    cbtl, forgetting = (runs[0].read_table("scores.parquet")[f"{name}_online"][: dataset.n_train] for name in COUNTS)
+    assert cbtl.tolist() == online.sum(axis=0).tolist()
+    assert forgetting.tolist() == [events(series) for series in online.T.tolist()]
+
+
+COUNTS = ("cbtl", "forgetting_events")
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_agreement_in_passing_is_a_metric(runs, scores, name):
+    """Pearson and mean absolute error, as the paper gives them."""
+    ends, passing = (scores[column].dropna() for column in (name, f"{name}_online"))
+    metrics = runs[0].metrics
+    assert metrics[f"online/{name}_pearson"] == pytest.approx(np.corrcoef(ends, passing)[0, 1])
+    assert metrics[f"online/{name}_mean_absolute_error"] == pytest.approx(np.abs(ends - passing).mean())
+
+
+@pytest.mark.parametrize("name", ["output_margin", "softmax_margin", "el2n"])
+def test_proxies_of_one_moment_are_kept_per_epoch(runs, scores, path, dataset, name):
+    """A proxy's number per epoch, where it has one."""
+    train, kept = slice(0, dataset.n_train), runs[0].read_arrays("curves.npz")
+    word = "error_norm" if name == "el2n" else name
+    by_epoch = [np.array(numbers(look.logits, dataset.labels)[word])[train] for look in ends(path)]
+    np.testing.assert_allclose(kept[name], [by_epoch[epoch - 1] for epoch in kept["epochs"]], rtol=1e-4, atol=1e-5)
+    final = by_epoch[0] if name == "el2n" else by_epoch[-1]
+    np.testing.assert_allclose(scores[name][train], final, rtol=1e-4, atol=1e-5)
 
 
 def densities(features, labels):
@@ -165,7 +235,7 @@ def test_hidden_densities_are_kept_per_epoch(runs, scores, path, dataset, which)
     kept = runs[0].read_arrays("curves.npz")
     assert kept["epochs"].tolist() == [2, 4, 5]
     for epoch, column in zip(kept["epochs"], kept[name], strict=True):
-        expected, bandwidth = densities(path[epoch - 1].features[train], dataset.labels[train])
+        expected, bandwidth = densities(path[epoch].features[train], dataset.labels[train])
         np.testing.assert_allclose(column, expected[which], rtol=1e-3, atol=1e-5)
         logged = dict(runs[0].read_series("density/bandwidth_hidden"))
         assert logged[epoch] == pytest.approx(bandwidth, rel=1e-4)
@@ -175,13 +245,27 @@ def test_hidden_densities_are_kept_per_epoch(runs, scores, path, dataset, which)
 def test_the_table_comes_with_what_is_declared_about_its_columns(runs):
     """A reader of scores.parquet has to know which end is easy."""
     declared = runs[0].read_json("scores.json")
-    assert list(declared) == list(PROXIES)
-    assert declared["forgetting_events"] == {
-        **{key: getattr(PROXIES["forgetting_events"], key) for key in ("family", "unit", "label", "source")},
+    assert list(declared) == list(USUAL)
+    told, spec = declared["forgetting_events"], PROXIES["forgetting_events"]
+    assert {key: told[key] for key in ("family", "unit", "label", "source", "cost", "easy", "on")} == {
+        **{key: getattr(spec, key) for key in ("family", "unit", "label", "source", "cost")},
         "easy": "low",
         "on": "train",
-        "settings": {},
     }
+    assert (told["settings"], told["evidence"], told["due"]) == ({}, {}, None)
+    hidden = declared["kernel_density_hidden_relative"]
+    assert list(hidden["evidence"]) == ["hidden_density"]
+
+
+def test_every_proxy_says_what_it_cost(runs, dataset):
+    """Seconds and FLOPs beyond the steps of the training: without them the best proxy is always the dearest."""
+    for told in (run.read_json("scores.json") for run in runs):
+        assert all(each["seconds"] > 0 for each in told.values())
+        forward = 2 * (36 * 16 + 16 * 8 + 8 * 3) * dataset.n
+        assert told["output_margin"]["flops"] == forward
+        assert told["cbtl"]["flops"] == (EPOCHS + 1) * forward
+        assert told["cbtl_online"]["flops"] == 0
+        assert told["kernel_density_input_relative"]["flops"] > 0
 
 
 def test_accuracies_are_logged_by_epoch(runs, correct, dataset):
@@ -237,6 +321,7 @@ def test_only_the_proxies_that_are_asked_for_are_computed(speed):
     _, _, run = speed
     assert run.read_table("scores.parquet").columns.tolist() == ["example", "label", "split", "cbtl"]
     assert list(run.read_arrays("curves.npz")) == ["epochs"]
+    assert set(run.read_arrays("trajectory.npz")) == {"correct", "confidence", "top_confidence", "n", "n_train"}
 
 
 def test_more_proxies_asked_later_are_trained_for_again(speed, dataset):
@@ -274,6 +359,77 @@ def test_finer_curves_asked_later_are_trained_for_again(recipe, dataset, stores)
     assert run_singles(one, dataset, store)[0].id == fine.id
 
 
+@pytest.fixture
+def counted(monkeypatch):
+    """A due source whose number is its setting, and two proxies on it: of one moment, and of all."""
+    monkeypatch.setattr(registry, "PROXIES", dict(PROXIES))
+    monkeypatch.setattr(proxies, "PROXIES", registry.PROXIES)
+    for name in ("counted_now", "counted_all"):
+        axes = ("n",) if name.endswith("now") else ("w", "n")
+        monkeypatch.setitem(WORDS, name, Word(axes, "a number"))
+        keep = "last" if name.endswith("now") else "all"
+
+        def source(moment, *, number: float = 1.0):
+            moment.log(f"counted/{moment.epoch}", number)
+            moment.keep("number", np.array([number]))
+            return np.full(moment.dataset.n, number)
+
+        source_of = Source(name=name, function=source, words=(name,), when="due", keep=keep, settings={"number": 1.0})
+        monkeypatch.setitem(SOURCES, name, source_of)
+
+    def of_a_moment(counted_now):
+        """The number now."""
+        return counted_now.astype(float)
+
+    def of_all(counted_all):
+        """The sum of all."""
+        return counted_all.sum(axis=0).astype(float)
+
+    told = {"family": "x", "easy": "high", "unit": "1", "label": "x", "source": "x"}
+    proxies.proxy(**told, moment=True)(of_a_moment)
+    proxies.proxy(**told)(of_all)
+
+
+def test_other_settings_of_evidence_are_trained_for_again(recipe, dataset, stores, counted):
+    """[evidence] is no part of the digest, yet it decides the scores."""
+    store = stores()
+    one = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"of_a_moment": {}})
+    (run,) = run_singles(one, dataset, store)
+    other = asked(one, evidence={"counted_now": {"number": 2}})
+    (again,) = run_singles(other, dataset, store)
+    assert run.id != again.id
+    assert [each.read_table("scores.parquet")["of_a_moment"][0] for each in (run, again)] == [1, 2]
+    assert run_singles(asked(one, evidence={"counted_now": {"number": 1}}), dataset, store)[0].id == run.id
+    assert run_singles(other, dataset, store)[0].id == again.id
+
+
+def test_moments_may_be_fewer_where_only_the_last_counts(recipe, dataset, stores, counted):
+    """A run with finer curves serves for coarser ones, unless the proxy gathers all of them."""
+    fine, coarse = (recipe.single.model_copy(update={"repeats": 1, "every": every}) for every in (1, 2))
+    for name, same in (("of_a_moment", True), ("of_all", False)):
+        store = stores()
+        (run,) = run_singles(asked(recipe, single=fine, proxies={name: {}}), dataset, store)
+        (other,) = run_singles(asked(recipe, single=coarse, proxies={name: {}}), dataset, store)
+        assert (run.id == other.id) is same
+    assert other.read_table("scores.parquet")["of_all"][0] == 3
+
+
+def test_what_a_source_says_is_logged_and_kept(recipe, dataset, stores, counted):
+    """Numbers by epoch become metrics, arrays a file of their own."""
+    one = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"of_all": {}})
+    (run,) = run_singles(one, dataset, stores())
+    assert dict(run.read_series("counted/4")) == {4: 1}
+    assert run.read_arrays("counted_all.npz")["number"] == [1]
+
+
+def test_all_are_more_than_the_usual(recipe, dataset, stores, counted):
+    """`[proxies.all]` asks for what nobody pays for unasked."""
+    registry.PROXIES["of_all"] = replace(registry.PROXIES["of_all"], cost="gradients")
+    assert "of_all" not in [spec.name for spec in wanted({}, dataset)]
+    assert "of_all" in [spec.name for spec in wanted({"all": {}}, dataset)]
+    assert "cbgl" not in [spec.name for spec in wanted({"all": {}}, blobs(n_test=0))]
+
+
 def test_a_damaged_run_is_named_and_trained_again(speed, dataset, capsys):
     """Its file cannot be trusted, and nothing else can be made of it."""
     store, only, run = speed
@@ -291,7 +447,7 @@ def test_a_data_set_without_a_test_split_has_no_test_proxies(recipe, stores):
     """An image folder usually has none."""
     (run, _) = run_singles(recipe, blobs(n_test=0), stores())
     table = run.read_table("scores.parquet")
-    assert not {"cbgl", "malgeneralizing_events"} & set(table)
+    assert not {"cbgl", "malgeneralizing_events", "iteration_learned_test"} & set(table)
     assert table.notna().all(axis=None)
     assert "test/accuracy" not in run.metrics
 
@@ -360,3 +516,15 @@ def test_ids_are_what_tables_are_joined_by(recipe, dataset, stores):
     one = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"cbtl": {}})
     (run,) = run_singles(one, renamed, stores())
     assert run.read_table("scores.parquet")["example"].tolist() == renamed.ids.tolist()
+
+
+def test_every_registered_proxy_is_computed_in_a_run(recipe, dataset, stores):
+    """`all`: sources, words and proxies fit together for each, those on gradients and probes too."""
+    every = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1, "every": 1}), proxies={"all": {}})
+    (run,) = run_singles(every, dataset, stores())
+    table, declared = run.read_table("scores.parquet"), run.read_json("scores.json")
+    assert set(table) == {"example", "label", "split", *PROXIES} == {"example", "label", "split", *declared}
+    for name, spec in PROXIES.items():
+        assert np.isfinite(table.loc[table["split"] == spec.on, name]).all(), name
+        assert declared[name]["seconds"] > 0
+        assert declared[name]["cost"] == spec.cost

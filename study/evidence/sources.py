@@ -14,7 +14,7 @@ import numpy as np
 
 from study.data import Dataset
 from study.errors import RecipeError
-from study.recipe import nearest
+from study.recipe import Model, nearest
 from study.training import Look
 
 MOMENTS = {
@@ -36,7 +36,9 @@ class Moment:
     device: where to compute.
     stream: named random numbers of the recipe, `moment.stream("projection", ...)`; the same for every moment.
     progress: hears the share done, 0 to 1; may raise to end the work.
-    memory: the source's own, empty at first, kept from moment to moment of one training.
+    memory: the source's own, empty at first, kept from moment to moment of one training.  Of it the run keeps
+        "metrics", see `log`, and "arrays", see `keep`.
+    model: what the network was made from.
     """
 
     dataset: Dataset
@@ -46,6 +48,15 @@ class Moment:
     stream: Callable[..., np.random.Generator]
     progress: Callable[[float], None] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    model: Model | None = None
+
+    def log(self, name: str, value: float) -> None:
+        """Say a number about this moment, `group/name`; the run logs it as a metric with step = epoch."""
+        self.memory.setdefault("metrics", {}).setdefault(self.epoch, {})[name] = float(value)
+
+    def keep(self, name: str, array: np.ndarray) -> None:
+        """Keep what no proxy reads but somebody may draw; the run writes <source>.npz, under each name the last."""
+        self.memory.setdefault("arrays", {})[name] = array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +119,8 @@ def settings_of(known: Source, given: Mapping[str, Any]) -> dict[str, Setting]:
         wanted = type(known.settings[name])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise RecipeError(f"evidence.{known.name}.{name} is {value!r}; it must be of type {wanted.__name__}")
-    return {**known.settings, **given}
+    filled = {**known.settings, **given}
+    return {name: float(value) if isinstance(known.settings[name], float) else value for name, value in filled.items()}
 
 
 def check_evidence(given: Mapping[str, Mapping[str, Any]]) -> None:

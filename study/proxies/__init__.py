@@ -1,13 +1,15 @@
 """Numbers per example that stand in for the C-score.  in: evidence of one training run   out: scores (n,)"""
 
-from study.proxies import confidence, density, speed
+from study.proxies import confidence, density, depth, gradient, margin, sensitivity, speed
 from study.proxies.registry import (
     PLANTS,
     PROXIES,
     WORDS,
     Spec,
     Word,
+    at_epoch,
     bind,
+    chosen,
     compute,
     get,
     oriented,
@@ -22,14 +24,20 @@ __all__ = [
     "WORDS",
     "Spec",
     "Word",
+    "at_epoch",
     "bind",
+    "chosen",
     "compute",
     "confidence",
     "density",
+    "depth",
     "get",
+    "gradient",
+    "margin",
     "oriented",
     "proxies_markdown",
     "proxy",
+    "sensitivity",
     "speed",
     "words",
 ]

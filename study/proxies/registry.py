@@ -34,15 +34,49 @@ WORDS = {
     "correct": Word(("e", "n"), "whether the example is classified correctly at the end of each epoch"),
     "confidence": Word(("e", "n"), "probability of the labelled class (p_L) at the end of each epoch"),
     "top_confidence": Word(("e", "n"), "largest probability of any class (p_max) at the end of each epoch"),
+    "loss": Word(("e", "n"), "cross-entropy of the label at the end of each epoch, nats"),
+    "margin": Word(("e", "n"), "logit of the label minus the largest other logit at the end of each epoch"),
+    "error_norm": Word(("e", "n"), "Euclidean norm of softmax minus one-hot label at the end of each epoch"),
+    "predicted": Word(("t", "n"), "class that the network answers, before the first step and at the end of each epoch"),
+    "online_correct": Word(("e", "n"), "whether the example is classified correctly in passing, before the step on it"),
     "target_confidence_now": Word(("n",), "probability of the labelled class (p_L) at one moment"),
     "top_confidence_now": Word(("n",), "largest probability of any class (p_max) at one moment"),
+    "output_margin_now": Word(("n",), "largest logit minus the second largest at one moment"),
+    "softmax_margin_now": Word(("n",), "largest probability minus the second largest at one moment"),
     "input_density": Word(("n", "c"), "kernel sums over the training examples of each class, over N, on inputs"),
-    "hidden_density": Word(("n", "c"), "the same on the penultimate layer at one moment"),
+    "hidden_density": Word(("n", "c"), "the same on one layer, the penultimate by default, at one moment"),
+    "local_density": Word(("n",), "local reachability density among the k nearest on one layer, at the end"),
+    "neighbor_density": Word(("n", "k"), "local reachability densities of the k nearest"),
+    "probe_class": Word(("l", "n"), "class that the k-NN probe after each layer answers, input first, softmax last"),
+    "probe_confidence": Word(("l", "n"), "share of the k neighbours after each layer that have the labelled class"),
+    "final_class": Word(("n",), "class that the trained network answers"),
+    "loss_sensitivity": Word(("w", "n"), "L1 norm of the loss's gradient with respect to the input, at each due epoch"),
+    "critical_steps": Word(("n",), "steps of an adversarial search until the class changes, at one moment"),
+    "adversarial_margin_now": Word(("n",), "linear estimate of the distance to another class, at one moment"),
+    "logit_gradient_variance": Word(("w", "n"), "variance so far of the label's logit's input gradient, at due epochs"),
+    "gradient_norm_first": Word(("n",), "norm of the loss's gradient in the weights, before the first step"),
+    "gradient_norm": Word(("n",), "the same at one moment"),
+    "last_layer_gradient_density": Word(("n", "c"), "kernel sums on the last layer's gradients of the loss"),
+    "gradient_density": Word(("n", "c"), "kernel sums on the gradients of the loss in all weights, at the end"),
+    "tangent_density_first": Word(("n", "c"), "kernel sums on the gradients of the logits, before the first step"),
+    "tangent_density_last": Word(("n", "c"), "kernel sums on the gradients of the logits, at the end"),
 }
 PLANTS = {
     "flip": "an example of a tidy class under the label of another",
     "stray": "an example far from its class, under its own label",
+    "duplicate": "an exact copy of a tidy example; unlike the others it must look easy",
 }
+COSTS = {
+    "free": "read from the looks that a single run takes at its epoch ends, or from the training itself",
+    "pass": "one more look at all examples",
+    "n x n": "distances between all pairs of training examples",
+    "gradients": "a backward pass for every example, or several",
+    "probes": "nearest neighbours in every layer",
+}
+USUAL = ("free", "pass", "n x n")
+"""Costs of the proxies that run where a recipe names none."""
+ALL = "all"
+"""In [proxies], every proxy that is registered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +95,9 @@ class Spec:
     ties: how ties come about and what is done with them.
     never_learned: what an example gets that was never classified correctly.
     blind_to: the PLANTS that it cannot see by construction.
-    moment: reads a moment of training, so it can be computed after each epoch.
-    cost: "free" with training, a "pass" over the data, or "n x n".
+    moment: the score of one moment of training, so there is one after each epoch; of the epoch that the setting
+        `epoch` names where the proxy has one, else of the last.
+    cost: a key of COSTS; what it came to is measured in each run.
     """
 
     name: str
@@ -124,6 +159,7 @@ def specify(function: Callable[..., FloatArray], **declared: Any) -> Spec:
         "a setting without a plain default": not all(isinstance(value, Setting) for value in settings.values()),
         f"easy is {spec.easy!r}, not 'high' or 'low'": spec.easy not in ("high", "low"),
         f"on is {spec.on!r}, not 'train' or 'test'": spec.on not in ("train", "test"),
+        f"cost is {spec.cost!r}, not one of {', '.join(COSTS)}": spec.cost not in COSTS,
         f"unknown plants {sorted(set(spec.blind_to) - set(PLANTS))}": not set(spec.blind_to) <= set(PLANTS),
         "family, unit, label or source is empty": not all((spec.family, spec.unit, spec.label, spec.source)),
     }
@@ -144,6 +180,22 @@ def get(name: str) -> Spec:
     return PROXIES[name]
 
 
+def chosen(named: Mapping[str, Any]) -> list[Spec]:
+    """The proxies of a recipe's [proxies] table: those that it names; `all` adds every one that is registered.
+
+    None named: those whose cost is usual; gradients and probes are for who asks for them.
+
+    Raises:
+        RecipeError: unknown, or settings of `all`.
+    """
+    if named.get(ALL):
+        raise RecipeError(f"proxies.{ALL} takes no settings, it stands for every proxy; write them under its own name")
+    if not named:
+        return [spec for spec in PROXIES.values() if spec.cost in USUAL]
+    own = [get(name) for name in named if name != ALL]
+    return list(PROXIES.values()) if ALL in named else own
+
+
 def bind(spec: Spec, settings: Mapping[str, Any]) -> dict[str, Setting]:
     """Fill the settings of a proxy: those given, checked against the defaults' types, and the defaults for the rest.
 
@@ -158,6 +210,11 @@ def bind(spec: Spec, settings: Mapping[str, Any]) -> dict[str, Setting]:
             raise RecipeError(f"proxies.{spec.name}.{name} is {value!r}; it must be of type {wanted.__name__}")
     filled = {**spec.settings, **settings}
     return {name: float(value) if isinstance(spec.settings[name], float) else value for name, value in filled.items()}
+
+
+def at_epoch(spec: Spec, settings: Mapping[str, Any], epoch: int) -> dict[str, Any]:
+    """The settings under which a proxy of one moment is computed for the moment after `epoch`."""
+    return {**settings, "epoch": epoch} if "epoch" in spec.settings else dict(settings)
 
 
 def words(specs: Iterable[Spec]) -> set[str]:

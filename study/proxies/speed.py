@@ -1,11 +1,11 @@
-"""Learning speed.  in: correct (e, n) at epoch ends   out: counts and epochs (n,)
+"""Learning speed.  in: correct (e, n) at epoch ends or in passing, classes (e + 1, n)   out: counts and epochs (n,)
 
 Jiang, Sec. 4.3, and Zhang, Eq. 1 and 2; on test rows the same functions are Zhang's CBGL and mal-generalizing events.
 """
 
 import numpy as np
 
-from study.proxies.registry import BoolArray, FloatArray, proxy
+from study.proxies.registry import BoolArray, FloatArray, IntArray, proxy
 
 TIES = "many: counts of epochs; midranks, never broken"
 
@@ -137,3 +137,120 @@ def first_epoch_learned(correct: BoolArray) -> FloatArray:
     """
     correct = correct.astype(bool)
     return np.where(correct.any(axis=0), correct.argmax(axis=0) + 1, len(correct) + 1).astype(np.float64)
+
+
+@proxy(
+    family="learning speed",
+    easy="high",
+    unit="epochs",
+    label="cumulative binary training loss, in passing",
+    source="Jiang, Sec. 4.3 (J-cbtl), as Zhang, Sec. 3.1 compares (Z-online)",
+    ties=TIES,
+    never_learned="0, the hardest score",
+)
+def cbtl_online(online_correct: BoolArray) -> FloatArray:
+    """Count the epochs in which a training example is classified correctly as its batch comes by: CBTL in passing.
+
+    Args:
+        online_correct: (e, n) on training rows, before the step on the batch, of the images as they are augmented; a
+            pass that `train.steps` cuts short is left out, since it has not seen everyone.
+
+    Returns:
+        (n,) 0 to e, high means easy.  It needs no look at the data; `cbtl` looks at epoch ends.
+    """
+    return cbtl(_seen(online_correct))
+
+
+@proxy(
+    family="learning speed",
+    easy="low",
+    unit="events",
+    label="forgetting events, in passing",
+    source="Toneva et al. 2019, Sec. 2, as Zhang, Sec. 3.1 compares (Z-online)",
+    ties=TIES,
+    never_learned="e, above every count",
+)
+def forgetting_events_online(online_correct: BoolArray) -> FloatArray:
+    """Count how often a training example goes from right to wrong between the times that its batch comes by.
+
+    Args:
+        online_correct: (e, n) as in `cbtl_online`.
+
+    Returns:
+        (n,) 0 to e // 2, low means easy; never right gets e: see `forgetting_events`, which looks at epoch ends.
+
+    Raises:
+        ValueError: fewer than two whole passes.
+    """
+    return forgetting_events(_seen(online_correct))
+
+
+def _seen(online_correct: BoolArray) -> BoolArray:
+    if not len(online_correct):
+        raise ValueError("no pass over the training examples was whole; train longer (train.steps)")
+    return online_correct
+
+
+def online_agreement(at_epoch_ends: FloatArray, in_passing: FloatArray) -> tuple[float, float]:
+    """How well the counts at epoch ends agree with those taken in passing (Z-online).
+
+    Returns:
+        Pearson correlation, NaN where one of them does not vary, and mean absolute error.  Zhang has .9896 and 1.2614
+        for CBTL, .9835 and .6762 for forgetting events (ResNet-110, CIFAR-10, 200 epochs).
+    """
+    error = float(np.abs(at_epoch_ends - in_passing).mean())
+    if not (np.ptp(at_epoch_ends) and np.ptp(in_passing)):
+        return float("nan"), error
+    return float(np.corrcoef(at_epoch_ends, in_passing)[0, 1]), error
+
+
+@proxy(
+    family="learning speed",
+    easy="low",
+    unit="95th percentiles",
+    label="iteration learned",
+    source="Baldock, Sec. 3.2 (B-learned)",
+    ties=TIES,
+    never_learned="no special case: the network's final class counts, right or wrong",
+    blind_to=("flip",),
+)
+def iteration_learned(predicted: IntArray) -> FloatArray:
+    """Find when the class of a training example becomes that of the converged network, and stays.
+
+    Args:
+        predicted: (t, n) on training rows, t = e + 1: before the first step and at the end of each epoch.
+
+    Returns:
+        (n,) 0 and up, low means easy: the first moment from which on all classes are the last one's, 0 for those that
+        have it from initialization on, scaled so that the 95th percentile of the rows is 1.  Where that percentile is
+        0 the numbers stay epochs.
+
+    The paper looks after every step, we at epoch ends; the converged network is ours after the last epoch.  It gives
+    one percentile per model; ours is over the rows of one split, which changes no rank.  The label is never looked at.
+    """
+    changed = predicted != predicted[-1]
+    learned = np.where(changed.any(axis=0), len(predicted) - changed[::-1].argmax(axis=0), 0)
+    return learned / (np.percentile(learned, 95) or 1.0)
+
+
+@proxy(
+    family="learning speed",
+    easy="low",
+    unit="95th percentiles",
+    label="iteration learned, test",
+    source="Baldock, Sec. 3.2 (B-learned)",
+    on="test",
+    ties=TIES,
+    never_learned="no special case: the network's final class counts, right or wrong",
+    blind_to=("flip",),
+)
+def iteration_learned_test(predicted: IntArray) -> FloatArray:
+    """Find when the class of a test example becomes that of the converged network, and stays.
+
+    Args:
+        predicted: (t, n) on test rows.
+
+    Returns:
+        (n,) 0 and up, low means easy; see `iteration_learned`.
+    """
+    return iteration_learned(predicted)

@@ -1,0 +1,172 @@
+"""Per-example gradients with respect to the weights.  in: a look at the network   out: norms, kernel sums by class
+
+Of the cross-entropy of the label for GraNd and the gradient densities, of every logit for the tangent features (the
+empirical NTK).  Weights that are not trained do not count; BatchNorm uses its running statistics.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.errors import RecipeError
+from study.evidence.derivatives import Frozen, loss_slope, mlp_factors, per_example_gradients, weight_bytes
+from study.evidence.sketches import sketches
+from study.evidence.sources import Moment, source
+from study.proxies.gradient_tiles import Factor, gradient_class_sums
+
+LINEAR = 1e-3  # relative error up to which logits count as the classifier's own
+
+
+@source("gradient_norm_first", when="first")
+def gradient_norms_first(moment: Moment) -> np.ndarray:
+    """(n_train,) norms of the loss's gradients before the first step (GraNd at initialization)."""
+    return gradient_norms(moment)
+
+
+@source("gradient_norm", when="due")
+def gradient_norms(moment: Moment) -> np.ndarray:
+    """Norm of the gradient of each training example's cross-entropy with respect to all trained weights (GraNd).
+
+    Args:
+        moment: of a network of any kind.  The gradient of an MLP's layer is an outer product, whose norm is the product
+            of two norms: one backward pass for a whole block.  Any other network's are written out, block by block.
+
+    Returns:
+        (n_train,) exact.
+
+    Source: Paul et al. 2021, Def. 2.1; the loss is the cross-entropy, whatever loss trains the network.
+    """
+    frozen, n = Frozen(moment), moment.dataset.n_train
+    labels, layers = moment.look.examples.labels[:n], frozen.layers()
+    found = torch.empty(n, dtype=frozen.dtype, device=frozen.device)
+    bytes_each = frozen.image_bytes() * (4 if layers else 2) + (0 if layers else 2 * weight_bytes(frozen))
+    for rows, images in frozen.blocks(n, bytes_each):
+        own = labels[rows]
+        if layers:
+            factors = mlp_factors(layers, images, lambda logits, own=own: loss_slope(logits, own))
+            squares = sum(factor.squares(slice(None)) for factor in factors)
+        else:
+            with torch.no_grad():
+                slope = loss_slope(frozen(images), own)
+            gradients = per_example_gradients(frozen, images, slope)
+            squares = sum(gradient.flatten(1).square().sum(dim=1) for gradient in gradients.values())
+        found[rows] = squares.sqrt()
+    return found.cpu().numpy()
+
+
+@source("last_layer_gradient_density", when="due")
+def last_layer_gradient_density(moment: Moment) -> np.ndarray:
+    """(n_train, c) kernel sums by class on the gradients of the loss with respect to the classifier (J-kde-gradient).
+
+    Exact.  With d the slope of the logits and h the penultimate layer, <g, g'> = (d . d') (h . h' + 1), so no gradient
+    is written out.  `memory["metrics"]` gets the bandwidth as `density/bandwidth_gradient_last_layer`, by epoch.
+
+    Raises:
+        RecipeError: logits that are not what the classifier makes of its input.
+    """
+    frozen, n = Frozen(moment), moment.dataset.n_train
+    labels = moment.look.examples.labels[:n]
+    classifier = frozen.network.get_classifier()
+    bytes_each, hidden, kept, slopes = 2 * frozen.image_bytes(), [], [], []
+    handle = classifier.register_forward_pre_hook(lambda module, inputs: hidden.append(inputs[0].detach()))
+    try:
+        for rows, images in frozen.blocks(n, bytes_each, share=0.2):
+            with torch.no_grad():
+                logits = frozen(images)
+                own = classifier(hidden[-1]) if len(hidden) == 1 else None
+            if own is None or not torch.allclose(own, logits, rtol=LINEAR, atol=LINEAR * float(logits.abs().max())):
+                raise RecipeError(
+                    "proxies.gradient_density_last_layer: this network's logits are not what its classifier gives; "
+                    "leave it out"
+                )
+            kept.append(hidden[0])
+            slopes.append(loss_slope(logits, labels[rows]))
+            hidden.clear()
+    finally:
+        handle.remove()
+    factor = Factor(torch.cat(kept), torch.cat(slopes), bias=classifier.bias is not None)
+    return _sums(moment, [factor], 0.2, "gradient_last_layer")
+
+
+@source("gradient_density", when="last")
+def gradient_density(moment: Moment, *, dimension: int = 512) -> np.ndarray:
+    """(n_train, c) kernel sums by class on the gradients of the loss with respect to all trained weights, at the end.
+
+    Args:
+        moment: `memory["metrics"]` gets the bandwidth as `density/bandwidth_gradient`, by epoch.
+        dimension: of the sketch (`study.evidence.sketches`) that stands for a gradient; 0 takes the gradients as they
+            are, for MLPs only, in the memory of all layers' inputs and slopes.
+
+    Raises:
+        RecipeError: a negative dimension, or 0 for a network that is no MLP.
+    """
+    frozen, n = Frozen(moment), moment.dataset.n_train
+    labels, layers = moment.look.examples.labels[:n], frozen.layers()
+    if dimension < 0 or not (dimension or layers):
+        raise RecipeError(
+            f"evidence.gradient_density.dimension is {dimension}; it must be above 0, such as 512 (0 is for MLPs)"
+        )
+
+    def slopes(logits: Tensor, rows: slice) -> list[Tensor]:
+        return [loss_slope(logits, labels[rows])]
+
+    if dimension:
+        return _sums(
+            moment, [Factor(sketches(frozen, n, slopes, dimension, moment.stream, share=0.5))], 0.5, "gradient"
+        )
+    blocks = [
+        mlp_factors(layers, images, lambda logits, rows=rows: loss_slope(logits, labels[rows]))
+        for rows, images in frozen.blocks(n, 4 * frozen.image_bytes(), share=0.1)
+    ]
+    factors = [
+        Factor(*(torch.cat(parts) for parts in zip(*((f.inputs, f.slopes) for f in layer), strict=True)))
+        for layer in zip(*blocks, strict=True)
+    ]
+    return _sums(moment, factors, 0.1, "gradient")
+
+
+@source("tangent_density_first", when="first")
+def tangent_density_first(moment: Moment, *, dimension: int = 512) -> np.ndarray:
+    """(n_train, c) kernel sums by class on the tangent features before the first step; see `tangent_density_last`."""
+    return _tangent(moment, dimension)
+
+
+@source("tangent_density_last", when="last")
+def tangent_density_last(moment: Moment, *, dimension: int = 512) -> np.ndarray:
+    """(n_train, c) kernel sums by class on the tangent features: the gradients of the logits, after the last epoch.
+
+    Two examples' inner product is the empirical NTK summed over the classes, sum over k of <grad z_k(x), grad z_k(x')>
+    (its trace).  The RBF kernel is over the distances that follow from it, as for every other density here.
+
+    Args:
+        moment: `memory["metrics"]` gets the bandwidth as `density/bandwidth_tangent`, by epoch.
+        dimension: of the sketch that stands for the gradients of all logits together.
+
+    Takes c backward passes.  The paper names the kernel and leaves a density on it open.
+    """
+    return _tangent(moment, dimension)
+
+
+def _tangent(moment: Moment, dimension: int) -> np.ndarray:
+    if dimension < 1:
+        raise RecipeError(f"the dimension of a sketch of tangent features is above 0, such as 512, not {dimension}")
+    return _sums(
+        moment,
+        [Factor(sketches(Frozen(moment), moment.dataset.n_train, _each_logit, dimension, moment.stream, share=0.5))],
+        0.5,
+        "tangent",
+    )
+
+
+def _each_logit(logits: Tensor, rows: slice) -> list[Tensor]:
+    del rows
+    one_hot = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
+    return [row.expand(logits.shape) for row in one_hot]
+
+
+def _sums(moment: Moment, factors: list[Factor], share: float, what: str) -> np.ndarray:
+    labels = moment.look.examples.labels[: moment.dataset.n_train]
+    tell = moment.progress and (lambda done: moment.progress(share + (1 - share) * done))
+    sums, bandwidth = gradient_class_sums(factors, labels, moment.dataset.n_classes, progress=tell)
+    moment.memory.setdefault("metrics", {}).setdefault(moment.epoch, {})[f"density/bandwidth_{what}"] = bandwidth
+    return sums
