@@ -12,7 +12,7 @@ import numpy as np
 from study.cscore import block_length, percent
 from study.data import Dataset
 from study.errors import AnalysisError, RecipeError, StudyError
-from study.proxies import PROXIES, WORDS, bind, compute, get
+from study.proxies import WORDS, bind, chosen, compute
 from study.recipe import Recipe, load
 
 SHAPES = {
@@ -30,10 +30,14 @@ def check_names(recipe: Recipe) -> None:
     Raises:
         RecipeError: one line that says what there is instead.
     """
-    for name, settings in recipe.proxies.items():
-        bind(get(name), settings)
+    for spec in chosen(recipe.proxies):
+        bind(spec, recipe.proxies.get(spec.name, {}))
     if recipe.kind != "ensemble":
         rehearse(recipe)
+    if recipe.evidence:
+        from study.evidence import check_evidence  # imports torch: who sets nothing of it need not wait
+
+        check_evidence(recipe.evidence)
     if recipe.kind == "single" or recipe.subset.design != "balanced":
         return
     for ratio in recipe.subset.ratios:
@@ -46,17 +50,22 @@ def check_names(recipe: Recipe) -> None:
             )
 
 
-def rehearse(recipe: Recipe) -> None:
+def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
     """Compute every proxy of the recipe on two made-up examples, over as many epochs as it trains.
+
+    A recipe that counts steps has as many epochs as the data say; until `n_train` is known, the most that there can be.
 
     Raises:
         RecipeError: a proxy that refuses its settings, or so few epochs.
     """
-    sizes = {"n": 2, "c": 2, "e": recipe.part("single").train.epochs}
+    part = recipe.part("single")
+    at_most = part.train.steps or part.train.epochs  # a pass has one step at least
+    epochs = at_most if n_train is None else part.train.length(n_train)[0]
+    sizes = dict.fromkeys("nclk", 2) | {"e": epochs, "t": epochs + 1, "w": -(-epochs // part.single.every)}
     made_up = {word: np.ones([sizes[axis] for axis in told.axes], dtype=np.int64) for word, told in WORDS.items()}
-    for name in recipe.proxies or PROXIES:
+    for spec in chosen(recipe.proxies):
         try:
-            compute(get(name), made_up, recipe.proxies.get(name, {}))
+            compute(spec, made_up, recipe.proxies.get(spec.name, {}))
         except AnalysisError as error:
             raise RecipeError(str(error)) from None
 
@@ -73,6 +82,8 @@ def check_fit(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> No
 def check_data(recipe: Recipe, dataset: Dataset) -> None:
     """What only the data can tell: the network fits the images, every subset trains on some and holds some out."""
     check_fit(recipe, dataset.shape, dataset.n_classes)
+    if recipe.kind != "ensemble" and recipe.part("single").train.steps is not None:
+        rehearse(recipe, dataset.n_train)
     if recipe.kind == "single":
         return
     for ratio in recipe.subset.ratios:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from study.consensus import consensus_columns
 from study.errors import RecipeError
 from study.ranks import Correlation, spearman, spearman_brown
 
@@ -22,7 +23,7 @@ Streams = Callable[..., np.random.Generator]
 
 UNIT = 65535  # confidences are summed as multiples of 1 / UNIT
 DESIGNS = ("uniform", "balanced")
-SUMS = ("held_out", "correct", "confidence", "confidence_sq")
+SUMS = ("held_out", "correct", "confidence", "confidence_sq", "trained", "trained_correct")
 
 
 def block_length(ratio: float) -> int:
@@ -127,6 +128,8 @@ class Profile:
     correct: (s, 2, n) of these, how many classified it right.
     confidence: (s, 2, n) sum of the held-out probability of the true class, in units of 1 / 65535.
     confidence_sq: (s, 2, n) sum of the squares of these integers.
+    trained: (s, 2, n) members that trained on the example.
+    trained_correct: (s, 2, n) of these, how many classified it right after the training.
     predicted: (n, c) held-out predictions per class over all ratios; (n, 0) when read back from a table.
     diverged: members left out because a confidence was not finite.
     """
@@ -136,6 +139,8 @@ class Profile:
     correct: IntArray
     confidence: IntArray
     confidence_sq: IntArray
+    trained: IntArray
+    trained_correct: IntArray
     predicted: IntArray
     diverged: int = 0
 
@@ -154,7 +159,7 @@ class Profile:
     def columns(self) -> dict[str, NDArray]:
         """Long form of profile.parquet without `example` and `label`: s * 2 * n rows, ratio by ratio, half by half.
 
-        ratio float64 | half int8 | held_out, correct, confidence, confidence_sq int64 (see the class).
+        ratio float64 | half int8 | the sums of `SUMS`, int64 (see the class).
         """
         s, _, n = self.held_out.shape
         keys = {
@@ -230,12 +235,14 @@ def fold_member(
         raise ValueError(
             f"predictions from {predictions.min()} to {predictions.max()} of {profile.predicted.shape[1]} classes"
         )
-    held_out = ~mask
+    held_out, right = ~mask, predictions == labels
     share = np.rint(np.clip(confidence.astype(np.float64), 0.0, 1.0) * UNIT).astype(np.int64) * held_out
     profile.held_out[place] += held_out
-    profile.correct[place] += held_out & (predictions == labels)
+    profile.correct[place] += held_out & right
     profile.confidence[place] += share
     profile.confidence_sq[place] += share * share
+    profile.trained[place] += mask
+    profile.trained_correct[place] += mask & right
     rows = np.flatnonzero(held_out)
     profile.predicted[rows, predictions[rows]] += 1  # a row occurs once, so this adds to each
 
@@ -296,10 +303,15 @@ def stderr_soft(confidence: IntArray, confidence_sq: IntArray, held_out: IntArra
     return _stderr_of_mean(consistency(squares, held_out) / UNIT**2, held_out)
 
 
+def variance_of_mean(squared_deviations: FloatArray, counts: IntArray) -> FloatArray:
+    """Estimate the variance of a mean of k values from the sum of their squared deviations; NaN where k < 2."""
+    pairs = counts * (counts - 1)
+    return np.divide(squared_deviations, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+
+
 def _stderr_of_mean(squared_deviations: FloatArray, held_out: IntArray) -> FloatArray:
-    pairs = held_out * (held_out - 1)
-    variance = np.divide(squared_deviations, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
-    return np.sqrt(variance.sum(axis=0)) / len(held_out)
+    """Standard error of the mean over ratios of one mean per ratio, both (s, n); NaN where a ratio has k < 2."""
+    return np.sqrt(variance_of_mean(squared_deviations, held_out).sum(axis=0)) / len(held_out)
 
 
 class Reliability(NamedTuple):
@@ -331,35 +343,15 @@ def reliability(profile: Profile, rows: BoolArray | slice = slice(None)) -> Reli
     return Reliability(spearman(hard[0], hard[1]), spearman(soft[0], soft[1]))
 
 
-def consensus(predicted: IntArray, labels: IntArray) -> IntArray:
-    """Most frequent held-out prediction (B-consensus); of several, the true class if among them, else the lowest.
-
-    Args:
-        predicted: (n, c) counts of predictions.
-        labels: (n,) true classes.
-
-    Returns:
-        (n,) classes; -1 for an example that was never held out.
-
-    Raises:
-        ValueError: no counts, as in a profile that was read back from its table.
-    """
-    if not np.shape(predicted)[1]:
-        raise ValueError("the profile carries no prediction counts; fold the shards again")
-    predicted, rows = np.asarray(predicted), np.arange(len(labels))
-    most = predicted.max(axis=1)
-    winner = np.where(predicted[rows, labels] == most, labels, predicted.argmax(axis=1))
-    return np.where(most > 0, winner, -1).astype(np.int64)
-
-
 def cscore_columns(profile: Profile, labels: IntArray) -> dict[str, NDArray]:
     """Make the columns of cscore.parquet, without `example`, `label` and `split`; all (n,).
 
     cscore, cscore_soft: integral C-score, hard and soft, 0 to 1.  stderr, stderr_soft: their standard errors.
-    held_out: members that held the example out, all ratios.  consensus: see `consensus`.
+    held_out: members that held the example out, all ratios.
+    consensus, consensus_consistency, prediction_entropy: of these members' answers, all ratios together.
     cscore_10, held_out_10, ...: one pair of columns per subset ratio, named by `percent`.
     """
-    held_out, correct, confidence, confidence_sq = (getattr(profile, name).sum(axis=1) for name in SUMS)
+    held_out, correct, confidence, confidence_sq = (getattr(profile, name).sum(axis=1) for name in SUMS[:4])
     per_ratio = consistency(correct, held_out)
     columns = {
         "cscore": integral(per_ratio),
@@ -367,7 +359,7 @@ def cscore_columns(profile: Profile, labels: IntArray) -> dict[str, NDArray]:
         "stderr": stderr(correct, held_out),
         "stderr_soft": stderr_soft(confidence, confidence_sq, held_out),
         "held_out": held_out.sum(axis=0),
-        "consensus": consensus(profile.predicted, labels),
     }
+    columns |= consensus_columns(profile.predicted, labels)
     columns |= {f"cscore_{percent(ratio)}": per_ratio[index] for index, ratio in enumerate(profile.ratios)}
     return columns | {f"held_out_{percent(ratio)}": held_out[index] for index, ratio in enumerate(profile.ratios)}

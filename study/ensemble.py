@@ -20,7 +20,9 @@ from study.cscore import SUMS, Profile, block_length, percent, subset_mask, subs
 from study.data import Dataset
 from study.display import Bar, quiet, say
 from study.errors import StoreError
+from study.memorization import memorization_columns
 from study.recipe import Recipe, dump, flatten
+from study.shards import finished_shards, keys, placed
 from study.tracking import Run, Store
 from study.training import Hooks, Member, Outcome, Stopped, fit, stackable
 from study.training.placement import Placement, place
@@ -51,11 +53,6 @@ def plan(recipe: Recipe, done: set[tuple[float, int]]) -> list[Shard]:
         per_ratio.append([Shard(ratio, tuple(missing[low : low + size])) for low in range(0, len(missing), size)])
     rounds = itertools.zip_longest(*per_ratio)
     return [shard for each in rounds for shard in each if shard is not None]
-
-
-def keys(recipe: Recipe, dataset: Dataset) -> dict[str, str]:
-    """The tags by which runs of the same training on the same data know each other."""
-    return {"study.digest": recipe.digest(), "study.data": dataset.digest}
 
 
 def size(recipe: Recipe) -> str:
@@ -244,7 +241,7 @@ def _write_shard(
         parent=parent,
         started=started,
         description=notes.shard_note(shard.ratio, shard.members[0], shard.members[-1]),
-        tags=keys(recipe, dataset) | {"study.kind": "shard"} | _placed(parent),
+        tags=keys(recipe, dataset) | {"study.kind": "shard"} | placed(parent),
     )
     with run:
         miss = np.mod(prediction - dataset.labels, dataset.n_classes)
@@ -279,53 +276,15 @@ def _write_shard(
     return profile
 
 
-def _placed(run: Run) -> dict[str, str]:
-    """The tags that say in which precision a run was trained."""
-    return {key: run.tags[key] for key in ("study.matmul", "study.precision") if key in run.tags}
-
-
 def _small(counts: np.ndarray) -> np.ndarray:
     """The same integers in the smallest type that holds them."""
     top = int(counts.max(initial=0))
     return counts.astype(next(kind for kind in (np.uint8, np.uint16, np.uint32, np.int64) if top <= np.iinfo(kind).max))
 
 
-def finished_shards(
-    store: Store, recipe: Recipe, dataset: Dataset
-) -> tuple[Profile | None, set[tuple[float, int]], dict[str, str]]:
-    """Fold the finished shards of this recipe on this data, whichever launch has trained them.
-
-    Returns:
-        The profile (None: there are none), the (ratio, member) in it, the tags that say in which precision the first
-        was trained: it is kept.  A damaged shard is named and left out, so its members are trained again.
-    """
-    profile, done = None, set()
-    wanted = {(ratio, member) for ratio in recipe.subset.ratios for member in range(recipe.subset.members)}
-    shards = store.find("shard", tags=keys(recipe, dataset), status="FINISHED")
-    for run in sorted(shards, key=lambda run: run.started):
-        try:
-            kept = run.read_arrays("members.npz")
-        except StoreError as error:
-            say(f"{error}: its members are trained again")
-            continue
-        ratio = float(kept["ratio"])
-        members = {(ratio, int(member)) for member in kept["member"]}
-        if not members <= wanted or members & done:
-            continue
-        done |= members
-        part = Profile(
-            (ratio,),
-            *(kept[name].astype(np.int64) for name in SUMS),
-            kept["predicted"].astype(np.int32),
-            int(kept["diverged"].sum()),
-        )
-        profile = part if profile is None else profile + part
-    return profile, done, _placed(shards[-1]) if shards else {}
-
-
 def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) -> None:
-    frame = pd.DataFrame({"example": dataset.ids, "label": dataset.labels, "split": dataset.split()})
-    scores = frame.assign(**cscore.cscore_columns(profile, dataset.labels))
+    frame = pd.DataFrame({"example": dataset.ids, **dataset.label_columns, "split": dataset.split()})
+    scores = frame.assign(**cscore.cscore_columns(profile, dataset.labels), **memorization_columns(profile))
     run.table("cscore.parquet", scores)
     long = pd.DataFrame(profile.columns())
     repeats = len(long) // dataset.n
@@ -352,6 +311,9 @@ def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) ->
             "cscore/stderr_mean": train["stderr"].mean(),
             "cscore/share_at_1": (train["cscore"] == 1).mean(),
             "cscore/missing": int(train["cscore"].isna().sum()),
+            "consensus/consistency_mean": train["consensus_consistency"].mean(),
+            "consensus/wrong_share": (train["consensus"] != train["label"])[train["consensus"] >= 0].mean(),
+            "memorization/mean": train["memorization"].mean(),
             "reliability/half": halves.hard.value,
             "reliability/half_soft": halves.soft.value,
             "reliability/full": halves.hard_full,

@@ -82,11 +82,12 @@ def _cost(part: Recipe, dataset: Dataset, members: int, done: int, examples: int
 def seconds_per_example(part: Recipe, dataset: Dataset, placement: Placement) -> tuple[float, float]:
     """Measure (training, looking) seconds per example with as many networks as train side by side.
 
-    From two batches on, four times as many, until a trial takes PROBE_S or has seen all training examples.  A look is
-    taken as a third of a step, by its FLOPs.
+    From two batches on, four times as many, until a trial takes PROBE_S or has seen all training examples; the first
+    trial is not counted, since the first convolutions of a process take seconds.  A look is taken as a third of a step,
+    by its FLOPs.
     """
     one_epoch = part.model_copy(update={"train": part.train.model_copy(update={"epochs": 1, "steps": None})})
-    size = 2 * part.train.batch_size or dataset.n_train
+    size, warm = 2 * part.train.batch_size or dataset.n_train, False
     while True:
         rows = np.arange(min(size, dataset.n_train))
         small = replace(
@@ -96,9 +97,9 @@ def seconds_per_example(part: Recipe, dataset: Dataset, placement: Placement) ->
         start = time.perf_counter()
         list(fit(members, small, one_epoch, placement))
         seconds = time.perf_counter() - start
-        if seconds > PROBE_S or len(rows) == dataset.n_train:
+        if warm and (seconds > PROBE_S or len(rows) == dataset.n_train):
             break
-        size *= 4
+        size, warm = size * 4 if seconds <= PROBE_S else size, True
     per_example = seconds / (len(members) * len(rows) * 4 / 3)
     return per_example, per_example / 3
 

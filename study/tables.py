@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -10,10 +12,16 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from study.data import Dataset
-from study.display import duration, say
+from study.display import duration, number, say
 from study.errors import StoreError
 from study.proxies import PROXIES
 from study.tracking import Run, Store
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from study.networks.catalog import Row
+    from study.shelf import Title
 
 KINDS = ("ensemble", "single", "report", "reference")
 TELLING = {  # the metric that sums up a run of each kind
@@ -30,9 +38,26 @@ RANKS = (  # groups of a report's metrics, as its table shows them; the first th
 )
 GROUPS = tuple(f"{group.partition('/')[0]}/{measure}/" for group, _ in RANKS for measure in ("spearman", "kendall"))
 WIDE = 200  # columns where there is no terminal to ask
+LEAGUE = {  # columns of the league, and how each is headed
+    "proxy": "proxy",
+    "on": "on",
+    "spearman": "Spearman",
+    "interval": "95 %",
+    "kendall": "Kendall",
+    "ceiling": "ceiling",
+    "within_class": "in class",
+    "seeds": "seeds",
+    "architectures": "networks",
+    "distinct": "distinct",
+    "cost": "cost",
+    "seconds": "seconds",
+    "flops": "FLOPs",
+}
 LEAST = {  # columns that a narrow terminal does without, the first to go first
+    "league": ("ceiling", "FLOPs", "95 %", "on", "distinct", "Kendall", "networks"),
     "runs": ("digest", "took", "started"),
     "proxies": ("source", "cost", "unit", "on"),
+    "networks": ("source", "probes", "normalization"),
 }
 
 
@@ -81,8 +106,8 @@ def run_table(store: Store, prefix: str) -> None:
     parameters = [f"{key} = {run.params[key]}" for key in sorted(run.params)]
     for title, lines in (("parameters", parameters), ("metrics", metrics), ("files", run.files)):
         table.add_section()
-        for number, line in enumerate(lines):
-            table.add_row(title if number == 0 else "", line)
+        for index, line in enumerate(lines):
+            table.add_row(title if index == 0 else "", line)
     _print(table)
     report_table(run)
 
@@ -104,6 +129,38 @@ def report_table(run: Run) -> None:
     _print(table)
 
 
+def league_table(league: "DataFrame") -> None:
+    """Print the league of proxies, best first; a blank is not known."""
+    table = _table(*LEAGUE.values())
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in _league_rows(league):
+        table.add_row(*row)
+    _print(table, LEAST["league"])
+
+
+def league_markdown(league: "DataFrame") -> str:
+    """The league as a Markdown table."""
+    rows = [list(LEAGUE.values()), ["---", "---", *["---:"] * (len(LEAGUE) - 2)], *_league_rows(league, "`")]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _league_rows(league: "DataFrame", quote: str = "") -> list[list[str]]:
+    return [[_standing(name, row, quote) for name in LEAGUE] for row in league.to_dict("records")]
+
+
+def _standing(name: str, row: Mapping[str, object], quote: str) -> str:
+    if name == "interval":
+        known = math.isfinite(row["low"]) and math.isfinite(row["high"])
+        return f"{row['low']:+.3f} {row['high']:+.3f}" if known else ""
+    value = row[name]
+    if isinstance(value, str):
+        return f"{quote}{value}{quote}" if name == "proxy" else value
+    if math.isnan(value):
+        return ""
+    return f"{value:.0f}" if name == "distinct" else f"{value:.3g}" if name in ("seconds", "flops") else f"{value:+.3f}"
+
+
 def dataset_table(dataset: Dataset) -> None:
     """Print what a data set holds, class by class, and what in it cannot be used."""
     channels, height, width = dataset.shape
@@ -118,6 +175,11 @@ def dataset_table(dataset: Dataset) -> None:
         counts = ((dataset.labels[dataset.rows(split)] == label).sum() for split in ("train", "test"))
         table.add_row(name, *map(str, counts))
     _print(table)
+    if dataset.found is not None:
+        wrong = int((dataset.labels != dataset.clean_labels).sum())
+        print(
+            f"label noise: {wrong} of {dataset.n_train} train labels ({wrong / dataset.n_train:.1%}) are not as found"
+        )
     for line in dataset.unusable:
         print(f"not usable: {line}")
 
@@ -128,6 +190,23 @@ def proxies_table() -> None:
     for spec in PROXIES.values():
         table.add_row(spec.name, spec.family, spec.easy, spec.unit, spec.on, spec.cost, spec.source)
     _print(table, LEAST["proxies"])
+
+
+def networks_table(rows: "Sequence[Row]") -> None:
+    """Print this project's networks: what each is, what it costs, where it comes from."""
+    table = _table("network", "what", "parameters", "FLOP", "normalization", "probes", "source")
+    for row in rows:
+        cost = number(row.flops, "FLOP")
+        table.add_row(
+            row.name, row.what, f"{row.parameters:,}", cost, row.normalization, str(row.placements), row.source
+        )
+    _print(table, LEAST["networks"])
+
+
+def recipes_table(titles: "Sequence[Title]", folder: Path) -> None:
+    """Print the recipes of a folder: file and cost, below them what each is for."""
+    for title in titles:
+        print(f"{title.file.relative_to(folder)}  ({title.cost})\n    {title.claim}")
 
 
 def _one(store: Store, prefix: str) -> Run:

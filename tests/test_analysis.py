@@ -85,7 +85,8 @@ def log(profile, cscores, scores, recipe, dataset):
         tags = keys(part, dataset) | {"study.kind": "single", "study.repeat": str(repeat)}
         with store.start("digits/single", "one", params={}, tags=tags) as single:
             single.table("scores.parquet", scores)
-            single.json("scores.json", {name: {"settings": {}} for name in scores.columns[3:]})
+            told = {"settings": {}, "evidence": {}, "due": None}
+            single.json("scores.json", dict.fromkeys(scores.columns[3:], told))
             single.arrays("trajectory.npz", correct=np.zeros((2, 13), np.uint8))
             single.arrays("curves.npz", epochs=np.array([], dtype=int))
         return whole, single

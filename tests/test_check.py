@@ -85,6 +85,11 @@ def changed(**tables: object) -> Recipe:
         ({"subset": {"design": "balanced", "ratios": [0.3], "members": 14}}, "take 10, or subset.design = 'uniform'"),
         ({"subset": {"design": "balanced", "ratios": [0.25], "members": 7}}, "take 8, or"),
         ({"train": {"epochs": 1}}, "epochs"),
+        ({"proxies": {"all": {"epoch": 3}}}, "proxies.all takes no settings"),
+        ({"proxies": {"all": {}, "cbtll": {}}}, "unknown proxy 'cbtll'"),
+        ({"proxies": {"el2n": {"epoch": 4}}}, "'el2n': epoch = 4, and the training has 1 to 3"),
+        ({"evidence": {"hidden_densty": {}}}, "unknown evidence 'hidden_densty'; did you mean 'hidden_density'"),
+        ({"evidence": {"input_density": {"h": 1}}}, "evidence.input_density has no setting 'h'"),
     ],
 )
 def test_names_are_checked_in_one_line(tables, line):
@@ -153,3 +158,13 @@ def test_fewer_classes_are_fewer_logits():
     """`data.classes` cuts the data set; a network for ten would have seven idle logits."""
     images = replace(blobs(), images=np.zeros((150, 1, 8, 8), np.uint8))
     check_data(changed(data={"name": "digits", "classes": ["1", "2", "3"]}), images)
+
+
+def test_a_recipe_that_counts_steps_is_rehearsed_with_the_epochs_that_the_data_make_of_them():
+    """8 batches a pass: 8 steps are one epoch, and one epoch has no transition to count."""
+    counted = {"train": {"steps": 8, "batch_size": 16}, "proxies": {"forgetting_events": {}}}
+    recipe, dataset = toy_recipe("study", **counted), blobs()
+    check_names(recipe)
+    with pytest.raises(RecipeError, match="two epochs or more"):
+        check_data(recipe, dataset)
+    check_data(toy_recipe("study", **counted | {"train": {"steps": 9, "batch_size": 16}}), dataset)

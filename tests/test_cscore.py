@@ -101,6 +101,8 @@ def test_a_shard_folds_to_sums_worked_out_by_hand():
     assert profile.correct[0].tolist() == [[0, 0, 1], [0, 0, 0]]
     assert profile.confidence[0].tolist() == [[0, 13107, 65535], [26214, 0, 0]]
     assert profile.confidence_sq[0].tolist() == [[0, 13107**2, 65535**2], [26214**2, 0, 0]]
+    assert profile.trained[0].tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert profile.trained_correct[0].tolist() == [[1, 0, 0], [0, 0, 0]]
     assert profile.predicted.tolist() == [[0, 1], [0, 1], [1, 1]]
 
 
@@ -221,18 +223,6 @@ def test_stderr_is_the_spread_over_repeated_ensembles():
     correct = rng.binomial(held_out, np.array([[0.3], [0.6], [0.9]]))
     scores = cscore.integral(cscore.consistency(correct, held_out))
     assert np.sqrt(np.mean(cscore.stderr(correct, held_out) ** 2)) == pytest.approx(scores.std(), rel=0.05)
-
-
-def test_consensus_breaks_ties_as_the_paper_does():
-    """The true class if it is among the tied, else the lowest index; nobody asked, no answer."""
-    predicted = np.array([[2, 2, 0], [2, 2, 1], [0, 3, 3], [1, 0, 4], [0, 0, 0]])
-    assert cscore.consensus(predicted, np.array([1, 2, 0, 0, 1])).tolist() == [1, 0, 1, 2, -1]
-
-
-def test_consensus_without_counts_is_refused():
-    """A profile read back from its table has none; -1 everywhere would look like an answer."""
-    with pytest.raises(ValueError, match="no prediction counts"):
-        cscore.consensus(np.zeros((3, 0)), np.zeros(3, int))
 
 
 def test_reliability_finds_what_the_halves_share():

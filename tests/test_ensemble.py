@@ -13,6 +13,7 @@ from study.cscore import SUMS, Profile, cscore_columns, shard_profile
 from study.ensemble import finished_shards, plan, run_ensemble
 from study.errors import StoreError
 from study.recipe import flatten, load
+from study.shards import answers
 from study.tracking import local, open_store
 from study.training import Member, Stopped, fit
 from study.training.placement import Placement
@@ -118,6 +119,29 @@ def test_the_consensus_is_the_most_frequent_held_out_answer(run, members, datase
         counts = np.bincount(answers, minlength=3)
         assert counts[table["consensus"][row]] == counts.max()
         assert table["consensus"][row] == label or counts[label] < counts.max()
+
+
+def test_memorization_equals_a_loop_over_the_members_bits(run, members, dataset):
+    """Right after training on it, minus right without; a test row is nobody's to memorize."""
+    table = run.read_table("cscore.parquet")
+    for row in range(0, dataset.n_train, 7):
+        scores = []
+        for ratio in (0.3, 0.7):
+            votes = [(row in own, p[row] == dataset.labels[row]) for (r, _), (own, p) in members.items() if r == ratio]
+            shares = [[right for inside, right in votes if inside == wanted] for wanted in (True, False)]
+            scores.append(np.mean(shares[0]) - np.mean(shares[1]) if all(shares) else np.nan)
+        assert table["memorization"][row] == pytest.approx(np.mean(scores), nan_ok=True)
+    assert table["memorization"][dataset.n_train :].isna().all()
+
+
+def test_answers_of_a_ratio_are_its_members_bits(run, members, recipe, dataset, store):
+    """What influence is computed from; the order of the members is that of both arrays."""
+    subsets, right = answers(store, recipe, dataset, 0.7)
+    subsets = np.unpackbits(subsets, axis=1, count=dataset.n_train).astype(bool)
+    found = {(tuple(np.flatnonzero(own)), tuple(bits)) for own, bits in zip(subsets, right, strict=True)}
+    wanted = {(tuple(sorted(o)), tuple(p == dataset.labels)) for (r, _), (o, p) in members.items() if r == 0.7}
+    assert found == wanted
+    assert answers(store, recipe, dataset, 0.5)[1].shape == (0, dataset.n)
 
 
 def test_members_train_on_the_share_that_their_ratio_says(members, dataset):

@@ -11,15 +11,19 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "study"
 FLOORS = (  # from the ground up; a module imports from lower floors, and within its own package
     ("errors", "display"),
-    ("recipe", "ranks"),
+    ("recipe", "ranks", "consensus", "difficulty"),
     ("cscore",),
-    ("data", "networks", "proxies", "tracking"),
+    ("data", "memorization", "networks", "proxies", "tracking"),
     ("training", "notes"),
-    ("evidence",),
+    ("evidence", "shards"),
     ("ensemble",),
     ("single",),
-    ("analysis", "figures", "report", "plan", "check", "reference", "search"),
-    ("launch", "tables", "ui"),
+    ("analysis", "figures", "report", "plan", "reference"),
+    ("search",),
+    ("check",),
+    ("page",),
+    ("launch", "shelf", "ui"),
+    ("tables",),
     ("cli",),
 )
 DOORS = {  # one library, one door

@@ -10,9 +10,10 @@ import pytest
 
 from study import launch
 from study.analysis import gather
-from study.errors import AnalysisError
+from study.errors import AnalysisError, StoreError
 from study.figures import mean_over_repeats
 from study.launch import run_report, run_study
+from study.proxies import PROXIES
 from study.recipe import flatten, load
 from study.reference import log_reference
 from study.tracking import open_store
@@ -76,9 +77,10 @@ def test_every_file_of_the_report_is_there_and_whole(report):
     """`read` checks the sha256; the UI would serve a damaged one without a word."""
     figures = {name for name in report.files if name.startswith("figures/")}
     expected = {"fig2", "fig3", "fig4", "fig5", "fig6", "fig8", "fig9a", "fig9b", "tab1"}
-    assert figures == {f"figures/{name}.png" for name in ["proxies", "suspects", *(f"J-{id}" for id in expected)]}
-    tables = {"correlations.parquet", "points.parquet", "curves.parquet", "recipe.toml", "report.html"}
-    assert tables <= set(report.files)
+    own = {"proxies", "suspects", "league", "matrix", "moments", "B-consensus"}
+    assert figures == {f"figures/{name}.png" for name in [*own, *(f"J-{id}" for id in expected)]}
+    tables = {f"{name}.parquet" for name in ("correlations", "points", "curves", "league", "matrix", "influence")}
+    assert tables | {"recipe.toml", "report.html"} <= set(report.files)
     assert all(report.read(name).stat().st_size > 0 for name in report.files)
 
 
@@ -92,7 +94,7 @@ def test_the_recipe_of_the_report_is_the_whole_study(report, recipe, tmp_path):
     ("group", "reference", "part"),
     [("rank", "cscore", "all"), ("unsaturated", "cscore", "unsaturated"), ("soft", "cscore_soft", "all")],
 )
-def test_the_metrics_are_the_rows_of_the_table(report, correlations, group, reference, part):
+def test_the_metrics_are_the_rows_of_the_table(runs, report, correlations, group, reference, part):
     """Averaged over the repeats; who sorts the runs in the UI by them must see the table's numbers."""
     rows = correlations[(correlations["reference"] == reference) & (correlations["part"] == part)]
     assert sorted(rows["repeat"].unique()) == [0, 1]
@@ -100,7 +102,7 @@ def test_the_metrics_are_the_rows_of_the_table(report, correlations, group, refe
         means = rows.groupby("proxy")[name].mean()
         logged = {proxy: report.metrics[f"{group}/{name}/{proxy}"] for proxy in means.index}
         assert logged == pytest.approx(means.to_dict(), nan_ok=True)
-    assert len(rows["proxy"].unique()) == 14
+    assert set(rows["proxy"]) == set(runs[1].read_json("scores.json"))
 
 
 def test_the_tables_numbers_are_on_the_page(report, correlations):
@@ -122,6 +124,7 @@ def test_stop_before_the_report_ends_the_study(runs, recipe, dataset, store):
 
 def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monkeypatch):
     """Between two figures; the same command makes it again."""
+    monkeypatch.setattr(launch, "_made", lambda *_: None)
     stop, figure = threading.Event(), type(runs[0]).figure
     monkeypatch.setattr(type(runs[0]), "figure", lambda *what: (figure(*what), stop.set()))
     with pytest.raises(Stopped):
@@ -132,10 +135,42 @@ def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monk
 
 def test_a_report_that_fails_is_marked(recipe, dataset, store, runs, monkeypatch):
     """A half report must not look like one."""
+    monkeypatch.setattr(launch, "_made", lambda *_: None)
     monkeypatch.setattr(launch, "write_report", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         run_report(recipe, dataset, store)
     assert store.find("report", max=1)[0].status == "FAILED"
+
+
+def test_the_same_report_is_not_made_twice(runs, report, recipe, dataset, store, monkeypatch, capsys):
+    """The same recipe, the same runs, the same code: a second row of the same name would only be in the way."""
+    monkeypatch.setattr(launch.analysis, "findings", lambda *_, **__: pytest.fail("computed again"))
+    assert run_report(recipe, dataset, store).id == report.id
+    assert "made before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["recipe", "code", "page"])
+def test_a_report_is_made_again_when_anything_in_it_may_have_changed(
+    runs, report, recipe, dataset, store, monkeypatch, change
+):
+    """Another reason on top, another program, or a page that is damaged."""
+    if change == "recipe":
+        recipe = recipe.model_copy(update={"why": "to see"})
+    elif change == "code":
+        monkeypatch.setattr(launch, "_code", lambda: "another program")
+    else:
+        read = type(report).read
+        broken = StoreError("report.html is damaged")
+        monkeypatch.setattr(
+            type(report), "read", lambda run, name: read(run, name) if name != "report.html" else raised(broken)
+        )
+    monkeypatch.setattr(launch.analysis, "findings", lambda *_, **__: raised(KeyError("computed again")))
+    with pytest.raises(KeyError, match="computed again"):
+        run_report(recipe, dataset, store)
+
+
+def raised(error):
+    raise error
 
 
 # --------------------------------------------------------------------------------------------------------- other kinds
@@ -156,13 +191,14 @@ def test_a_data_set_without_a_test_split_has_its_study(untested):
     """No CBGL, no test accuracy, everything else."""
     assert "test/accuracy" not in untested[0].metrics | untested[1].metrics
     assert set(untested[0].read_table("cscore.parquet")["split"]) == {"train"}
-    assert len(metrics(untested[-1], "rank")) == 12
-    assert not {name for name in metrics(untested[-1], "rank") if name.endswith(("cbgl", "malgeneralizing_events"))}
+    computed = set(untested[1].read_json("scores.json"))
+    assert metrics(untested[-1], "rank") == {f"rank/spearman/{name}" for name in computed}
+    assert {PROXIES[name].on for name in computed} == {"train"}
 
 
 def test_the_report_of_a_few_images_has_its_figures(untested):
     """Some have next to nothing to show."""
-    assert len([name for name in untested[-1].files if name.startswith("figures/")]) == 11
+    assert len([name for name in untested[-1].files if name.startswith("figures/")]) == 15
     assert "report.html" in untested[-1].files
 
 
@@ -199,7 +235,7 @@ def again(runs, recipe, dataset, store, stores, tmp_path_factory):
     return run_study(recipe, dataset, copy)
 
 
-def test_the_same_command_again_makes_a_new_report_of_the_same_runs(runs, again, correlations):
+def test_with_published_scores_the_same_command_makes_a_new_report_of_the_same_runs(runs, again, correlations):
     """Nothing is trained, nothing is overwritten, the numbers stay."""
     assert [run.id for run in again[:3]] == [run.id for run in runs[:3]]
     assert again[3].id != runs[3].id

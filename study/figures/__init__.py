@@ -5,6 +5,7 @@ threads may call them at the same time. Column names are those of the tables `cs
 """
 
 from study.figures.classes import class_statistics, class_table
+from study.figures.consensus import consensus_and_memorization, difficulty_plane, influence_grid
 from study.figures.distribution import bin_profile, consistency_profile, histograms_by_ratio
 from study.figures.epochs import (
     confidence_by_epoch,
@@ -12,8 +13,10 @@ from study.figures.epochs import (
     hidden_density_by_epoch,
     learning_curves_by_score,
 )
+from study.figures.league import matrix, moments_by_epoch, quality_by_cost
 from study.figures.pictures import choose_examples, example_grid, suspects
 from study.figures.ranking import density_table, mean_over_repeats, point_estimates, proxy_ranking
+from study.figures.search import search_history, search_importance, search_slices
 from study.figures.style import FAMILY_COLOURS
 
 __all__ = [
@@ -23,15 +26,24 @@ __all__ = [
     "class_statistics",
     "class_table",
     "confidence_by_epoch",
+    "consensus_and_memorization",
     "consistency_profile",
     "density_table",
+    "difficulty_plane",
     "example_grid",
     "grouped_accuracy",
     "hidden_density_by_epoch",
     "histograms_by_ratio",
+    "influence_grid",
     "learning_curves_by_score",
+    "matrix",
     "mean_over_repeats",
+    "moments_by_epoch",
     "point_estimates",
     "proxy_ranking",
+    "quality_by_cost",
+    "search_history",
+    "search_importance",
+    "search_slices",
     "suspects",
 ]

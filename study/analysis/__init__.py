@@ -1,0 +1,32 @@
+"""How well proxies stand in for the C-score.  in: finished runs, by querying MLflow   out: joined tables, correlations
+
+Tables join on `example`; runs on other data, or with other labels, are refused.  Every number is oriented: positive
+means that the proxy agrees with "high C-score = consistent".
+"""
+
+from study.analysis.agreement import correlations, parts, point_estimates, references
+from study.analysis.findings import Findings, findings
+from study.analysis.gathering import Gathered, gather
+from study.analysis.influences import Influences, influences
+from study.analysis.moments import curves, trajectory
+from study.analysis.standings import league, proxy_matrix, within_class
+from study.analysis.summary import facts
+
+__all__ = [
+    "Findings",
+    "Gathered",
+    "Influences",
+    "correlations",
+    "curves",
+    "facts",
+    "findings",
+    "gather",
+    "influences",
+    "league",
+    "parts",
+    "point_estimates",
+    "proxy_matrix",
+    "references",
+    "trajectory",
+    "within_class",
+]

@@ -1,0 +1,62 @@
+"""Everything that a report tells.  in: the runs of a study   out: its tables and facts, computed once"""
+
+import threading
+from dataclasses import dataclass
+
+import pandas as pd
+
+from study.analysis.agreement import correlations, point_estimates
+from study.analysis.gathering import Gathered
+from study.analysis.influences import Influences, influences
+from study.analysis.moments import curves
+from study.analysis.standings import league, proxy_matrix
+from study.analysis.summary import facts
+from study.data import Dataset
+from study.recipe import Recipe
+from study.tracking import Store
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was read, and the tables made of it; each is documented where it is made."""
+
+    gathered: Gathered
+    dataset: Dataset
+    correlations: pd.DataFrame
+    points: pd.DataFrame
+    curves: pd.DataFrame
+    league: pd.DataFrame
+    matrix: pd.DataFrame
+    influences: Influences | None
+    facts: dict[str, str]
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that a report keeps as parquet, by name."""
+        names = ("correlations", "points", "curves", "league", "matrix")
+        kept = {name: getattr(self, name) for name in names}
+        return kept | ({"influence": self.influences.table} if self.influences else {})
+
+
+def findings(
+    gathered: Gathered, recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None
+) -> Findings:
+    """Compute the tables and facts of a report.
+
+    Raises:
+        Stopped: `stop` was set.
+    """
+    table = correlations(gathered, dataset)
+    points = point_estimates(gathered.cscores)
+    found = influences(gathered, recipe, dataset, store, stop=stop)
+    return Findings(
+        gathered=gathered,
+        dataset=dataset,
+        correlations=table,
+        points=points,
+        curves=curves(gathered, dataset),
+        league=league(gathered, dataset, table),
+        matrix=proxy_matrix(gathered, dataset),
+        influences=found,
+        facts=facts(gathered, dataset, points) | ({"influence": found.told} if found else {}),
+    )

@@ -1,0 +1,91 @@
+"""Four forms of difficulty (B-fig7).  in: prediction depths and subsets of members   out: two mean depths, types
+
+A member sees an example in its training split or in its validation split; the prediction depth differs.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# (depth in the training split, depth in the validation split): 0 low, 1 high
+TYPES = {
+    "easy": (0, 0),
+    "looks like a different class": (1, 0),
+    "ambiguous unless the label is given": (0, 1),
+    "ambiguous": (1, 1),
+}
+
+
+def split_depths(depth: NDArray[np.integer], subset: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """Mean prediction depth when an example is in the training split, and when it is in the validation split.
+
+    Args:
+        depth: (m, n) prediction depths in layers, 0 the input; negative where undefined, which is left out of the mean.
+        subset: (m, n) True where the member trained on the example.
+
+    Returns:
+        (n,) in training, (n,) in validation; NaN where there is no defined depth.
+
+    Source: B-fig7, Sec. 4: 250 members with 90:10 splits.
+    """
+    defined = depth >= 0
+    return _mean_where(depth, defined & subset), _mean_where(depth, defined & ~subset)
+
+
+def _mean_where(depth: NDArray[np.integer], chosen: BoolArray) -> FloatArray:
+    count = chosen.sum(axis=0)
+    total = np.where(chosen, depth, 0).sum(axis=0, dtype=np.int64)
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+def corner_distances(train_depth: FloatArray, validation_depth: FloatArray) -> FloatArray:
+    """Distance of each example to the four corners of the plane of both depths, in the order of `TYPES`.
+
+    Args:
+        train_depth: (n,) mean depth in the training split; NaN where unknown.
+        validation_depth: (n,) mean depth in the validation split.
+
+    Returns:
+        (n, 4) Euclidean, after each axis is scaled to [0, 1] between its smallest and largest value (an axis with one
+        value: 0); NaN where a depth is.  0 to sqrt(2).
+
+    The paper takes the examples "closest to the corners of this plot" and does not say of which frame: the range of the
+    data makes the four corners equally near, which the range of layers would not.
+    """
+    known = np.isfinite(train_depth) & np.isfinite(validation_depth)
+    plane = np.column_stack([_scaled(depth, known) for depth in (train_depth, validation_depth)])
+    corners = np.array(list(TYPES.values()), dtype=np.float64)
+    distances = np.sqrt(((plane[:, None, :] - corners) ** 2).sum(axis=2))
+    distances[~known] = np.nan
+    return distances
+
+
+def _scaled(depth: FloatArray, known: BoolArray) -> FloatArray:
+    if not known.any():
+        return np.zeros(len(depth))
+    low, high = depth[known].min(), depth[known].max()
+    return (depth - low) / (high - low) if high > low else np.zeros(len(depth))
+
+
+def difficulty_types(distances: FloatArray) -> IntArray:
+    """The nearest corner of each example, as its place in `TYPES`; the first of equally near ones, -1 where unknown.
+
+    Args:
+        distances: (n, 4) of `corner_distances`.
+    """
+    known = np.isfinite(distances).all(axis=1)
+    return np.where(known, np.where(np.isnan(distances), np.inf, distances).argmin(axis=1), -1)
+
+
+def nearest_to_corners(distances: FloatArray, count: int = 100) -> dict[str, IntArray]:
+    """The examples closest to each corner, nearest first (B-fig8 takes 100), lower rows first among equals.
+
+    Returns:
+        {type: rows}, fewer than `count` where fewer are known.
+    """
+    known = np.flatnonzero(np.isfinite(distances).all(axis=1))
+    order = np.argsort(distances[known], axis=0, kind="stable")[:count]
+    return {name: known[order[:, place]] for place, name in enumerate(TYPES)}

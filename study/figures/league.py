@@ -1,0 +1,221 @@
+"""Which proxy is worth its price.  in: league, matrix and curves tables   out: Figure"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import MaxNLocator
+
+from study.figures.style import (
+    FAINT,
+    GRID,
+    INK,
+    family_colour,
+    legible,
+    log_axis,
+    new_figure,
+    one_reference,
+    plain,
+    sentence_figure,
+    short_number,
+    styled,
+)
+
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))  # of one family's lines
+NUMBERED = 18  # rows of a matrix up to which its cells hold numbers
+POINTS = 72  # in an inch
+SIZE = 7.5  # points, of the names of proxies
+
+
+@styled
+def quality_by_cost(league: pd.DataFrame) -> Figure:
+    """Spearman correlation with the C-score against what a proxy costs beyond the training, in seconds, all proxies.
+
+    Args:
+        league: `proxy` `label` `family` `on` `cost` `spearman` `low` `high` `ceiling` `seconds`.
+
+    Up and to the left is better.  Proxies declared "free", read off the training itself, stand at the left edge; others
+    whose cost was not recorded are not drawn, and the note counts them.  The stair is the best that can be had for that
+    price or less.
+    """
+    title = "What a proxy is worth, and what it costs beyond the training"
+    seconds = league["seconds"].where(league["cost"] != "free").clip(lower=1e-4)
+    free = seconds.min() / 5 if seconds.notna().any() else 1.0
+    price = seconds.where(league["cost"] != "free", free)
+    drawn = league.assign(price=price).dropna(subset=["price", "spearman"]).sort_values("spearman", ascending=False)
+    if drawn.empty:
+        return sentence_figure(title, "No run has recorded what its proxies cost.")
+    figure = new_figure(10.6, 6.4, title, layout=None)
+    axes = figure.add_axes((0.07, 0.13, 0.905, 0.78))
+    log_axis(axes.xaxis)
+    dearest = max(drawn["price"].max(), 100 * free)
+    axes.set_xlim(free / 1.6, dearest * (dearest / free) ** 0.25)  # the names stand right of their points
+    low, high = min(drawn["spearman"].min(), 0.0), max(drawn["spearman"].max(), 0.1)
+    axes.set_ylim(low - 0.06 * (high - low), high + 0.1 * (high - low))
+    ticks = [tick for tick in 10.0 ** np.arange(-4, 7) if 2 * free < tick < axes.get_xlim()[1]]
+    axes.set_xticks([free, *ticks], ["free", *(f"{plain(tick)} s" for tick in ticks)])
+    axes.set(xlabel="cost of the proxy and its evidence", ylabel="Spearman with the C-score")
+    axes.axhline(0, color="#b6bcc8", lw=0.9)
+    _frontier(axes, drawn)
+    for row in drawn.itertuples():
+        face = family_colour(row.family) if row.on == "train" else "white"
+        axes.plot(row.price, row.spearman, "o", ms=6, mec=family_colour(row.family), mfc=face, mew=1.2, zorder=3)
+    place_labels(axes, drawn["price"], drawn["spearman"], drawn["label"], drawn["family"].map(family_colour))
+    _cost_key(figure, drawn, int(league["spearman"].notna().sum() - len(drawn)))
+    return figure
+
+
+def _frontier(axes: Axes, drawn: pd.DataFrame) -> None:
+    best = drawn.groupby("price")["spearman"].max().cummax()
+    axes.step([*best.index, axes.get_xlim()[1]], [*best, best.iloc[-1]], where="post", color=GRID, lw=2.2, zorder=1)
+
+
+def _cost_key(figure: Figure, drawn: pd.DataFrame, missing: int) -> None:
+    families = dict.fromkeys(drawn["family"])
+    lines = [Line2D([], [], ls="", marker="o", color=family_colour(f), label=legible(str(f))) for f in families]
+    if (drawn["on"] == "test").any():
+        lines.append(Line2D([], [], ls="", marker="o", mec=FAINT, mfc="white", label="on test examples"))
+    figure.legend(handles=lines, loc="lower left", bbox_to_anchor=(0.06, 0.0), ncols=len(lines), handletextpad=0.2)
+    if missing:
+        note = f"{missing} more: cost not recorded"
+        figure.text(0.975, 0.018, note, ha="right", fontsize=8, color=FAINT)
+
+
+def place_labels(axes: Axes, x: pd.Series, y: pd.Series, texts: pd.Series, colours: pd.Series) -> None:
+    """Write a label beside each point where no other label or point lies, with a line where it is far from its own.
+
+    Args:
+        axes: with its final limits and position.
+        x, y, texts, colours: (p,), the most important first: it gets the best place.
+    """
+    size = axes.figure.get_size_inches() * axes.get_position().size
+    points = axes.transLimits.transform(axes.transScale.transform(np.column_stack([x, y]))) * size
+    taken = [np.array([*(point - 0.05), *(point + 0.05)]) for point in points]
+    for point, text, colour in zip(points, texts, colours, strict=True):
+        text = legible(str(text), 40)
+        width, height = TextPath((0, 0), text, size=SIZE).get_extents().width / POINTS + 0.03, 1.2 * SIZE / POINTS
+        box = _free_box(point, width, height, taken, size)
+        taken.append(box)
+        right = box[0] > point[0]
+        end = np.array([box[0] if right else box[2], (box[1] + box[3]) / 2])
+        if abs(end[1] - point[1]) > height / 4:
+            axes.plot(*(np.stack([point, end]) / size).T, transform=axes.transAxes, color=colour, lw=0.5, zorder=2)
+        side = {"ha": "left" if right else "right", "va": "center_baseline"}
+        axes.text(*(end / size), text, transform=axes.transAxes, fontsize=SIZE, color=colour, zorder=4, **side)
+
+
+def _free_box(point: np.ndarray, width: float, height: float, taken: list[np.ndarray], size: np.ndarray) -> np.ndarray:
+    """The nearest box (left, bottom, right, top) beside a point that overlaps nothing; the one overlapping least."""
+    shifts = sorted(np.arange(-40, 41) * height / 2, key=abs)
+    best, least = None, np.inf
+    others = np.stack(taken)
+    for shift in shifts:
+        aside = 0.08 + min(abs(shift) / 2, 0.2)
+        for left in (point[0] + aside, point[0] - aside - width):
+            box = np.array([left, point[1] + shift - height / 2, left + width, point[1] + shift + height / 2])
+            over = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None).prod(
+                axis=1
+            )
+            outside = (box[:2] < 0).any() or (box[2:] > size).any()
+            if over.sum() + outside < least:
+                best, least = box, over.sum() + outside
+            if not least:
+                return best
+    return best
+
+
+@styled
+def matrix(table: pd.DataFrame) -> Figure:
+    """Rank correlation of every proxy with every other, and with the C-score, in clusters: what says the same twice.
+
+    Args:
+        table: of `analysis.proxy_matrix`: `proxy` `label` `family`, then one column per proxy in the order of the rows.
+    """
+    title = "Which proxies say the same"
+    if len(table) < 2:
+        return sentence_figure(title, "One proxy alone says nothing twice.")
+    values, p = table[list(table["proxy"])].to_numpy(dtype=float), len(table)
+    side = max(0.205 * p, 2.6)
+    figure = new_figure(side + 4.2, side + 2.6, title, layout=None)
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((2.75 / width, 2.05 / height, side / width, side / height))
+    shown = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    names = [legible(str(label), 36) for label in table["label"]]
+    axes.set_yticks(range(p), names, fontsize=SIZE)
+    axes.set_xticks(range(p), names, fontsize=SIZE, rotation=60, ha="right", rotation_mode="anchor")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    for labels in (axes.get_yticklabels(), axes.get_xticklabels()):
+        for label, family in zip(labels, table["family"], strict=True):
+            label.set_color(family_colour(family) if family else INK)
+            label.set_fontweight("normal" if family else "bold")
+    if p <= NUMBERED:
+        for (row, column), value in np.ndenumerate(values):
+            white = abs(value) > 0.6
+            number = {"ha": "center", "va": "center", "fontsize": 5.5, "color": "white" if white else INK}
+            axes.text(column, row, short_number(value), **number)
+    bar = figure.add_axes(((2.75 + side + 0.15) / width, 2.05 / height, 0.11 / width, min(side, 2.5) / height))
+    figure.colorbar(shown, cax=bar).outline.set_visible(False)
+    bar.set_title("Spearman", fontsize=SIZE, loc="left")
+    return figure
+
+
+@styled
+def moments_by_epoch(curves: pd.DataFrame, names: pd.DataFrame, *, reference: str = "cscore", count: int = 8) -> Figure:
+    """Every proxy of one moment against the C-score, epoch by epoch; the telling ones in colour.
+
+    Args:
+        curves: `proxy` `epoch` `spearman` and, with several references, `reference`.
+        names: `proxy` `label` `family`, of every proxy that has a name to be written.
+        reference: whose rows to draw.
+        count: of lines with a name: half of them those that end highest, then those that move most.
+    """
+    title = "When a proxy has to be taken"
+    rows = one_reference(curves, reference)
+    rows = rows[rows["spearman"].notna()]
+    lines = {name: own.groupby("epoch")["spearman"].mean() for name, own in rows.groupby("proxy")}
+    lines = {name: line for name, line in lines.items() if len(line) > 1}
+    if not lines:
+        return sentence_figure(title, "No proxy was computed at more than one epoch in the runs read.")
+    told = names.drop_duplicates("proxy").set_index("proxy")
+    chosen = telling(lines, count)
+    figure = new_figure(10.2, 4.6, title, layout=None)
+    axes = figure.add_axes((0.07, 0.12, 0.63, 0.78))
+    axes.axhline(0, color="#b6bcc8", lw=0.9)
+    ends = []
+    for name, line in lines.items():
+        family = told["family"].get(name, "")
+        if name in chosen:
+            kin = [other for other in chosen if told["family"].get(other, "") == family]
+            dash = DASHES[kin.index(name) % len(DASHES)]
+            axes.plot(line.index, line, color=family_colour(family), ls=dash, zorder=3)
+            ends.append((line.iloc[-1], line.index[-1], name, family_colour(family)))
+        else:
+            axes.plot(line.index, line, color="#c9ced8", lw=0.8, zorder=2)
+    axes.set(xlabel="epoch", ylabel="Spearman with the C-score")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _name_ends(axes, ends, told["label"])
+    return figure
+
+
+def telling(lines: dict[str, pd.Series], count: int) -> list[str]:
+    """Choose the lines worth a name: those that end highest, then those that move most between lowest and highest."""
+    best = sorted(lines, key=lambda name: -lines[name].iloc[-1])[: -(-count // 2)]
+    moving = sorted((n for n in lines if n not in best), key=lambda name: lines[name].min() - lines[name].max())
+    return [*best, *moving[: count - len(best)]]
+
+
+def _name_ends(axes: Axes, ends: list[tuple[float, float, str, str]], labels: pd.Series) -> None:
+    """Write each line's name right of the panel, at its end or as near as the others allow."""
+    low, high = axes.get_ylim()
+    step, places = 0.052 * (high - low), []
+    for value, *_ in sorted(ends, reverse=True):
+        places.append(min(value, places[-1] - step) if places else value)
+    shift = max(low - places[-1], 0.0) if places else 0.0
+    for (value, epoch, name, colour), place in zip(sorted(ends, reverse=True), places, strict=True):
+        text = f"{short_number(value)}  {legible(str(labels.get(name, name)), 34)}"
+        to = {"xytext": (1.03, place + shift), "textcoords": axes.get_yaxis_transform(), "va": "center"}
+        line = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
+        axes.annotate(text, (epoch, value), **to, fontsize=8, color=colour, arrowprops=line, annotation_clip=False)

@@ -1,0 +1,85 @@
+"""How sensitive the loss is to the inputs.  in: matrix (c, c), series by epoch   out: Figure"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike
+
+from study.figures.style import (
+    AMBER,
+    BLUE,
+    FAINT,
+    ORANGE,
+    PURPLE,
+    class_names,
+    legible,
+    new_figure,
+    plain,
+    sentence_figure,
+    sequential,
+    styled,
+)
+
+NAMED = 30  # classes up to which rows and columns carry names
+SERIES = {
+    "sensitivity/gini": ("Gini coefficient of the loss sensitivity", AMBER),
+    "sensitivity/critical_ratio_train": ("critical sample ratio, train", BLUE),
+    "sensitivity/critical_ratio_test": ("critical sample ratio, test", PURPLE),
+}
+
+
+@styled
+def class_sensitivity(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
+    """Loss sensitivity from class to class (A-class): of the loss towards the row's class, at inputs of the column's.
+
+    Args:
+        matrix: (c, c) mean L1 norms, of one moment or averaged over training; NaN for a class without examples.
+        classes: (c,) names.
+
+    Colours are logarithmic.  On random labels the paper sees the diagonal alone; on real data classes that share
+    features stand out beside it.
+    """
+    title = "Which inputs move which class's loss"
+    matrix = np.ma.masked_invalid(np.asarray(matrix, dtype=np.float64))
+    matrix = np.ma.masked_less_equal(matrix, 0)
+    if matrix.mask.all():
+        return sentence_figure(title, "No loss sensitivity above 0 was taken in this run.")
+    figure = new_figure(6.4, 5.4, title)
+    axes = figure.subplots()
+    norm = LogNorm(matrix.min(), max(matrix.max(), matrix.min() * 1.01))
+    image = axes.imshow(matrix, cmap=sequential(), norm=norm, interpolation="nearest")
+    axes.grid(visible=False)
+    axes.set(xlabel="inputs of class", ylabel="loss towards class")
+    if len(classes) <= NAMED:
+        names = [legible(name, 14) for name in class_names(classes)]
+        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
+        axes.set_yticks(range(len(names)), names)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, label="mean L1 norm of the gradient, log scale")
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(plain))
+    bar.outline.set_visible(False)
+    return figure
+
+
+@styled
+def sensitivity_by_epoch(epochs: ArrayLike, series: Mapping[str, ArrayLike]) -> Figure:
+    """Gini coefficient of the loss sensitivity and critical sample ratios, epoch by epoch (A-sensitivity, A-csr).
+
+    Args:
+        epochs: (w,) at which they were taken.
+        series: (w,) each, by the metric's name; read: those in SERIES, others are drawn under their own name.
+    """
+    title = "Inequality of the loss sensitivity, and critical samples, epoch by epoch"
+    if not np.size(epochs) or not series:
+        return sentence_figure(title, "Neither was taken in the runs read.")
+    figure = new_figure(8.2, 3.7, title)
+    axes = figure.subplots()
+    for name, values in series.items():
+        label, colour = SERIES.get(name, (name, ORANGE))
+        axes.plot(epochs, np.asarray(values, dtype=np.float64), color=colour, label=label, marker="o", ms=3)
+    axes.set(xlabel="epoch", ylabel="coefficient, ratio", ylim=(-0.02, 1.02))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="best", labelcolor=FAINT)
+    return figure

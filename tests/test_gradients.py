@@ -1,0 +1,302 @@
+"""Per-example gradients: exact norms, exact Gram matrices, sketches and the densities on them."""
+
+import numpy as np
+import pytest
+import torch
+from gradient_toys import images_of, toy_moment
+from scipy.spatial.distance import cdist, pdist
+from torch.nn import functional
+from toys import blobs, toy_recipe
+
+from study.errors import DataError, RecipeError
+from study.evidence import Collector, derivatives, gradients, sketches, wanted
+from study.proxies import PROXIES, compute, gradient, gradient_tiles
+from study.proxies.gradient_tiles import Factor, gradient_class_sums, mean_gradient_distance
+from study.training import Hooks, Member, fit, stackable
+from study.training.placement import place
+
+both_networks = pytest.mark.parametrize("kind", ["mlp", "conv"])
+
+
+def trained(network):
+    return [weight for weight in network.parameters() if weight.requires_grad]
+
+
+def written_out(moment, n, value):
+    """(n, p) gradients of value(logits, label) with respect to all trained weights, one example at a time."""
+    network, rows = moment.look.network(), []
+    for image, label in images_of(moment)[:n]:
+        slopes = torch.autograd.grad(value(network(image), label), trained(network))
+        rows.append(torch.cat([slope.flatten() for slope in slopes]).numpy())
+    return np.stack(rows)
+
+
+def loss_gradients(moment, n=40):
+    return written_out(moment, n, functional.cross_entropy)
+
+
+def tangents(moment, n=40):
+    """(c, n, p): the gradient of every logit."""
+    classes = moment.dataset.n_classes
+    return np.stack([written_out(moment, n, lambda logits, label, k=k: logits[0, k]) for k in range(classes)])
+
+
+def sums_by_hand(squared, labels, classes):
+    """exp(-d^2 / h^2) over N by class, h half the mean distance of different examples, all n x n of it."""
+    distance = np.sqrt(squared)
+    bandwidth = 0.5 * distance.sum() / (len(labels) * (len(labels) - 1))
+    return np.exp(-squared / bandwidth**2) @ np.eye(classes)[labels] / len(labels), bandwidth
+
+
+@both_networks
+def test_grand_is_the_norm_of_the_whole_gradient(kind):
+    """Several tools take the last layer alone and call it GraNd; weights that are not trained do not count."""
+    moment = toy_moment(kind)
+    expected = np.linalg.norm(loss_gradients(moment), axis=1)
+    np.testing.assert_allclose(gradients.gradient_norms(moment), expected, rtol=1e-9)
+    np.testing.assert_allclose(gradients.gradient_norms_first(moment), expected, rtol=1e-9)
+
+
+def test_outer_products_agree_with_gradients_written_out(monkeypatch):
+    """The short way of MLPs and the way of all other networks are one score."""
+    moment = toy_moment("mlp")
+    short = gradients.gradient_norms(moment)
+    monkeypatch.setattr(derivatives.Frozen, "layers", lambda self: None)
+    np.testing.assert_allclose(gradients.gradient_norms(moment), short, rtol=1e-9)
+
+
+def test_dropout_is_off_and_the_short_way_still_holds():
+    """An MLP with dropout is an MLP in evaluation mode."""
+    from study.networks.mlp import DropoutMLP
+
+    moment = toy_moment("mlp")
+    plain = moment.look.network()
+    network = DropoutMLP(moment.dataset.shape, 3, (16, 8), 0.5).double().eval()
+    network.load_state_dict(plain.state_dict())
+    expected = gradients.gradient_norms(moment)
+    moment.look.network = lambda: network
+    assert derivatives.Frozen(moment).layers() is not None
+    np.testing.assert_allclose(gradients.gradient_norms(moment), expected, rtol=1e-12)
+
+
+def test_float32_scores_agree_with_float64():
+    """Networks train in float32; the ranking must not hang on it."""
+    single, double = (gradients.gradient_norms(toy_moment("conv", dtype=d)) for d in (torch.float32, torch.float64))
+    np.testing.assert_allclose(single, double, rtol=1e-3)
+
+
+def random_factors(n=23, bias=True, dtype=torch.float64):
+    rng = torch.Generator().manual_seed(1)
+    sizes = ((5, 4), (40, 3))
+    return [
+        Factor(torch.randn(n, a, generator=rng, dtype=dtype), torch.randn(n, b, generator=rng, dtype=dtype), bias)
+        for a, b in sizes
+    ]
+
+
+def outer(factors):
+    """(n, p) gradients of the factors, written out."""
+    blocks = []
+    for inputs, slopes, bias in factors:
+        extended = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=inputs.dtype)], dim=1) if bias else inputs
+        blocks.append(torch.einsum("nb,na->nba", slopes, extended).flatten(1))
+    return torch.cat(blocks, dim=1).numpy()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("tile", [1, 7, 1024])
+def test_kernel_sums_on_factors_equal_those_on_outer_products(bias, tile):
+    """Two small products per tile in place of all weights, whatever the size of a tile."""
+    factors, labels = random_factors(bias=bias), np.arange(23) % 3
+    squared = cdist(outer(factors), outer(factors), "sqeuclidean")
+    expected, bandwidth = sums_by_hand(squared, labels, 3)
+    sums, found = gradient_class_sums(factors, torch.from_numpy(labels), 3, tile=tile)
+    assert found == pytest.approx(bandwidth, rel=1e-9)
+    np.testing.assert_allclose(sums, expected, rtol=1e-9)
+
+
+def test_sampled_distances_come_near_those_of_all_pairs(monkeypatch):
+    """Beyond 20,000 examples a million pairs set the bandwidth; 1e-2 of it moves a ranking to Spearman .9998."""
+    factors = random_factors(60)
+    assert mean_gradient_distance(factors) == pytest.approx(pdist(outer(factors)).mean(), rel=1e-9)
+    monkeypatch.setattr(gradient_tiles, "EXACT", 10)
+    assert mean_gradient_distance(factors) == pytest.approx(pdist(outer(factors)).mean(), rel=3e-3)
+
+
+def test_densities_just_below_one_do_not_tie():
+    """Late in training nearly all gradients are next to 0; float32 kernels of them are all exactly 1."""
+    features = torch.zeros(200, 2)
+    features[:, 0] = torch.linspace(0, 1e-4, 200)
+    features[199, 0] = 1000.0
+    sums, _ = gradient_class_sums([Factor(features)], torch.zeros(200, dtype=torch.int64), 1)
+    assert len(np.unique(sums[:199])) > 90
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (torch.zeros(1, 2), "two examples"),
+        (torch.ones(5, 2), "all 5 gradients"),
+        (torch.full((3, 2), torch.nan), "3 of 3"),
+    ],
+)
+def test_gradients_without_distances_are_refused(features, message):
+    """One line that says what to do, not a table of NaN."""
+    with pytest.raises(DataError, match=message):
+        gradient_class_sums([Factor(features)], torch.zeros(len(features), dtype=torch.int64), 1)
+
+
+@both_networks
+def test_last_layer_density_equals_that_of_gradients_written_out(kind):
+    """Appendix C on the classifier's weights and biases, n x n kernels of explicit gradients."""
+    moment = toy_moment(kind)
+    last = moment.look.network().get_classifier()
+    size = last.weight.numel() + last.bias.numel()
+    own = loss_gradients(moment)[:, -size:]
+    labels = moment.dataset.labels[:40]
+    expected, bandwidth = sums_by_hand(cdist(own, own, "sqeuclidean"), labels, 3)
+    np.testing.assert_allclose(gradients.last_layer_gradient_density(moment), expected, rtol=1e-7)
+    assert moment.memory["metrics"][1]["density/bandwidth_gradient_last_layer"] == pytest.approx(bandwidth)
+
+
+def test_exact_density_of_an_mlp_equals_that_of_gradients_written_out():
+    """All layers, nothing sketched: dimension 0."""
+    moment = toy_moment("mlp")
+    own = loss_gradients(moment)
+    expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), moment.dataset.labels[:40], 3)
+    np.testing.assert_allclose(gradients.gradient_density(moment, dimension=0), expected, rtol=1e-7)
+
+
+def sketched(moment, dimension, slopes, seed=0):
+    def stream(*words):
+        return moment.stream(*words, seed)
+
+    return sketches.sketches(derivatives.Frozen(moment), 40, slopes, dimension, stream).numpy()
+
+
+def errors(moment, exact, slopes, dimension, draws):
+    """Errors of sketched inner products in units of |g| |g'|, (draws, n, n)."""
+    scale = np.sqrt(np.diag(exact))
+    found = [sketched(moment, dimension, slopes, seed) for seed in range(draws)]
+    return np.stack([(own @ own.T - exact) / np.outer(scale, scale) for own in found])
+
+
+@both_networks
+def test_sketches_keep_inner_products_within_the_stated_error(kind):
+    """Unbiased; standard deviation sqrt(2 / k), for products sqrt(8 / k) at most; against the exact Gram matrix."""
+    moment = toy_moment(kind)
+    labels = moment.look.examples.labels
+    own = loss_gradients(moment)
+    error = errors(moment, own @ own.T, lambda z, rows: [derivatives.loss_slope(z, labels[rows])], 256, 100)
+    bound = np.sqrt((8 if kind == "mlp" else 2) / 256)
+    assert np.sqrt((error**2).mean()) < 1.1 * bound
+    assert abs(error.mean(axis=0)).max() < 5 * bound / np.sqrt(100)
+
+
+@both_networks
+def test_tangent_sketches_sum_the_kernel_over_the_classes(kind):
+    """The trace of the empirical NTK, sum over k of <grad z_k(x), grad z_k(x')>, and no terms between classes."""
+    moment = toy_moment(kind)
+    own = tangents(moment)
+    exact = np.einsum("cnp,cmp->nm", own, own)
+    error = errors(moment, exact, gradients._each_logit, 256, 100)
+    bound = np.sqrt((8 if kind == "mlp" else 2) / 256)
+    assert np.sqrt((error**2).mean()) < 1.1 * bound
+    assert abs(error.mean(axis=0)).max() < 5 * bound / np.sqrt(100)
+
+
+@both_networks
+def test_sketched_densities_rank_as_exact_ones(kind):
+    """What a sketch is for: the same examples at either end."""
+    moment = toy_moment(kind, blobs(40, 10, seed=2), steps=12)
+    own = loss_gradients(moment)
+    expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), moment.dataset.labels[:40], 3)
+    found = gradients.gradient_density(moment, dimension=2048)
+    assert np.corrcoef(*(each.sum(axis=1).argsort().argsort() for each in (found, expected)))[0, 1] > 0.97
+
+
+@both_networks
+def test_tangent_densities_rank_as_exact_ones(kind):
+    """The density on the empirical NTK that the paper leaves open."""
+    moment = toy_moment(kind)
+    own = tangents(moment).transpose(1, 0, 2).reshape(40, -1)
+    labels = moment.dataset.labels[:40]
+    expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), labels, 3)
+    for function in (gradients.tangent_density_first, gradients.tangent_density_last):
+        found = function(moment, dimension=2048)
+        ranks = [gradient._relative(each, labels).argsort().argsort() for each in (found, expected)]
+        assert np.corrcoef(*ranks)[0, 1] > 0.95
+
+
+@both_networks
+def test_sketches_are_the_same_every_time(kind):
+    """The stream's names fix them: a score that cannot be computed again cannot be compared."""
+    first, second = (gradients.gradient_density(toy_moment(kind), dimension=64) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+def test_buckets_hold_every_weight_once():
+    """A weight left out, or in twice, would bend every inner product."""
+    moment = toy_moment("conv")
+    buckets = sketches._Buckets(derivatives.Frozen(moment), 16, moment.stream)
+    for name, weight in derivatives.Frozen(moment).trained.items():
+        places = buckets.places[name]
+        assert len(places) % 16 == 0
+        assert sorted(places[places < weight.numel()].tolist()) == list(range(weight.numel()))
+
+
+@pytest.mark.parametrize(("kind", "dimension"), [("conv", 0), ("mlp", -1)])
+def test_dimensions_that_cannot_be_are_refused(kind, dimension):
+    """Exact gradients are for MLPs; other networks' do not fit."""
+    with pytest.raises(RecipeError, match="such as 512"):
+        gradients.gradient_density(toy_moment(kind), dimension=dimension)
+    with pytest.raises(RecipeError, match="such as 512"):
+        gradients.tangent_density_first(toy_moment(kind), dimension=dimension)
+
+
+def test_logits_that_are_not_the_classifiers_are_refused():
+    """A network that scales its logits after the classifier has another last-layer gradient."""
+    moment = toy_moment("conv")
+    network = moment.look.network()
+    original = network.forward
+    network.forward = lambda images: 2 * original(images)
+    with pytest.raises(RecipeError, match="not what its classifier gives"):
+        gradients.last_layer_gradient_density(moment)
+    assert not network.classifier._forward_pre_hooks.keys() - {next(iter(network.classifier._forward_pre_hooks))}
+
+
+ASKED = [spec.name for spec in PROXIES.values() if spec.cost == "gradients"]
+
+
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [({"name": "mlp", "settings": {"widths": [16, 8]}}, "bfloat16"), ({"name": "resnet8", "settings": {}}, "float32")],
+    ids=["mlp", "resnet8"],
+)
+def test_a_training_is_the_same_with_all_gradients_taken(model, precision):
+    """What looks at a network must not move it; and every proxy comes out of a real training, as a launch takes it."""
+    dataset = blobs(40, 10, shape=(1, 8, 8))
+    outcomes = []
+    for names in ([], ASKED):
+        recipe = toy_recipe(
+            "single",
+            model=model,
+            train={"epochs": 2, "batch_size": 16},
+            proxies={name: {} for name in names},
+            evidence={"gradient_density": {"dimension": 64}},
+            runtime={"device": "cpu", "precision": precision},
+        )
+        placement = place(recipe.runtime, stackable=stackable(recipe)).alone(wide=False)
+        collector = Collector(dataset, wanted(recipe.proxies, dataset) if names else [], recipe, "cpu")
+        hooks = Hooks(after_epoch=lambda member, epoch, look, taker=collector: not taker.take(epoch, look))
+        outcomes.append(next(fit([Member(("single", 0), np.arange(40))], dataset, recipe, placement, hooks)))
+    for plain, watched in zip(*([o.prediction, o.confidence] for o in outcomes), strict=True):
+        np.testing.assert_array_equal(plain, watched)
+    scores = {spec.name: compute(spec, collector.of(spec)) for spec in collector.specs}
+    assert len(scores) >= 11
+    assert all(len(np.unique(each)) > 5 for name, each in scores.items() if name != "critical_sample_steps")
+    assert {"grand", "adversarial_margin", "gradient_density_last_layer"} <= set(collector.moments)
+    told = {
+        name for memory in collector.memories.values() for each in memory.get("metrics", {}).values() for name in each
+    }
+    assert {"sensitivity/gini", "sensitivity/critical_ratio_train", "density/bandwidth_gradient"} <= told

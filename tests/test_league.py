@@ -1,0 +1,381 @@
+"""The league: quality, agreement, price of every proxy; each number against an independent computation."""
+
+import io
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from study import analysis, cli, figures
+from study.analysis import Gathered, correlations, influences, league, proxy_matrix, within_class
+from study.cscore import cscore_columns, shard_profile
+from study.ensemble import run_ensemble
+from study.figures.league import telling
+from study.memorization import chance_influence, memorization_columns
+from study.proxies import PROXIES
+from study.single import run_singles
+from study.tables import league_markdown, league_table
+from tests.toys import blobs, toy_recipe
+
+pytest_plugins = ["tests.tracking_fixtures"]
+
+NAMES = ("cbtl", "forgetting_events", "target_confidence", "cbgl")
+SEEDS = 3
+
+
+def run(**declared):
+    """A run that has nothing but scores.json."""
+    return SimpleNamespace(id="x", read_json=lambda name: declared)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return blobs(80, 20)
+
+
+@pytest.fixture(scope="module")
+def gathered(dataset) -> Gathered:
+    """Three repeats and two other networks, whose scores follow the C-score with noise; one has another setting."""
+    rng = np.random.default_rng(0)
+    ease = rng.random(dataset.n) + 0.3 * (dataset.labels == 0)
+    masks = rng.random((24, dataset.n)) < 0.5
+    masks[:, dataset.n_train :] = False
+    answers = np.where(rng.random(masks.shape) < ease, dataset.labels, (dataset.labels + 1) % 3)
+    told = [0.5] * 24, range(24), 3
+    profile = shard_profile(masks, answers, np.full(masks.shape, 0.5), dataset.labels, *told)
+    frame = pd.DataFrame({"example": dataset.ids, "label": dataset.labels, "split": dataset.split()})
+    cscores = frame.assign(**cscore_columns(profile, dataset.labels), **memorization_columns(profile))
+
+    def scores(seed: int, noise: float) -> pd.DataFrame:
+        own, table = np.random.default_rng(seed), frame.copy()
+        for name in NAMES:
+            values = np.round(8 * (cscores["cscore"] + own.normal(0, noise, dataset.n)))
+            turned = values if PROXIES[name].easy == "high" else -values
+            table[name] = np.where(frame["split"] == PROXIES[name].on, turned, np.nan).astype(np.float32)
+        return table
+
+    singles = tuple(
+        run(**{name: {"settings": {}, "seconds": 1.0 + seed, "flops": 10.0 * (1 + seed)} for name in NAMES})
+        for seed in range(SEEDS)
+    )
+    other = {name: {"settings": {}} for name in NAMES} | {"cbtl": {"settings": {"another": 1}}}
+    others = ((run(**{name: {"settings": {}} for name in NAMES}), scores(10, 0.3)), (run(**other), scores(11, 0.3)))
+    tables = tuple(scores(seed, 0.3) for seed in range(SEEDS))
+    return Gathered(SimpleNamespace(id="e"), singles, None, cscores, profile, tables, others)
+
+
+@pytest.fixture(scope="module")
+def table(gathered, dataset) -> pd.DataFrame:
+    return league(gathered, dataset)
+
+
+def values(gathered, name, table):
+    """The oriented scores of one proxy and the C-scores beside them, on its rows."""
+    rows = (gathered.cscores["split"] == PROXIES[name].on) & gathered.cscores["cscore"].notna()
+    sign = 1 if PROXIES[name].easy == "high" else -1
+    return sign * table[name][rows].to_numpy(float), gathered.cscores["cscore"][rows], gathered.cscores["label"][rows]
+
+
+def row(table, name):
+    return table.set_index("proxy").loc[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_numbers_of_a_proxy_are_means_over_its_repeats(table, gathered, dataset, name):
+    """The league and the table of correlations must not tell two stories."""
+    rows = correlations(gathered, dataset)
+    rows = rows[(rows["proxy"] == name) & (rows["reference"] == "cscore") & (rows["part"] == "all")]
+    assert len(rows) == SEEDS
+    for column in ("spearman", "low", "high", "kendall", "ceiling", "distinct"):
+        assert row(table, name)[column] == pytest.approx(rows[column].mean())
+
+
+def test_the_best_comes_first_and_every_proxy_once(table):
+    """It is read from the top."""
+    assert sorted(table["proxy"]) == sorted(NAMES)
+    assert table["spearman"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seeds_are_all_pairs_of_repeats(table, gathered, name):
+    """How well a second training ranks the examples like the first."""
+    columns = [values(gathered, name, scores)[0] for scores in gathered.scores]
+    pairs = [stats.spearmanr(columns[i], columns[j]).statistic for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert row(table, name)["seeds"] == pytest.approx(np.mean(pairs))
+
+
+def test_one_repeat_has_no_agreement_between_seeds(gathered, dataset):
+    """Unknown is not 1."""
+    alone = replace(gathered, scores=gathered.scores[:1], singles=gathered.singles[:1], others=())
+    found = league(alone, dataset)
+    assert found[["seeds", "architectures"]].isna().all(axis=None)
+    assert found["spearman"].notna().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_architectures_are_other_networks_with_the_same_settings(table, gathered, name):
+    """A proxy with another setting is another proxy; cbtl of the second network does not count."""
+    same = gathered.others[: 1 if name == "cbtl" else 2]
+    own = [values(gathered, name, scores)[0] for scores in gathered.scores]
+    each = [np.mean([stats.spearmanr(x, values(gathered, name, t)[0]).statistic for x in own]) for _, t in same]
+    assert row(table, name)["architectures"] == pytest.approx(np.mean(each))
+
+
+def test_cost_is_the_mean_over_the_runs_and_missing_where_nothing_was_recorded(table, gathered, dataset):
+    """Runs from before costs were recorded still have a place in the league."""
+    assert row(table, "cbtl")["seconds"] == 2
+    assert row(table, "cbtl")["flops"] == 20
+    assert row(table, "cbtl")["cost"] == PROXIES["cbtl"].cost
+    silent = tuple(run(**{name: {"settings": {}} for name in NAMES}) for _ in range(SEEDS))
+    assert league(replace(gathered, singles=silent), dataset)[["seconds", "flops"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_within_class_is_the_weighted_mean_of_scipys_in_each_class(table, gathered, name):
+    """Averaged over the repeats, weighted by the size of the class."""
+    found = []
+    for scores in gathered.scores:
+        proxy, cscores, labels = values(gathered, name, scores)
+        each = [stats.spearmanr(proxy[labels == c], cscores[labels == c]).statistic for c in range(3)]
+        found.append(np.average(each, weights=[(labels == c).sum() for c in range(3)]))
+    assert row(table, name)["within_class"] == pytest.approx(np.mean(found))
+
+
+def test_a_proxy_that_only_tells_classes_apart_has_nothing_within_them():
+    """Over all examples it looks good; that is what the column is for."""
+    rng = np.random.default_rng(2)
+    labels = np.repeat([0, 1], 2000)
+    cscores, proxy = 0.3 * labels + 0.1 * rng.random(4000), labels + 0.1 * rng.random(4000)
+    assert stats.spearmanr(cscores, proxy).statistic > 0.7
+    assert abs(within_class(cscores, proxy, labels)) < 0.05
+
+
+def test_classes_without_an_order_are_left_out_of_the_mean():
+    """Two examples, or one value only: no correlation, and no zero."""
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    cscores, proxy = np.array([1, 2, 3, 4, 1, 2, 5, 5, 5.0]), np.array([1, 2, 4, 3, 1, 2, 1, 2, 3.0])
+    assert within_class(cscores, proxy, labels) == pytest.approx(0.8)
+    assert np.isnan(within_class(cscores[4:], proxy[4:], labels[4:]))
+
+
+def test_published_scores_alone_are_enough_for_a_league(gathered, dataset):
+    """A recipe of kind "single" has no ensemble; test rows have no published score, so their proxies have no row."""
+    published = gathered.cscores["cscore"].where(gathered.cscores["split"] == "train")
+    cscores = gathered.cscores[["example", "label", "split"]].assign(cscore=published, published=published)
+    alone = replace(gathered, ensemble=None, profile=None, cscores=cscores)
+    found = league(alone, dataset)
+    assert set(found["proxy"]) == set(NAMES) - {"cbgl"}
+    assert found["ceiling"].isna().all()
+    assert "published" in set(proxy_matrix(alone, dataset)["proxy"])
+
+
+# -------------------------------------------------------------------------------------------------------------- matrix
+
+
+def test_the_matrix_equals_scipys_in_its_own_order(gathered, dataset):
+    """Mean over the repeats, oriented, C-score included; rows and columns in one order."""
+    found = proxy_matrix(gathered, dataset)
+    assert list(found.columns[3:]) == list(found["proxy"])
+    assert set(found["proxy"]) == {"cscore", "cbtl", "forgetting_events", "target_confidence"}
+    for one in found["proxy"]:
+        for other in found["proxy"]:
+            columns = []
+            for scores in gathered.scores:
+                known = {"cscore": values(gathered, "cbtl", scores)[1]}
+                pair = [known[n] if n in known else values(gathered, n, scores)[0] for n in (one, other)]
+                columns.append(stats.spearmanr(*pair).statistic)
+            assert found.set_index("proxy").loc[one, other] == pytest.approx(np.mean(columns))
+
+
+def test_alike_proxies_stand_side_by_side(gathered, dataset):
+    """That is what the picture is read for; a copy of a proxy is its neighbour."""
+    copied = tuple(scores.assign(top_confidence=scores["cbtl"]) for scores in gathered.scores)
+    order = list(proxy_matrix(replace(gathered, scores=copied), dataset)["proxy"])
+    assert abs(order.index("cbtl") - order.index("top_confidence")) == 1
+
+
+def test_a_constant_proxy_does_not_take_the_matrix_down(gathered, dataset):
+    """Its row is missing; the others keep theirs."""
+    flat = tuple(scores.assign(cbtl=np.float32(1)) for scores in gathered.scores)
+    found = proxy_matrix(replace(gathered, scores=flat), dataset).set_index("proxy")
+    assert found["cbtl"].isna().all()
+    assert found.loc["forgetting_events", "cscore"] > 0.3
+
+
+# ------------------------------------------------------------------------------------------------------------ printing
+
+
+def test_the_terminal_and_markdown_show_the_same_numbers(table, capsys):
+    """Blank where nothing is known; every proxy by the name that a recipe uses."""
+    holes = table.assign(seconds=np.nan)
+    league_table(holes)
+    printed = capsys.readouterr().out
+    lines = league_markdown(holes).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    for entry, line in zip(table.itertuples(), lines[2:], strict=True):
+        assert line.startswith(f"| `{entry.proxy}` |")
+        for text in (f"{entry.spearman:+.3f}", f"{entry.within_class:+.3f}"):
+            assert text in line
+            assert text in printed
+    assert "nan" not in printed + "".join(lines)
+
+
+def test_the_verb_prints_the_league_of_the_finished_runs(trained, recipe, dataset, monkeypatch, capsys):
+    """`study league RECIPE`: one command, no report needed; Markdown for a README."""
+    monkeypatch.setattr(cli, "_open", lambda *_: (recipe, dataset, trained[0]))
+    cli.league(markdown=True)
+    expected = league_markdown(league(trained[1], dataset))
+    assert capsys.readouterr().out == expected
+    assert expected.splitlines()[2].startswith("| `cbtl` | train |")
+    cli.league(markdown=False)
+    assert "cbtl" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+def save(figure):
+    """Render, as that is when layout, ticks and fonts warn."""
+    drawing = io.BytesIO()
+    figure.savefig(drawing, format="svg", metadata={"Date": None})
+    return drawing.getvalue()
+
+
+def many(count: int) -> pd.DataFrame:
+    """A league of so many made-up proxies."""
+    rng = np.random.default_rng(count)
+    families = list(figures.FAMILY_COLOURS)
+    return pd.DataFrame(
+        {
+            "proxy": [f"p{i}" for i in range(count)],
+            "label": [f"a proxy of some length, number {i}" for i in range(count)],
+            "family": [families[i % len(families)] for i in range(count)],
+            "on": ["test" if i % 9 == 4 else "train" for i in range(count)],
+            "cost": ["free" if i % 4 == 0 else "pass" for i in range(count)],
+            "spearman": rng.random(count),
+            "seconds": 10 ** rng.uniform(-2, 3, count),
+        }
+    )
+
+
+def test_names_in_the_picture_of_prices_do_not_cover_each_other():
+    """Forty proxies on one picture: each name is written, once, on its own place."""
+    figure = figures.quality_by_cost(many(40))
+    save(figure)
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent().shrunk(0.98, 0.85) for text in axes.texts]
+    assert len(boxes) == 40
+    assert not sum(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
+def test_a_price_that_nobody_recorded_is_counted_and_not_drawn():
+    """At the left edge it would look free."""
+    figure = figures.quality_by_cost(many(12).assign(seconds=np.nan))
+    assert len(figure.axes[0].texts) == 3
+    assert "9 more: cost not recorded" in {text.get_text() for text in figure.texts}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 40])
+def test_leagues_of_any_size_are_drawn(count):
+    """A recipe may name one proxy."""
+    table = many(count)
+    assert save(figures.quality_by_cost(table))
+    matrix = pd.DataFrame(np.eye(count), columns=table["proxy"])
+    matrix.insert(0, "proxy", table["proxy"])
+    assert save(figures.matrix(matrix.assign(label=table["label"], family=table["family"])))
+
+
+def test_odd_leagues_are_drawn_without_a_warning(table):
+    """All costs the same, a correlation that is not defined, a matrix with holes."""
+    assert save(figures.quality_by_cost(table.assign(seconds=1.0, spearman=[np.nan, 0.1, 0.1, -0.2])))
+    assert save(figures.quality_by_cost(table.assign(cost="free")))
+    holes = pd.DataFrame([["a", "a", "", 1.0, np.nan], ["b", "b", "", np.nan, np.nan]])
+    assert save(figures.matrix(holes.set_axis(["proxy", "label", "family", "a", "b"], axis=1)))
+
+
+def test_the_lines_with_a_name_are_the_best_and_the_most_moving():
+    """Forty lines in one panel; the highest ends first, then the widest range."""
+    lines = {name: pd.Series(line) for name, line in {"a": [0, 9], "b": [5, 5], "c": [-9, 1], "d": [1, 2]}.items()}
+    assert telling(lines, 3) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 40])
+def test_any_number_of_moments_is_drawn(epochs):
+    """One epoch is a sentence, not a picture of dots."""
+    rows = [(f"p{i}", "cscore", e, np.sin(i + e / 9)) for i in range(20) for e in range(1, epochs + 1)]
+    curves = pd.DataFrame(rows, columns=["proxy", "reference", "epoch", "spearman"])
+    assert save(figures.moments_by_epoch(curves, many(20)))
+
+
+def test_consensus_and_difficulty_are_drawn_for_odd_data(gathered):
+    """All right, all missing, no training at all, one example."""
+    train = gathered.cscores[gathered.cscores["split"] == "train"]
+    for changed in (train, train.assign(memorization=np.nan), train.assign(cscore=np.nan), train.head(1)):
+        assert save(figures.consensus_and_memorization(changed))
+    agrees = (train["consensus"] == train["label"]).to_numpy()
+    depth = np.random.default_rng(0).random(len(train)) * 9
+    for one, other in ((depth, depth[::-1]), (depth * 0, depth * 0), (depth * np.nan, depth)):
+        assert save(figures.difficulty_plane(one, other, agrees))
+
+
+# ----------------------------------------------------------------------------------------------- from a store
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    subset = {"ratios": [0.5], "members": 120}
+    return toy_recipe("study", subset=subset, train={"epochs": 1}, proxies={"cbtl": {}}, runtime={"shard": 60})
+
+
+@pytest.fixture(scope="module")
+def trained(recipe, dataset, stores):
+    """An ensemble of 120 small networks, a single run, and one of another network."""
+    store = stores()
+    wide = recipe.model_copy(update={"model": recipe.model.model_copy(update={"settings": {"widths": (20,)}})})
+    run_singles(wide, dataset, store)
+    run_ensemble(recipe, dataset, store)
+    run_singles(recipe, dataset, store)
+    return store, analysis.gather(recipe, dataset, store)
+
+
+def test_the_newest_run_of_each_other_network_is_read(trained):
+    """Found by asking the store; two widths are two networks."""
+    _, gathered = trained
+    (other, _), own = gathered.others[0], gathered.singles[0]
+    assert len(gathered.others) == 1
+    assert other.params["model.settings.widths"] != own.params["model.settings.widths"]
+    assert other.id in {run.id for run in gathered.runs}
+
+
+def test_influences_equal_a_loop_over_the_members_bits(trained, recipe, dataset):
+    """From the shards' files: right when i was trained on, minus right when not, for test examples in doubt."""
+    store, gathered = trained
+    found = influences(gathered, recipe, dataset, store, top=3)
+    subset, right = [], []
+    for shard in store.find("shard"):
+        kept = shard.read_arrays("members.npz")
+        subset.append(np.unpackbits(kept["subset"], axis=1, count=dataset.n_train).astype(bool))
+        right.append(kept["miss"] == 0)
+    subset, right = np.concatenate(subset), np.concatenate(right)
+    undecided = [j for j in range(dataset.n_train, dataset.n) if 0 < right[:, j].mean() < 1]
+    assert set(found.table["target"]) == set(dataset.ids[undecided])
+    for j in undecided:
+        own = found.table[found.table["target"] == dataset.ids[j]]
+        every = [right[subset[:, i], j].mean() - right[~subset[:, i], j].mean() for i in range(dataset.n_train)]
+        assert own["influence"].tolist() == pytest.approx(sorted(every, reverse=True)[:3])
+        first = np.flatnonzero(dataset.ids == own["source"].iloc[0])[0]
+        assert every[first] == pytest.approx(max(every))
+    assert save(figures.influence_grid(dataset.images, dataset.ids, found.table, dataset.classes))
+
+
+def test_too_few_members_for_influence_are_said(trained, recipe, dataset):
+    """A list of chance differences looks like any other list."""
+    store, gathered = trained
+    none = influences(gathered, recipe.model_copy(update={"seed": 9}), dataset, store)  # a recipe without members
+    assert none.table.empty
+    enough = int(none.told.split("; ")[1].removesuffix(" members would do"))
+    assert chance_influence(80, enough / 2, enough / 2) <= 0.5 < chance_influence(80, enough / 2 - 1, enough / 2 - 1)
+    assert save(figures.influence_grid(dataset.images, dataset.ids, none.table, dataset.classes))
