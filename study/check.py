@@ -4,6 +4,7 @@ Three steps: form (the schema), names (proxies and their settings, subset sizes)
 device and fed one batch).  The first two take milliseconds; the third imports timm.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def check_names(recipe: Recipe) -> None:
 
 
 def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
-    """Compute every proxy of the recipe on two made-up examples, over as many epochs as it trains.
+    """Compute every proxy of the recipe on two made-up examples, over as many looks as its single run takes.
 
     A recipe that counts steps has as many epochs as the data say; until `n_train` is known, the most that there can be.
 
@@ -61,7 +62,9 @@ def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
     part = recipe.part("single")
     at_most = part.train.steps or part.train.epochs  # a pass has one step at least
     epochs = at_most if n_train is None else part.train.length(n_train)[0]
-    sizes = dict.fromkeys("nclk", 2) | {"e": epochs, "t": epochs + 1, "w": -(-epochs // part.single.every)}
+    look, every = part.single.look, math.lcm(part.single.look, part.single.every)
+    looks, due = -(-epochs // look), -(-epochs // every)
+    sizes = dict.fromkeys("nclk", 2) | {"e": looks, "t": looks + 1, "w": due}
     made_up = {word: np.ones([sizes[axis] for axis in told.axes], dtype=np.int64) for word, told in WORDS.items()}
     for spec in chosen(recipe.proxies):
         try:
@@ -77,6 +80,26 @@ def check_fit(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> No
     for kind in ("ensemble", "single"):
         if recipe.kind in ("study", kind):
             networks.fit_check(recipe.part(kind).model, shape, n_classes)
+    _check_layers(recipe, shape, n_classes)
+
+
+def _check_layers(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> None:
+    """The layers that [evidence] names are layers of the single run's network; members with depths have probes."""
+    if recipe.subset.depth and recipe.kind != "single":
+        from study.networks.probes import placements
+
+        placements(recipe.model, shape, n_classes)
+    layers = {name: given["layer"] for name, given in recipe.evidence.items() if "layer" in given}
+    if not layers or recipe.kind == "ensemble":
+        return
+    from study.evidence.layers import find_layer, layer_names
+
+    names = layer_names(recipe.part("single").model, shape, n_classes)
+    for name, layer in layers.items():
+        try:
+            find_layer(layer, names)
+        except RecipeError as error:
+            raise RecipeError(f"evidence.{name}.layer: {error}") from None
 
 
 def check_data(recipe: Recipe, dataset: Dataset) -> None:
@@ -86,11 +109,18 @@ def check_data(recipe: Recipe, dataset: Dataset) -> None:
         rehearse(recipe, dataset.n_train)
     if recipe.kind == "single":
         return
+    from study.evidence.probes import NEIGHBORS
+
     for ratio in recipe.subset.ratios:
         if not 0 < round(ratio * dataset.n_train) < dataset.n_train:
             raise RecipeError(
                 f"subset.ratios: {percent(ratio)} % of {dataset.n_train} examples leaves nothing to train on "
                 "or to hold out; leave this ratio out"
+            )
+        if recipe.subset.depth and int(ratio * dataset.n_train) < NEIGHBORS:
+            raise RecipeError(
+                f"subset.depth: probes ask {NEIGHBORS} neighbours, and {percent(ratio)} % of {dataset.n_train} "
+                "examples are fewer; leave this ratio out, or the depths"
             )
 
 
@@ -119,6 +149,10 @@ def check_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Iterator[
             recipe = load(file, overrides)
             check_names(recipe)
             _check_network(recipe)
+            if recipe.search.space:
+                from study.search import check_search
+
+                check_search(recipe)
             yield file, None
         except StudyError as error:
             yield file, str(error)
@@ -135,6 +169,7 @@ def _check_network(recipe: Recipe) -> None:
     for kind in ("ensemble", "single"):
         if recipe.kind in ("study", kind):
             networks.create(recipe.part(kind).model, (recipe.data.channels or 3, size, size), 2, device="meta")
+    _check_layers(recipe, (recipe.data.channels or 3, size, size), 2)
 
 
 def _shape(recipe: Recipe) -> tuple[tuple[int, int, int], int]:

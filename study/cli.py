@@ -88,7 +88,7 @@ def _open(path: Path, overrides: list[str], root: Path, kind: str | None = None)
     from study import check, data, tracking
 
     check.check_names(recipe)
-    dataset = data.load(recipe.data)
+    dataset = data.open_data(recipe)
     for line in dataset.unusable[:5]:
         say(f"not usable: {line}")
     if len(dataset.unusable) > 5:
@@ -149,6 +149,35 @@ def single(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlr
 
 
 @app.command()
+def search(
+    recipe: RecipePath,
+    overrides: Overrides = [],
+    root: Root = Path("mlruns"),
+    trials: Annotated[int, typer.Option(min=0, help="as many in all, instead of the recipe's; more may follow")] = 0,
+    storage: Annotated[
+        str, typer.Option(metavar="URL", help="where Optuna keeps the trials; optuna.db beside the runs unless given")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="the winner's recipe; RECIPE_best.toml unless given")
+    ] = None,
+) -> None:
+    """Search for hyper-parameters; the winner becomes a recipe.
+
+    The recipe's [search] says where.  Several processes may work on one search; a killed one goes on where it was.
+    """
+    changes = [*overrides, *([f"search.trials={trials}"] if trials else [])]
+    with interruptible() as stop:
+        opened, dataset, store = _open(recipe, changes, root)
+        from study.search import cost, run_search
+
+        say(cost(opened, dataset))
+        path = here_or_home(recipe)
+        found, winner = run_search(opened, dataset, store, path, out=out, storage=storage or None, stop=stop, bar=bar)
+    _where(store, [found])
+    print(f"winner: study run {shlex.quote(str(winner))}")
+
+
+@app.command()
 def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
     """Analyse the finished runs of a recipe and write the report."""
     with interruptible() as stop:
@@ -157,6 +186,25 @@ def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlr
 
         finished = launch.run_report(opened, dataset, store, stop=stop)
     _where(store, [finished])
+
+
+@app.command()
+def league(
+    recipe: RecipePath = DEFAULT,
+    overrides: Overrides = [],
+    root: Root = Path("mlruns"),
+    markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table")] = False,
+) -> None:
+    """Rank the proxies of finished runs.  Quality, within classes, between seeds and between networks, and cost."""
+    opened, dataset, store = _open(recipe, overrides, root)
+    from study import analysis
+    from study.tables import league_markdown, league_table
+
+    standings = analysis.league(analysis.gather(opened, dataset, store), dataset)
+    if markdown:
+        print(league_markdown(standings), end="")
+    else:
+        league_table(standings)
 
 
 @app.command()
@@ -197,7 +245,7 @@ def data(recipe: RecipePath = DEFAULT, overrides: Overrides = []) -> None:
     from study import data as sets
     from study import recipe as recipes
 
-    loaded = sets.load(recipes.load(here_or_home(recipe), overrides).data)
+    loaded = sets.open_data(recipes.load(here_or_home(recipe), overrides))
     from study.tables import dataset_table
 
     dataset_table(loaded)
@@ -220,7 +268,7 @@ def reference(
 @app.command(name="list")
 def list_runs(
     kind: Annotated[
-        str, typer.Option(help="ensemble, shard, single, report or reference; all but shards unless given")
+        str, typer.Option(help="ensemble, shard, single, search, trial, report or reference")
     ] = "",
     root: Root = Path("mlruns"),
 ) -> None:
@@ -253,6 +301,36 @@ def proxies(markdown: Annotated[bool, typer.Option(help="as the README's table")
         print(proxies_markdown())
     else:
         proxies_table()
+
+
+@app.command()
+def recipes(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where recipes lie")] = Path("recipes"),
+    markdown: Annotated[bool, typer.Option(help="as the table of recipes/README.md")] = False,
+) -> None:
+    """List the recipes: what each is for, what it costs."""
+    from study.shelf import shelf, shelf_markdown
+
+    folder = here_or_home(folder)
+    if markdown:
+        print(shelf_markdown(folder))
+    else:
+        from study.tables import recipes_table
+
+        recipes_table(shelf([folder]), folder)
+
+
+@app.command()
+def networks(markdown: Annotated[bool, typer.Option(help="as the table of recipes/README.md")] = False) -> None:
+    """List this project's networks.  Parameters, cost, normalization, probe placements, source."""
+    from study.networks import networks_markdown, table
+
+    if markdown:
+        print(networks_markdown())
+    else:
+        from study.tables import networks_table
+
+        networks_table(table())
 
 
 @app.command()

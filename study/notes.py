@@ -26,6 +26,10 @@ COLUMNS = {
         ("model.name", "optimizer.lr", "train.epochs", "subset.members"),
     ),
     "reference": (("cscore/mean", "cscore/share_at_1"), ("file",)),
+    "search": (
+        ("score", "val/accuracy", "val/loss", "train/loss", "search/value", "test/accuracy"),
+        ("optimizer.lr", "optimizer.momentum", "optimizer.weight_decay", "train.batch_size", "schedule.name"),
+    ),
 }
 
 EXPERIMENTS = {
@@ -33,6 +37,10 @@ EXPERIMENTS = {
     "single": "Single runs on the whole training set, one per repeat, with the proxies of every example.",
     "report": "Reports: proxies against C-scores.  Open a run, Artifacts, report.html.",
     "reference": "Published C-scores that reports compare with.",
+    "search": (
+        "Searches for hyper-parameters; the plus sign unfolds the trials.  Tick them all, then Compare, for parallel "
+        "coordinates over what was tried."
+    ),
 }
 
 ENSEMBLE = """
@@ -42,7 +50,9 @@ the ratios: 1 regular, 0 mislabeled, ambiguous or alone of its kind.
 
 - `cscore.parquet`: a row per example.  `cscore`; `cscore_soft`, the mean probability of the label (ranks as well from
   fewer networks); `stderr`, their standard errors; `held_out`, the number of answers; `consensus`, the most frequent
-  one; `cscore_10` ..., ratio by ratio.  Never held out = missing.
+  one; `cscore_10` ..., ratio by ratio.  Never held out = missing.  Also `consensus_consistency`, the share of the
+  answers that are the consensus; `prediction_entropy` of the answers, in nats; `memorization`, how much more often
+  networks that have seen the example are right, and `memorization_stderr`.
 - `profile.parquet`: the sums behind it.  `preview/`: the first 500 rows, to look at here.
 - `recipe.toml`: `study run recipe.toml` does all this again.
 - `holdout/accuracy` and `test/accuracy` are curves over the ratio (step = percent); a table shows their last point.
@@ -66,7 +76,9 @@ SINGLE = """
 - `scores.parquet`: a row per example, a column per proxy; `scores.json` says of each whether high or low means easy,
   its unit, settings and source.
 - `trajectory.npz`: right or wrong and softmax confidence of every example after every epoch.
-- `curves.npz`: densities in hidden space after every epoch.  `preview/`: the first 500 rows, to look at here.
+- `curves.npz`: proxies of one moment (densities in hidden space, margins, ...) after every so many epochs.
+  `preview/`: the first 500 rows, to look at here.
+- `probes.npz`, where the recipe asks for prediction depth: what k-nearest-neighbour probes answer in every layer.
 - `train/accuracy`, `test/accuracy`, `train/loss` are curves over the epochs (step = epoch).
 """
 
@@ -76,6 +88,8 @@ REPORT = """
 - `suspects.csv`: the lowest C-scores, likeliest label errors first.
 - `correlations.parquet`: every proxy against every reference, with intervals and ceilings; `points.parquet`: single
   ratios; `curves.parquet`: epoch by epoch; `figures/`: the pictures of the page.
+- `league.parquet`: quality and cost of each proxy; `matrix.parquet`: how far proxies say the same; `influence.parquet`,
+  where the members are enough: which training example helps which test example.
 - `rank/spearman/<proxy>`, `rank/kendall/<proxy>`: against the C-score on all examples; `unsaturated/...`: without
   scores of exactly 0 or 1; `soft/...`, `published/...`: against other references.  Positive always means: agrees.
 - `ceiling/...`: the Spearman that a perfect proxy would reach, given how well the C-scores repeat themselves.
@@ -83,6 +97,25 @@ REPORT = """
 
 Read from {sources}.
 """
+
+SEARCH = """
+**A search for hyper-parameters, judged by {measure}.**  Each child run is a trial with its whole recipe as parameters
+and its curves; the tag `optuna.verdict` says why one ended before its time, `score` is what a completed one is worth.
+
+- `figures/`: `history.png`, trials in their order; `slices.png`, each hyper-parameter by itself; `importance.png`,
+  which of them decide.
+- `trials.parquet`: a row per finished trial.  `best.toml`: the winner, a recipe for `study run`.
+- `search/best` is a curve over the finished trials; `test/accuracy` is the winner's, it has chosen nothing.
+
+Parallel coordinates: tick the trials in the runs table, Compare, and choose parameters and `score`.
+"""
+
+TRIAL = """
+**Trial {number} of a search.**  `val/accuracy` and the losses are curves over the epochs (step = epoch), on examples
+that it has not trained on; `reliability/half_soft` is one over the members (step = members at each ratio).
+"""
+
+MEASURES = {"accuracy": "validation accuracy", "reliability": "split-half reliability (soft)"}
 
 
 def ensemble_name(recipe: Recipe) -> str:
@@ -103,6 +136,32 @@ def single_name(recipe: Recipe, repeat: int) -> str:
 def report_name(part: Recipe) -> str:
     """The name of its ensemble; without one, network and digest of the single runs."""
     return ensemble_name(part) if part.kind == "ensemble" else f"{part.model.name} {part.digest()[:SHORT]}"
+
+
+def measure(recipe: Recipe) -> str:
+    """What a search judges its trials by, in words."""
+    stable = recipe.search.objective == "accuracy" and recipe.search.score == "stable"
+    return MEASURES[recipe.search.objective] + (" (last quarter, mean less deviation)" if stable else "")
+
+
+def search_name(recipe: Recipe, name: str) -> str:
+    """`mlp tpe 4f2a1c`: network, sampler, the search's name."""
+    return f"{recipe.model.name} {recipe.search.sampler} {name[:SHORT]}"
+
+
+def trial_name(number: int, of_round: int | None) -> str:
+    """`trial 7`, or `round 2: trial 7`."""
+    return f"trial {number}" if of_round is None else f"round {of_round}: trial {number}"
+
+
+def search_note(recipe: Recipe) -> str:
+    """Say what a search is, and how its files and curves are read."""
+    return _note(recipe, SEARCH.format(measure=measure(recipe)))
+
+
+def trial_note(number: int) -> str:
+    """Say what a trial is, and how its curves are read."""
+    return TRIAL.format(number=number).strip()
 
 
 def ensemble_note(recipe: Recipe) -> str:

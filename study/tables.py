@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from study.networks.catalog import Row
     from study.shelf import Title
 
-KINDS = ("ensemble", "single", "report", "reference")
+KINDS = ("ensemble", "single", "search", "report", "reference")
+PARTS = ("shard", "trial")  # children of a run; many of them
 TELLING = {  # the metric that sums up a run of each kind
     "ensemble": ("reliability/full", "reliability"),
     "shard": ("holdout/accuracy", "held-out accuracy"),
     "single": ("test/accuracy", "test accuracy"),
+    "search": ("search/value", "best"),
+    "trial": ("score", "score"),
     "reference": ("cscore/mean", "mean score"),
 }
 RANKS = (  # groups of a report's metrics, as its table shows them; the first that is there ranks the rows
@@ -63,7 +66,7 @@ LEAST = {  # columns that a narrow terminal does without, the first to go first
 
 def runs_table(store: Store, kind: str) -> None:
     """Print the runs, newest first: what, when, how it ended, its telling number."""
-    kinds = (*KINDS, "shard")
+    kinds = (*KINDS, *PARTS)
     if kind and kind not in kinds:
         raise StoreError(f"no kind {kind!r}; there are {', '.join(kinds)}")
     runs = store.find(kind) if kind else [run for run in store.find() if run.tags.get("study.kind") in KINDS]
@@ -83,8 +86,8 @@ def runs_table(store: Store, kind: str) -> None:
             _outcome(run),
         )
     _print(table, LEAST["runs"])
-    shards = "" if kind else "; `study list --kind shard` the parts of an ensemble"
-    say(f"`study show {runs[0].id[:8]}` tells more of a run{shards}; `study ui` shows them all")
+    parts = "" if kind else "; `study list --kind shard` lists an ensemble's parts, `--kind trial` a search's"
+    say(f"`study show {runs[0].id[:8]}` tells more of a run{parts}; `study ui` shows them all")
 
 
 def run_table(store: Store, prefix: str) -> None:

@@ -91,7 +91,7 @@ def weights_of(group: list[Member], dataset: Dataset, recipe: Recipe) -> torch.T
     from study import training
 
     examples = Examples(dataset, recipe.train, "cpu", torch.float64)
-    learner = training._learner(group, examples, dataset, recipe, replace(EXACT, stack=len(group)))
+    learner = training.new_learner(group, examples, dataset, recipe, replace(EXACT, stack=len(group)))
     for epoch in range(recipe.train.length(len(group[0].subset))[0]):
         train_epoch(learner, group, examples, recipe, epoch, Hooks())
     return learner.weights

@@ -41,6 +41,7 @@ __all__ = [
     "Subset",
     "Train",
     "dump",
+    "dump_table",
     "flatten",
     "load",
     "merge",
@@ -67,7 +68,7 @@ class Recipe(Section):
     schedule: Schedule = Schedule()
     train: Train = Train()
     single: Single = Single()
-    proxies: dict[str, dict[str, Scalar]] = Field(default_factory=dict)  # none named: every one that is registered
+    proxies: dict[str, dict[str, Scalar]] = Field(default_factory=dict)  # none: free, pass, n x n; all = {}: every one
     evidence: dict[str, dict[str, Scalar]] = Field(default_factory=dict)  # settings of what proxies read, by its name
     search: Search = Search()
     runtime: Runtime = Runtime()
@@ -79,11 +80,10 @@ class Recipe(Section):
 
     def part(self, kind: str) -> "Recipe":
         """The recipe of one kind of run: `ensemble` drops the single runs' overrides, `single` merges them in."""
+        plain = Single(**self.single.model_dump(include={"repeats", "look", "every"}))
         if kind == "ensemble":
-            return self.model_copy(
-                update={"kind": kind, "single": Single(repeats=self.single.repeats, every=self.single.every)}
-            )
-        merged = {"kind": kind, "single": Single(repeats=self.single.repeats, every=self.single.every)}
+            return self.model_copy(update={"kind": kind, "single": plain})
+        merged = {"kind": kind, "single": plain}
         for name, section in (("model", Model), ("optimizer", Optimizer), ("schedule", Schedule), ("train", Train)):
             own = getattr(self, name).model_dump()
             try:
@@ -147,6 +147,11 @@ def flatten(recipe: Recipe) -> dict[str, str]:
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as TOML; it reads back to an equal recipe."""
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def dump_table(table: Mapping[str, Any]) -> str:
+    """A part of a recipe as TOML, such as what differs from a base."""
+    return tomli_w.dumps(table)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:

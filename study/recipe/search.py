@@ -1,29 +1,126 @@
 """The tables of a search: what is tried, how trials are chosen, pruned, judged.  in: TOML values   out: sections"""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from study.recipe.sections import Count, Scalar, Section
 
+Choice = Scalar | tuple[Scalar, ...]
+
 
 class Space(Section):
-    """The values of one dotted name that a search may try: `low` to `high`, or `choices`."""
+    """The values of one dotted name that a search may try: `low` to `high`, or `choices`.
+
+    low, high: both ends are tried.  Whole numbers where the recipe's value is one.
+    log: the logarithm is spread evenly instead of the value.
+    step: only low, low + step, ... are tried.
+    choices: these and no others.
+    when: tried only where other searched names have these values; elsewhere the recipe's own value stands.
+    """
 
     low: int | float | None = None
     high: int | float | None = None
     log: bool = False
-    step: int | float | None = None
-    choices: tuple[Scalar, ...] = ()
-    when: dict[str, Scalar] = Field(default_factory=dict)  # tried only where these names have these values
+    step: Annotated[int | float, Field(gt=0)] | None = None
+    choices: tuple[Choice, ...] = ()
+    when: dict[str, Scalar] = Field(default_factory=dict)
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _choices_may_be_lists(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _when_may_be_nested(cls, value: Any) -> Any:
+        return dotted(value, lambda table: False) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _values_are_given_once(self) -> "Space":
+        if self.choices:
+            if (self.low, self.high, self.step, self.log) != (None, None, None, False):
+                raise ValueError("takes either choices, or low and high, not both")
+            if len(set(self.choices)) < len(self.choices):
+                raise ValueError("the choices must not repeat")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("needs low and high, or choices")
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs low above 0, and no step")
+        return self
 
 
-class Search(Section):
-    """A search for hyper-parameters: how many trials, how they are chosen, pruned and judged."""
+def dotted(tables: Mapping[str, Any], leaf: Any) -> dict[str, Any]:
+    """Nested tables as one table of dotted names; `leaf(table)` says which tables are values.
+
+    Raises:
+        ValueError: a name that is given twice, nested and dotted.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        if isinstance(value, Mapping) and not leaf(value):
+            inner = {f"{key}.{name}": item for name, item in dotted(value, leaf).items()}
+        else:
+            inner = {key: value}
+        if twice := set(inner) & set(flat):
+            raise ValueError(f"{min(twice)} is given twice")
+        flat |= inner
+    return flat
+
+
+def _is_space(table: Mapping[str, Any]) -> bool:
+    return bool(set(table) & set(Space.model_fields)) or not any(isinstance(value, Mapping) for value in table.values())
+
+
+class Tried(Section):
+    """What a search tries, by dotted name: `optimizer.lr = { low = 1e-4, high = 1.0, log = true }`."""
+
+    space: dict[str, Space] = Field(default_factory=dict)
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _names_may_be_nested(cls, value: Any) -> Any:
+        return dotted(value, _is_space) if isinstance(value, Mapping) else value
+
+
+class Round(Tried):
+    """A further round (B-search): the trials that the round before has kept, with `set` merged in, over `space`.
+
+    set: tables of the recipe, such as a longer training with a step schedule.
+    """
+
+    set: dict[str, Any] = Field(default_factory=dict)
+
+
+class Search(Tried):
+    """A search for hyper-parameters: how many trials, how they are chosen, pruned and judged.
+
+    trials: to be finished, completed or pruned; a grid is as large as it is.
+    sampler: tpe, random, qmc (quasi-random), gp (Gaussian process), grid (every combination, once).
+    pruner: median, percentile (the worst quarter), halving (successive halving), hyperband, none.
+    startup: trials before the sampler models and the pruner judges.
+    warmup: reports of a trial before it may be pruned.
+    objective: accuracy on the validation rows, or the reliability of the C-score ranking of a small ensemble.
+    score: of an accuracy trial: after its last epoch; or stable, mean less standard deviation over the last quarter.
+    validation: share of the training examples that no trial trains on, the same share of every class.
+    members: of the ensemble at each subset ratio, for the objective reliability.
+    keep: trials that the next round extends.
+    """
 
     trials: Count = 30
-    sampler: str = "tpe"
-    pruner: str = "median"
+    sampler: Literal["tpe", "random", "qmc", "gp", "grid"] = "tpe"
+    pruner: Literal["median", "percentile", "halving", "hyperband", "none"] = "median"
+    startup: Count = 5
+    warmup: Annotated[int, Field(ge=0)] = 1
     objective: Literal["accuracy", "reliability"] = "accuracy"
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the training examples that no trial trains on
-    space: dict[str, Space] = Field(default_factory=dict)
+    score: Literal["last", "stable"] = "last"
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    members: Annotated[int, Field(ge=2)] = 4
+    keep: Count = 7
+    rounds: tuple[Round, ...] = ()

@@ -75,11 +75,16 @@ class Noise(Section):
 
 
 class Subset(Section):
-    """The subset ensemble: ratios of the training set, members at each, how subsets are drawn (J-alg1, J-integral)."""
+    """The subset ensemble: ratios of the training set, members at each, how subsets are drawn (J-alg1, J-integral).
+
+    depth: every member keeps the prediction depth of all examples, by probes made of what it was trained on (B-fig7);
+        the k-NN searches cost more than the training of a small network, and on a GPU members then train one by one.
+    """
 
     ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     members: Annotated[int, Field(ge=2)] = 20
     design: Literal["uniform", "balanced"] = "balanced"
+    depth: bool = False
 
     @field_validator("ratios")
     @classmethod
@@ -196,7 +201,8 @@ class Single(Section):
     """The single runs on all examples: how many, and what in them differs from the ensemble's members."""
 
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
-    every: Count = 1  # hidden densities are taken after every so many epochs, and after the last
+    look: Count = 1  # all examples are looked at after every so many passes, and after the last
+    every: Count = 1  # hidden densities are taken after every so many passes, if they are looked at, and after the last
     model: dict[str, Any] = Field(default_factory=dict)
     optimizer: dict[str, Any] = Field(default_factory=dict)
     schedule: dict[str, Any] = Field(default_factory=dict)

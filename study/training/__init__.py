@@ -60,7 +60,7 @@ def fit(
 
     def work(group: Sequence[Member]) -> list[Outcome]:
         torch.set_num_threads(placement.cores)
-        with _own_randomness(recipe, group[0]) if random else nullcontext():
+        with own_randomness(recipe, group[0]) if random else nullcontext():
             return _fit_group(group, examples, dataset, recipe, placement, heard)
 
     with float32_routing(placement.matmul), ThreadPoolExecutor(placement.threads) as pool:
@@ -95,7 +95,7 @@ def _fit_group(
     group: Sequence[Member], examples: Examples, dataset: Dataset, recipe: Recipe, placement: Placement, hooks: Hooks
 ) -> list[Outcome]:
     start = time.perf_counter()
-    learner = _learner(group, examples, dataset, recipe, placement)
+    learner = new_learner(group, examples, dataset, recipe, placement)
     losses: list[list[float]] = [[] for _ in group]
     passes, _ = recipe.train.length(len(group[0].subset))
     ended = _ended(learner, group, examples, placement, hooks, 0)
@@ -130,9 +130,10 @@ def _ended(
         return bool(hooks.after_epoch(group[0], epoch, Look(learner, examples, online)))
 
 
-def _learner(
+def new_learner(
     group: Sequence[Member], examples: Examples, dataset: Dataset, recipe: Recipe, placement: Placement
 ) -> Learner:
+    """One learner for members that train as a stack, or for one that trains alone, with initial weights of their own."""
     seeds = [int(recipe.stream("init", *member.words).integers(2**63)) for member in group]
     networks = [create(recipe.model, dataset.shape, dataset.n_classes, seed=seed) for seed in seeds]
     where = (placement.device, placement.master, placement.compute)
@@ -146,13 +147,17 @@ def _learner(
 
 @torch.no_grad()
 def _prepare(network: torch.nn.Module, member: Member, examples: Examples) -> None:
-    """Let a network whose initial weights depend on the data see the first 5,000 of its own training examples."""
-    rows = torch.from_numpy(member.subset[:PREPARE_ROWS]).to(examples.labels.device)
+    """Let a network whose initial weights depend on the data see some 5,000 of its own training examples.
+
+    Every so many of them, since some data sets lie sorted by class.
+    """
+    stride = -(-len(member.subset) // PREPARE_ROWS)
+    rows = torch.from_numpy(member.subset[::stride].copy()).to(examples.labels.device)
     network.prepare(examples.batch(rows))
 
 
 @contextmanager
-def _own_randomness(recipe: Recipe, member: Member) -> Iterator[None]:
+def own_randomness(recipe: Recipe, member: Member) -> Iterator[None]:
     """Torch's global generators, seeded for one member and put back afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(int(recipe.stream("dropout", *member.words).integers(2**63)))
