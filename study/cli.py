@@ -267,9 +267,7 @@ def reference(
 
 @app.command(name="list")
 def list_runs(
-    kind: Annotated[
-        str, typer.Option(help="ensemble, shard, single, search, trial, report or reference")
-    ] = "",
+    kind: Annotated[str, typer.Option(help="ensemble, shard, single, search, trial, report or reference")] = "",
     root: Root = Path("mlruns"),
 ) -> None:
     """List the runs of the store, newest first."""

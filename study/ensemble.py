@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,9 @@ from study.cscore import SUMS, Profile, block_length, percent, subset_mask, subs
 from study.data import Dataset
 from study.display import Bar, quiet, say
 from study.errors import StoreError
+from study.evidence import MemberDepths
 from study.memorization import memorization_columns
+from study.proxies.neighbors import exact_routing
 from study.recipe import Recipe, dump, flatten
 from study.shards import finished_shards, keys, placed
 from study.tracking import Run, Store
@@ -57,7 +59,8 @@ def plan(recipe: Recipe, done: set[tuple[float, int]]) -> list[Shard]:
 
 def size(recipe: Recipe) -> str:
     """How many members at which ratios; the tag `study.size` tells an ensemble from a larger one of its digest."""
-    return f"{recipe.subset.members} at {', '.join(percent(ratio) for ratio in recipe.subset.ratios)} %"
+    members = f"{recipe.subset.members} at {', '.join(percent(ratio) for ratio in recipe.subset.ratios)} %"
+    return members + (", with prediction depths" if recipe.subset.depth else "")
 
 
 def run_ensemble(
@@ -91,6 +94,8 @@ def run_ensemble(
         folded, done, like = finished_shards(store, recipe, dataset)
         shards = plan(recipe, done)
         placement = place(recipe.runtime, stackable=stackable(recipe), like=like)
+        if recipe.subset.depth:  # a look is at one network; its searches set the routing for those beside it too
+            placement = replace(placement, stack=1, matmul=exact_routing(placement.device))
         parent = store.resume(known[0]) if known else _start(store, recipe, sized)
         _describe(parent, recipe, dataset)
         for key, value in placement.tags().items():
@@ -159,14 +164,16 @@ def _train(
     bar: Bar,
 ) -> Profile:
     """Train the shards in order; each is written when its last member is done, and folded in."""
-    masks = {}
+    masks: dict[tuple[float, int], np.ndarray] = {}
+    depths = MemberDepths(recipe, dataset, placement.device, stop)
+    after_epoch = depths.take if recipe.subset.depth else None
 
     def members() -> Iterator[Member]:
         for shard in shards:
             for member in shard.members:
                 mask = _mask(recipe, dataset, shard.ratio, member)
                 masks[shard.ratio, member] = mask
-                yield Member(("member", str(shard.ratio), member), np.flatnonzero(mask))
+                yield Member(_words(shard.ratio, member), np.flatnonzero(mask))
 
     total = recipe.subset.members * len(recipe.subset.ratios)
     missing = sum(len(shard.members) for shard in shards)
@@ -174,12 +181,13 @@ def _train(
     begun = started = time.time()
     with (
         bar(f"ensemble, {missing} of {total} networks", trained, unit="examples") as advance,
-        closing(fit(members(), dataset, recipe, placement, Hooks(progress=advance, stop=stop))) as outcomes,
+        closing(fit(members(), dataset, recipe, placement, Hooks(advance, after_epoch, stop=stop))) as outcomes,
     ):
         for number, shard in enumerate(shards, 1):
             own = list(itertools.islice(outcomes, len(shard.members)))
             shard_masks = np.stack([masks.pop((shard.ratio, member)) for member in shard.members])
-            part = _write_shard(store, parent, recipe, dataset, shard, own, shard_masks, started)
+            deep = depths.pop([_words(shard.ratio, member) for member in shard.members])
+            part = _write_shard(store, parent, recipe, dataset, shard, own, shard_masks, deep, started)
             profile = part if profile is None else profile + part
             started = time.time()
             done = total - missing + sum(len(shard.members) for shard in shards[:number])
@@ -198,6 +206,11 @@ def examples(recipe: Recipe, dataset: Dataset, shard: Shard) -> int:
     return sum(recipe.train.seen(size) for size in sizes)
 
 
+def _words(ratio: float, member: int) -> tuple[object, ...]:
+    """The name of a member in the random streams."""
+    return "member", str(ratio), member
+
+
 def _mask(recipe: Recipe, dataset: Dataset, ratio: float, member: int) -> np.ndarray:
     """(n,) bool: the rows that a member trains on; never a test row."""
     mask = np.zeros(dataset.n, dtype=bool)
@@ -213,13 +226,15 @@ def _write_shard(
     shard: Shard,
     outcomes: Sequence[Outcome],
     masks: np.ndarray,
+    depths: dict[str, np.ndarray],
     started: float,
 ) -> Profile:
     """One child run: its members' bits, their series, its sums.
 
     members.npz: subset (m, n_train) packed bits, members train on these; miss (m, n) (prediction - label) mod c, 0
     where right, which packs ten times better than the prediction; ratio, member (m,), seconds (m,), diverged (m,);
-    and the sums of `cscore.Profile`.
+    and the sums of `cscore.Profile`.  With `subset.depth` also depth (m, n) in layers, -1 where undefined, and final
+    (m, n), the class that it goes by: the member's answer in the master precision.
     """
     prediction = np.stack([outcome.prediction for outcome in outcomes]).astype(np.int64)
     confidence = np.stack([outcome.confidence for outcome in outcomes])
@@ -255,6 +270,7 @@ def _write_shard(
             diverged=np.array([outcome.diverged for outcome in outcomes]),
             predicted=_small(profile.predicted),
             **{name: _small(getattr(profile, name)) for name in SUMS},
+            **depths,
         )
         train = slice(0, dataset.n_train)
         right, held_out = miss == 0, ~masks
@@ -272,6 +288,7 @@ def _write_shard(
                 "members/diverged": profile.diverged,
                 "time/train_s": time.time() - started,
             }
+            | ({"depth/undefined": np.count_nonzero(depths["depth"] < 0)} if depths else {})
         )
     return profile
 

@@ -67,7 +67,8 @@ SHARD = """
 
 - `member/...`: a point per member (step = member), after its last epoch.
 - `members.npz`: what each was trained on (`subset`, packed bits) and where it is wrong (`miss`, (answer - label) mod
-  classes, 0 = right); `recipe.toml` is with the parent run.
+  classes, 0 = right); with `subset.depth` also the prediction depths (`depth`, -1 undefined).  `recipe.toml` is with
+  the parent run.
 """
 
 SINGLE = """
@@ -89,7 +90,8 @@ REPORT = """
 - `correlations.parquet`: every proxy against every reference, with intervals and ceilings; `points.parquet`: single
   ratios; `curves.parquet`: epoch by epoch; `figures/`: the pictures of the page.
 - `league.parquet`: quality and cost of each proxy; `matrix.parquet`: how far proxies say the same; `influence.parquet`,
-  where the members are enough: which training example helps which test example.
+  where the members are enough: which training example helps which test example; `difficulty.parquet`, where members
+  recorded depths.
 - `rank/spearman/<proxy>`, `rank/kendall/<proxy>`: against the C-score on all examples; `unsaturated/...`: without
   scores of exactly 0 or 1; `soft/...`, `published/...`: against other references.  Positive always means: agrees.
 - `ceiling/...`: the Spearman that a perfect proxy would reach, given how well the C-scores repeat themselves.

@@ -11,7 +11,8 @@ from study.report import File, Section, Table
 SUSPECTS = 500  # rows of suspects.csv: as many as the MLflow UI shows
 ORDER = (  # of the sections on the page
     *("proxies", "league", "suspects", "J-fig4", "J-fig2", "J-fig3", "J-fig5", "J-fig6", "B-consensus", "influence"),
-    *("matrix", "moments", "J-fig8", "J-fig9a", "J-fig9b", "J-tab1"),
+    *("B-fig7", "Z-fig2", "B-fig1", "B-fig4", "B-fig3", "B-fig5", "matrix", "moments", "J-fig8", "J-fig9a", "J-fig9b"),
+    *("J-tab1", "A-class", "A-csr"),
 )
 LEAGUE = {  # columns of the league as the page heads them
     "label": "proxy",
@@ -23,13 +24,13 @@ LEAGUE = {  # columns of the league as the page heads them
     "distinct": "distinct",
     "cost": "cost",
     "seconds": "seconds",
-    "flops": "FLOPs",
+    "flops": "GFLOP",
 }
 
 
 def sections(found: Findings) -> list[Section]:
     """Every figure with the one line that says what it shows, in the order of the page."""
-    made = [*_general_sections(found), *_league_sections(found)]
+    made = [*_general_sections(found), *_league_sections(found), *_depth_sections(found), *_inner_sections(found)]
     if found.gathered.ensemble:
         made += [*_ratio_sections(found), *_vote_sections(found)]
     return sorted(made, key=lambda section: ORDER.index(section.id))
@@ -43,7 +44,7 @@ def _general_sections(found: Findings) -> list[Section]:
     train = gathered.cscores[rows].reset_index(drop=True)
     images, classes = dataset.images[rows], dataset.classes
     mean_curves = curves.groupby(["proxy", "reference", "epoch"], as_index=False)["spearman"].mean()
-    correct = analysis.trajectory(gathered.singles[0], dataset)["correct"][:, rows]
+    path = analysis.trajectory(gathered.singles[0], dataset)
     scores = train["cscore"].to_numpy(dtype=float)
     return [
         Section(
@@ -82,7 +83,7 @@ def _general_sections(found: Findings) -> list[Section]:
             "J-fig9a",
             "Who is learned first",
             "Share of each C-score group that the single run classifies right after each epoch.",
-            figures.learning_curves_by_score(np.ascontiguousarray(correct), scores),
+            figures.learning_curves_by_score(np.ascontiguousarray(path["correct"][:, rows]), scores, path["epochs"]),
         ),
         Section(
             "J-fig9b",
@@ -125,8 +126,71 @@ def _league_sections(found: Findings) -> list[Section]:
     ]
 
 
+def _depth_sections(found: Findings) -> list[Section]:
+    """Prediction depth, where the single run has asked probes in its layers."""
+    told = analysis.depths(found.gathered, found.dataset)
+    if told is None:
+        return []
+    sections = [
+        Section(
+            "B-fig1",
+            "Prediction depth",
+            "The layer from which on k-nearest-neighbour probes agree with the network's answer: early for easy "
+            "examples, late or undefined for hard ones.",
+            figures.depth_distribution(told.table, told.layers),
+        ),
+        Section(
+            "B-fig4",
+            "Right or wrong at each depth",
+            "The single run's accuracy among the examples of each prediction depth; larger dots stand for more.",
+            figures.accuracy_by_depth(told.table, told.layers),
+        ),
+        Section(
+            "B-fig5",
+            "From layer to layer",
+            "Accuracy of the probes after each layer; where labels were changed, of the changed ones, and of the "
+            "labels that those examples had before.",
+            figures.inference_learning_curve(told.curves, told.layers),
+        ),
+    ]
+    if told.table["cscore"].notna().any():
+        drawn = figures.cscore_by_depth(told.table, told.layers)
+        sentence = "C-scores of the examples of each prediction depth; in the paper, the deeper the less consistent."
+        sections.append(Section("B-fig3", "Depth and consistency", sentence, drawn))
+    return sections
+
+
+def _inner_sections(found: Findings) -> list[Section]:
+    """What else the first single run tells: two-dimensional regularity, and loss sensitivity where it was taken."""
+    run, dataset = found.gathered.singles[0], found.dataset
+    sections = []
+    if planes := analysis.planes(run, dataset):
+        sentence = (
+            "How many epochs an example is right against how often it stops being so; easy ones crowd at the lower "
+            "right.  To shorten a training set, the paper leaves out examples at the densest spots first."
+        )
+        sections.append(Section("Z-fig2", "Regularity in two dimensions", sentence, figures.regularity_planes(planes)))
+    matrix = analysis.class_sensitivity(run)
+    if matrix is not None:
+        sentence = (
+            "How much the inputs of one class move the loss towards another, averaged over training; classes that "
+            "share features stand out.  Colours span what lies off the diagonal."
+        )
+        drawn = figures.class_sensitivity(matrix, dataset.classes)
+        sections.append(Section("A-class", "Loss sensitivity, class by class", sentence, drawn))
+    series = analysis.sensitivity_series(run)
+    if len(series):
+        sentence = (
+            "Gini coefficient: near 0 all examples move the loss alike, near 1 few do.  Critical sample ratio: the "
+            "share of examples with another class within a small box around them."
+        )
+        drawn = figures.sensitivity_by_epoch(series.index, dict(series.items()))
+        sections.append(Section("A-csr", "Loss sensitivity and critical samples", sentence, drawn))
+    return sections
+
+
 def _vote_sections(found: Findings) -> list[Section]:
-    """What only an ensemble tells: consensus and memorization, and influence where its members are enough."""
+    """What only an ensemble tells: consensus and memorization; forms of difficulty and influence where it can."""
     gathered, dataset, influences = found.gathered, found.dataset, found.influences
     sections = []
     if {"consensus_consistency", "memorization"} <= set(gathered.cscores):
@@ -137,6 +201,19 @@ def _vote_sections(found: Findings) -> list[Section]:
                 "Agreement and memorization",
                 "What the networks that have not seen an example agree on, and how much having seen it helps.",
                 figures.consensus_and_memorization(train),
+            )
+        )
+    if found.difficulty is not None:
+        told = found.difficulty.table[dataset.rows("train")]
+        agrees = (gathered.cscores["consensus"] == gathered.cscores["label"]).to_numpy()[dataset.rows("train")]
+        depths = told["depth_train"].to_numpy(), told["depth_validation"].to_numpy()
+        sections.append(
+            Section(
+                "B-fig7",
+                "Easy, or hard in which way",
+                "At which layer the networks decide about an example that they have trained on (upwards) and one that "
+                "they have not (to the right).",
+                figures.difficulty_plane(*depths, agrees),
             )
         )
     if influences is not None and len(influences.table):
@@ -200,13 +277,19 @@ def tables(found: Findings, lowest: pd.DataFrame) -> list[Table]:
     """The tables below the figures; `lowest` is that of `suspects`."""
     sentence = (
         "Means over the repeats.  In class: Spearman inside each class, weighted by its size.  Seeds: between "
-        "repeats.  Networks: with the newest single run of each other model on this data.  Seconds and FLOPs: "
+        "repeats.  Networks: with the newest single run of each other model on this data.  Seconds and GFLOP: "
         "beyond the training, shared evidence whole for each proxy.  – is not known."
     )
     ranks = ["spearman", "within_class", "seeds", "architectures"]
-    shown = found.league.round(dict.fromkeys(ranks, 3))[list(LEAGUE)].rename(columns=LEAGUE)
+    shown = found.league.assign(flops=found.league["flops"] / 1e9).round(dict.fromkeys(ranks, 3))
+    shown = shown[list(LEAGUE)].rename(columns=LEAGUE)
     made = [Table("League of proxies", shown, sentence)]
     made += [Table("Lowest C-scores", lowest, f"suspects.csv holds the first {SUSPECTS:,}, test examples too.")]
+    if found.difficulty is not None:
+        sentence = "Training examples nearest to each corner of the plane of both prediction depths (B-fig7)."
+        corners = found.difficulty.corners
+        names = corners.assign(label=corners["label"].map(dict(enumerate(found.dataset.classes))))
+        made.append(Table("Four forms of difficulty", names, sentence))
     if len(found.points):
         sentence = "Rank correlation of each ratio's C-score with the integral one (J-fig5)."
         made.append(Table("Point estimates", found.points, sentence))
@@ -226,8 +309,13 @@ def files(found: Findings) -> list[File]:
     ]
     if influences is not None and len(influences.table):
         kept.append(File("influence.parquet", "the training examples that help each undecided test example most"))
+    if found.difficulty is not None:
+        what = "every example's mean prediction depths and type; corners.parquet: the 100 nearest to each corner"
+        kept.append(File("difficulty.parquet", what))
     if gathered.ensemble:
         kept.append(File("cscore.parquet", "every example's C-score, consensus, memorization", gathered.ensemble.id))
         kept.append(File("profile.parquet", "the counts behind it, ratio by ratio", gathered.ensemble.id))
     kept += [File("scores.parquet", "every example's proxies", run.id) for run in gathered.singles]
+    asked = [run for run in gathered.singles if "probes.npz" in run.files]
+    kept += [File("probes.npz", "what the probes in every layer answer", run.id) for run in asked]
     return kept

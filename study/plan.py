@@ -8,6 +8,7 @@ import numpy as np
 from study import ensemble, networks, single
 from study.data import Dataset
 from study.display import duration, number
+from study.evidence import look_epochs
 from study.recipe import Recipe
 from study.tracking import Store
 from study.training import Member, fit, stackable
@@ -16,10 +17,15 @@ from study.training.placement import Placement, place
 PROBE_S = 0.5  # a trial of this length is long enough to extrapolate from
 MISS_BYTES = 0.1  # of compressed predictions, per example and member (measured on MNIST at 95 % accuracy: 0.06)
 
+DEPTH_BYTES = 0.5  # of compressed depths (.06 on the digits) and classes (10 alike: .43), per example and member
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one part of a study; `examples` and `looks` are forward passes with and without a backward one."""
+    """Cost of one part of a study; `examples` and `looks` are forward passes with and without a backward one.
+
+    beyond: what the estimate leaves out, in words.
+    """
 
     networks: int
     done: int
@@ -29,6 +35,7 @@ class Cost:
     flops: float
     seconds: float
     disk: float
+    beyond: str = ""
 
 
 def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost]:
@@ -41,21 +48,23 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
         members = len(part.subset.ratios) * part.subset.members
         examples = sum(ensemble.examples(part, dataset, shard) for shard in shards)
         looks = sum(len(shard.members) for shard in shards) * dataset.n
-        disk = members * dataset.n * (1 / 8 + MISS_BYTES) + dataset.n * len(part.subset.ratios) * 12
-        costs["ensemble"] = _cost(part, dataset, members, len(done), examples, looks, disk)
+        each = 1 / 8 + MISS_BYTES + (DEPTH_BYTES if part.subset.depth else 0)
+        disk = members * dataset.n * each + dataset.n * len(part.subset.ratios) * 12
+        cost = _cost(part, dataset, members, len(done), examples, looks, disk)
+        costs["ensemble"] = replace(cost, beyond="the prediction depths" if part.subset.depth else "")
     if recipe.kind in ("study", "single"):
         part = recipe.part("single")
-        repeats, epochs = part.single.repeats, part.train.length(dataset.n_train)[0]
+        repeats, looks = part.single.repeats, len(look_epochs(part, dataset.n_train))
         done = len(single.finished_repeats(store, part, dataset))
         left = repeats - done
-        disk = repeats * epochs * dataset.n * 16
+        disk = repeats * looks * dataset.n * 16
         costs["single"] = _cost(
             part,
             dataset,
             repeats,
             done,
-            left * epochs * dataset.n_train,
-            left * (epochs + 1) * dataset.n,
+            left * part.train.length(dataset.n_train)[0] * dataset.n_train,
+            left * (looks + 1) * dataset.n,
             disk,
         )
     return costs
@@ -116,6 +125,6 @@ def describe(costs: dict[str, Cost]) -> list[str]:
         lines.append(
             f"{name}: {left} networks of {cost.networks} to train{before}, {cost.epochs} epochs, "
             f"{number(cost.examples)} examples, {number(cost.flops, 'FLOP')}, about {duration(cost.seconds)}, "
-            f"{number(cost.disk, 'B')} on disk"
+            f"{number(cost.disk, 'B')} on disk" + (f"; beyond this, {cost.beyond}" if cost.beyond else "")
         )
     return lines

@@ -68,7 +68,9 @@ def match(path: Path, labels: np.ndarray, scores: np.ndarray, dataset: Dataset) 
     if rows.max() >= len(scores):
         raise DataError(f"{path}: holds {len(scores)} scores, but {dataset.name} has an example number {rows.max()}")
     pairs = (
-        pd.DataFrame({"theirs": labels[rows], "ours": dataset.clean_labels[: dataset.n_train]}).value_counts().reset_index()
+        pd.DataFrame({"theirs": labels[rows], "ours": dataset.clean_labels[: dataset.n_train]})
+        .value_counts()
+        .reset_index()
     )
     partner = pairs.drop_duplicates("theirs").set_index("theirs")["ours"]
     wrong = np.flatnonzero(partner.loc[labels[rows]].to_numpy() != dataset.clean_labels[: dataset.n_train])

@@ -182,14 +182,31 @@ def groups(correlations: pd.DataFrame) -> list[dict]:
 def cells(frame: pd.DataFrame) -> dict[str, list]:
     """Turn the first rows of a table into text: `columns`, `body`, and `numeric`, which columns are numbers."""
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool for name in frame]
-    body = [[_cell(value) for value in row] for row in frame.head(ROWS).itertuples(index=False, name=None)]
-    return {"columns": [str(name) for name in frame], "numeric": numeric, "body": body}
+    columns = [_column(frame[name].head(ROWS)) for name in frame]
+    return {"columns": [str(name) for name in frame], "numeric": numeric, "body": list(zip(*columns, strict=True))}
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.4g}".replace("-", "−")
-    return str(value)
+def _column(values: pd.Series) -> list[str]:
+    """Floats between -1 and 1, scores as a rule, share as many decimals as one needs, up to three; others four digits.
+
+    Whole numbers of five digits and more come in groups of three.
+    """
+    if not pd.api.types.is_float_dtype(values):
+        return [str(value) for value in values]
+    known = values[values.notna()]
+    small = bool(known.abs().max() <= 1)
+    decimals = max((len(f"{value:.3f}".rstrip("0").partition(".")[2]) for value in known), default=0)
+    return [_number(value, decimals if small else None) for value in values]
+
+
+def _number(value: float, decimals: int | None) -> str:
+    if math.isnan(value):
+        return "–"
+    if decimals is not None:
+        text = f"{value:.{decimals}f}"
+    else:
+        text = f"{value:,.0f}".replace(",", " ") if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+    return text.replace("-", "−")
 
 
 def score(value: float) -> str:

@@ -46,7 +46,7 @@ def finished_shards(
 
 def _kept_shards(store: Store, recipe: Recipe, dataset: Dataset) -> Iterator[tuple[Run, dict[str, np.ndarray]]]:
     """The finished shards with members that the recipe asks for, each member once; the first launch's come first."""
-    done = set()
+    done, without = set(), set()
     wanted = {(ratio, member) for ratio in recipe.subset.ratios for member in range(recipe.subset.members)}
     shards = store.find("shard", tags=keys(recipe, dataset), status="FINISHED")
     for run in sorted(shards, key=lambda run: run.started):
@@ -59,9 +59,15 @@ def _kept_shards(store: Store, recipe: Recipe, dataset: Dataset) -> Iterator[tup
             say(f"shard {run.id} ({run.name}) lacks some of its sums: its members are trained again")
             continue
         members = {(float(kept["ratio"]), int(member)) for member in kept["member"]}
+        if recipe.subset.depth and "depth" not in kept:
+            without |= members
+            continue
         if members <= wanted and not members & done:
             done |= members
             yield run, kept
+    again = (without & wanted) - done
+    if again:
+        say(f"{len(again)} members have no prediction depths, which subset.depth asks for: they are trained again")
 
 
 def answers(store: Store, recipe: Recipe, dataset: Dataset, ratio: float) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +84,22 @@ def answers(store: Store, recipe: Recipe, dataset: Dataset, ratio: float) -> tup
             subsets.append(kept["subset"][sound])
             right.append(kept["miss"][sound] == 0)
     return np.concatenate(subsets), np.concatenate(right)
+
+
+def depths(store: Store, recipe: Recipe, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Prediction depths in all members at all ratios, for a recipe that asks for them (`subset.depth`).
+
+    Returns:
+        (m, n) depths in layers, -1 where undefined, as everywhere in a member that diverged; (m, n) True where the
+        member trained on the example, never on a test row.  m is 0 where no shard can be read.
+    """
+    depth, subset = [np.zeros((0, dataset.n), dtype=np.int8)], [np.zeros((0, dataset.n), dtype=bool)]
+    for _, kept in _kept_shards(store, recipe.part("ensemble"), dataset):
+        inside = np.zeros(kept["depth"].shape, dtype=bool)
+        inside[:, : dataset.n_train] = np.unpackbits(kept["subset"], axis=1, count=dataset.n_train)
+        depth.append(kept["depth"])
+        subset.append(inside)
+    return np.concatenate(depth), np.concatenate(subset)
 
 
 def placed(run: Run) -> dict[str, str]:

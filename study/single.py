@@ -12,7 +12,7 @@ from study.data import Dataset
 from study.display import Bar, quiet, say
 from study.ensemble import keys, waiting
 from study.errors import StoreError
-from study.evidence import Collector, Cost, Shared, conditions, curved, due_epochs, wanted
+from study.evidence import Collector, Cost, Shared, conditions, curved, due_epochs, look_epochs, wanted
 from study.proxies import Spec, compute
 from study.proxies.speed import online_agreement
 from study.recipe import Recipe, dump, flatten
@@ -41,7 +41,7 @@ def run_singles(
     with store.lock(f"single-{recipe.digest()}-{dataset.digest}", waiting("this single run", stop)):
         store.reap(keys(recipe, dataset))
         for repeat in range(recipe.single.repeats):
-            own = keys(recipe, dataset) | {"study.repeat": str(repeat)}
+            own = _keys(recipe, dataset, repeat)
             known = _finished(store, own, recipe, dataset, specs)
             if known:
                 say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
@@ -91,10 +91,15 @@ def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int
     specs = wanted(recipe.proxies, dataset)
     found = {}
     for repeat in range(recipe.single.repeats):
-        run = _finished(store, keys(recipe, dataset) | {"study.repeat": str(repeat)}, recipe, dataset, specs)
+        run = _finished(store, _keys(recipe, dataset, repeat), recipe, dataset, specs)
         if run:
             found[repeat] = run
     return found
+
+
+def _keys(recipe: Recipe, dataset: Dataset, repeat: int) -> dict[str, str]:
+    """The tags by which launches know a repeat: one with other looks is the same network, with other series."""
+    return keys(recipe, dataset) | {"study.repeat": str(repeat), "study.look": str(recipe.single.look)}
 
 
 def _finished(store: Store, own: dict[str, str], recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> Run | None:
@@ -157,7 +162,8 @@ def _train(
     with bar(f"single run, repeat {repeat}", epochs * dataset.n_train, unit="examples") as advance:
         hooks = Hooks(progress=advance, after_epoch=after_epoch, online=collector.online, stop=stop)
         final = next(fit([member], dataset, recipe, placement, hooks))
-    run.series("train/loss", final.losses, range(1, len(final.losses) + 1))
+    steps = [epoch for epoch in look_epochs(recipe, dataset.n_train) if epoch <= len(final.losses)]
+    run.series("train/loss", [final.losses[epoch - 1] for epoch in steps], steps)
     run.log({"time/train_s": time.perf_counter() - begun})
     return collector, final
 
@@ -165,21 +171,24 @@ def _train(
 def _log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
     """Write the trajectory, the scores by epoch, and the table of final scores with what is declared about them.
 
-    trajectory.npz: correct (e, ceil(n / 8)) packed bits; confidence, top_confidence (e, n) float32, because float16
-    ties everything above .9995; n.  Where a proxy reads them also loss, margin, error_norm (e, n) float32, predicted
-    (e + 1, n) int16, online_correct (e, ceil(n_train / 8)) packed bits, n_train.
+    trajectory.npz: epochs (e,) after which all examples were looked at; correct (e, ceil(n / 8)) packed bits;
+    confidence, top_confidence (e, n) float32, because float16 ties everything above .9995; n, n_train.  Where a proxy
+    reads them also loss, margin, error_norm (e, n) float32, predicted (e + 1, n) int16, online_correct (e,
+    ceil(n_train / 8)) packed bits.
     curves.npz: epochs (w,), and (w, n of its split) float32 per proxy of one moment but those on confidences.
-    scores.json: per proxy what it declares, its conditions, and what it cost beyond the steps of the training:
-    seconds and flops of its evidence and its own computation; see `Collector.cost`.
+    scores.json: per proxy what it declares, and its conditions.
+    costs.json: per proxy what it cost beyond the steps of the training, seconds and flops of its evidence and its own
+    computation; see `Collector.cost`.  A file of its own, since no two trainings take equally long.
     """
-    run.arrays("trajectory.npz", n=np.int64(dataset.n), n_train=np.int64(dataset.n_train), **_series(collector))
+    told = {"epochs": np.array(collector.looked, dtype=np.int64), "n": np.int64(dataset.n)}
+    run.arrays("trajectory.npz", **told, n_train=np.int64(dataset.n_train), **_series(collector))
     run.arrays(
         "curves.npz",
         epochs=np.array(collector.epochs, dtype=np.int64),
         **{name: np.stack(scores) for name, scores in collector.moments.items()},
     )
     table = pd.DataFrame({"example": dataset.ids, **dataset.label_columns, "split": dataset.split()})
-    declared, found = {}, {}
+    declared, costs, found = {}, {}, {}
     for spec in collector.specs:
         told = conditions(spec, collector.recipe, dataset.n_train)
         own = Cost()
@@ -191,8 +200,9 @@ def _log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
         cost = collector.cost(spec) + own
         keys = ("family", "easy", "unit", "label", "source", "on", "cost")
         declared[spec.name] = {key: getattr(spec, key) for key in keys} | told
-        declared[spec.name] |= {"seconds": cost.seconds, "flops": cost.flops}
+        costs[spec.name] = {"seconds": cost.seconds, "flops": cost.flops}
     run.table("scores.parquet", table)
+    run.json("costs.json", costs)
     run.json("scores.json", declared)
     _log_evidence(run, collector, found)
 

@@ -82,7 +82,7 @@ def log(profile, cscores, scores, recipe, dataset):
             long = pd.DataFrame(profile.columns())
             whole.table("profile.parquet", long)
         part = recipe.part("single")
-        tags = keys(part, dataset) | {"study.kind": "single", "study.repeat": str(repeat)}
+        tags = keys(part, dataset) | {"study.kind": "single", "study.repeat": str(repeat), "study.look": "1"}
         with store.start("digits/single", "one", params={}, tags=tags) as single:
             single.table("scores.parquet", scores)
             told = {"settings": {}, "evidence": {}, "due": None}
@@ -335,6 +335,7 @@ def test_curves_give_each_moment_its_correlation(gathered, dataset, cscores, mon
     density = rng.random((1, dataset.n_train)).astype(np.float32)
     kept = {
         "trajectory.npz": {
+            "epochs": np.array([1, 2]),
             "correct": np.packbits(confidence > 0.5, axis=1),
             "confidence": confidence,
             "top_confidence": np.maximum(confidence, 1 - confidence),

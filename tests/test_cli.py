@@ -219,7 +219,7 @@ def test_list_shows_shards_when_asked(study, finished):
 
 def test_an_unknown_kind_names_those_there_are(study):
     """A typo must not look like an empty store."""
-    assert "ensemble, single, report, reference, shard" in fault(study("list", "--kind", "ensembel"))
+    assert "ensemble, single, search, report, reference, shard, trial" in fault(study("list", "--kind", "ensembel"))
 
 
 @pytest.mark.parametrize("kind", ["ensemble", "single", "report", "shard"])
@@ -264,6 +264,40 @@ def test_proxies_are_listed(study):
     code, out, _ = study("proxies")
     assert code == 0
     assert re.search(r"^ cbtl +learning speed +high", out, re.MULTILINE)
+
+
+def test_networks_are_listed(study):
+    """What `model.name` may be, beside timm's."""
+    code, out, _ = study("networks")
+    assert code == 0
+    assert re.search(r"^ mlp ", out, re.MULTILINE)
+
+
+def test_recipes_are_listed(study, place):
+    """Name, claim and cost of each, from the title pages."""
+    code, out, _ = study("recipes")
+    assert code == 0
+    assert re.search(r"digits/study\.toml +\S", out)
+
+
+def test_the_league_ranks_the_proxies_of_finished_runs(study, place):
+    """Quality and cost without the page."""
+    study("run", "tiny.toml")
+    code, out, _ = study("league", "tiny.toml")
+    assert code == 0
+    assert re.search(r"^ cbtl +", out, re.MULTILINE)
+
+
+def test_a_league_without_runs_says_what_to_do(study, place):
+    """One line; the runs come first."""
+    assert "run `study" in fault(study("league", "tiny.toml"))
+
+
+def test_the_help_of_a_search_names_its_options(study):
+    """Where trials are kept, and where the winner goes."""
+    code, out, _ = study("search", "--help")
+    assert code == 0
+    assert all(option in out for option in ("--trials", "--storage", "--out"))
 
 
 def test_a_narrow_terminal_gets_fewer_columns_not_fragments(monkeypatch, finished):

@@ -77,7 +77,7 @@ def test_every_file_of_the_report_is_there_and_whole(report):
     """`read` checks the sha256; the UI would serve a damaged one without a word."""
     figures = {name for name in report.files if name.startswith("figures/")}
     expected = {"fig2", "fig3", "fig4", "fig5", "fig6", "fig8", "fig9a", "fig9b", "tab1"}
-    own = {"proxies", "suspects", "league", "matrix", "moments", "B-consensus"}
+    own = {"proxies", "suspects", "league", "matrix", "moments", "B-consensus", "Z-fig2"}
     assert figures == {f"figures/{name}.png" for name in [*own, *(f"J-{id}" for id in expected)]}
     tables = {f"{name}.parquet" for name in ("correlations", "points", "curves", "league", "matrix", "influence")}
     assert tables | {"recipe.toml", "report.html"} <= set(report.files)
@@ -198,7 +198,7 @@ def test_a_data_set_without_a_test_split_has_its_study(untested):
 
 def test_the_report_of_a_few_images_has_its_figures(untested):
     """Some have next to nothing to show."""
-    assert len([name for name in untested[-1].files if name.startswith("figures/")]) == 15
+    assert len([name for name in untested[-1].files if name.startswith("figures/")]) == 16
     assert "report.html" in untested[-1].files
 
 

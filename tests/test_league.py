@@ -26,9 +26,10 @@ NAMES = ("cbtl", "forgetting_events", "target_confidence", "cbgl")
 SEEDS = 3
 
 
-def run(**declared):
-    """A run that has nothing but scores.json."""
-    return SimpleNamespace(id="x", read_json=lambda name: declared)
+def run(costs=None, **declared):
+    """A run that has nothing but scores.json, and costs.json where there are any."""
+    files = {"scores.json": declared} | ({"costs.json": costs} if costs else {})
+    return SimpleNamespace(id="x", files=list(files), read_json=files.__getitem__)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +58,9 @@ def gathered(dataset) -> Gathered:
             table[name] = np.where(frame["split"] == PROXIES[name].on, turned, np.nan).astype(np.float32)
         return table
 
+    settings = {name: {"settings": {}} for name in NAMES}
     singles = tuple(
-        run(**{name: {"settings": {}, "seconds": 1.0 + seed, "flops": 10.0 * (1 + seed)} for name in NAMES})
+        run({name: {"seconds": 1.0 + seed, "flops": 10.0 * (1 + seed)} for name in NAMES}, **settings)
         for seed in range(SEEDS)
     )
     other = {name: {"settings": {}} for name in NAMES} | {"cbtl": {"settings": {"another": 1}}}

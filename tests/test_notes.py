@@ -53,6 +53,19 @@ def test_a_note_opens_with_why(note):
     assert note(recipe).startswith("> Is it the network?\n\n**")
 
 
+@pytest.mark.parametrize(
+    ("note", "names"),
+    [
+        (notes.ensemble_note(toy_recipe()), ["consensus_consistency", "prediction_entropy", "memorization_stderr"]),
+        (notes.single_note(toy_recipe("single"), 0), ["probes.npz"]),
+        (notes.report_note(toy_recipe(), {"a": "b"}), ["league.parquet", "matrix.parquet", "influence.parquet"]),
+    ],
+)
+def test_a_note_says_what_the_files_hold(note, names):
+    """A reader of the UI sees file names, and asks what is in them."""
+    assert [name for name in names if f"`{name}`" not in note] == []
+
+
 def test_links_open_a_view_with_columns(store):
     """MLflow's own table shows neither a metric nor a parameter before somebody ticks them."""
     store.experiment("toys/ensemble")

@@ -33,6 +33,14 @@ def test_networks_examples_and_looks_are_counted(recipe, store):
     assert single.looks == 2 * (3 + 1) * 150
 
 
+def test_fewer_looks_cost_less(recipe, store):
+    """3 epochs, looked at after the second and the last, and before the first step."""
+    seldom = recipe.model_copy(update={"single": recipe.single.model_copy(update={"look": 2})})
+    cost = plan_study(seldom, blobs(), store)["single"]
+    assert cost.looks == 2 * (2 + 1) * 150
+    assert cost.examples == 2 * 3 * 120
+
+
 def test_flops_are_those_of_the_layers(recipe, store):
     """A backward pass costs two forward ones."""
     for cost in plan_study(recipe, blobs(), store).values():

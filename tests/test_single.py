@@ -11,7 +11,8 @@ import pytest
 from study import proxies, single
 from study.check import check_names
 from study.errors import RecipeError, StoreError
-from study.evidence import wanted
+from study.evidence import due_epochs, look_epochs, wanted
+from study.evidence.collector import OUTCOME
 from study.evidence.sources import SOURCES, Source
 from study.proxies import PROXIES, WORDS, Word, chosen, registry
 from study.recipe import flatten, load
@@ -259,7 +260,7 @@ def test_the_table_comes_with_what_is_declared_about_its_columns(runs):
 
 def test_every_proxy_says_what_it_cost(runs, dataset):
     """Seconds and FLOPs beyond the steps of the training: without them the best proxy is always the dearest."""
-    for told in (run.read_json("scores.json") for run in runs):
+    for told in (run.read_json("costs.json") for run in runs):
         assert all(each["seconds"] > 0 for each in told.values())
         forward = 2 * (36 * 16 + 16 * 8 + 8 * 3) * dataset.n
         assert told["output_margin"]["flops"] == forward
@@ -321,7 +322,7 @@ def test_only_the_proxies_that_are_asked_for_are_computed(speed):
     _, _, run = speed
     assert run.read_table("scores.parquet").columns.tolist() == ["example", "label", "split", "cbtl"]
     assert list(run.read_arrays("curves.npz")) == ["epochs"]
-    assert set(run.read_arrays("trajectory.npz")) == {"correct", "confidence", "top_confidence", "n", "n_train"}
+    assert set(run.read_arrays("trajectory.npz")) == {"epochs", "n", "n_train", *OUTCOME}
 
 
 def test_more_proxies_asked_later_are_trained_for_again(speed, dataset):
@@ -440,6 +441,74 @@ def test_a_damaged_run_is_named_and_trained_again(speed, dataset, capsys):
     assert again.read("scores.parquet").read_bytes() == run.read("scores.parquet").read_bytes()
 
 
+# -------------------------------------------------------------------------------------------------------------- looks
+
+
+@pytest.fixture(scope="module")
+def seldom(recipe, dataset, stores):
+    """The first repeat again, looked at after passes 2, 4 and the last: recipe, store, run."""
+    fewer = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1, "look": 2, "every": 1}))
+    store = stores()
+    return fewer, store, run_singles(fewer, dataset, store)[0]
+
+
+def test_a_look_shows_what_it_would_show_among_more(seldom, runs):
+    """800,000 passes cannot be looked at one by one; which of them are must not change the training."""
+    few, all_of_them = (run.read_arrays("trajectory.npz") for run in (seldom[2], runs[0]))
+    assert few["epochs"].tolist() == [2, 4, 5]
+    assert all_of_them["epochs"].tolist() == [1, 2, 3, 4, 5]
+    for word in ("correct", "confidence", "loss", "margin", "online_correct"):
+        assert (few[word] == all_of_them[word][[1, 3, 4]]).all(), word
+    assert (few["predicted"] == all_of_them["predicted"][[0, 2, 4, 5]]).all()
+
+
+def test_counts_are_of_the_looks(seldom, correct, dataset):
+    """CBTL and events count what was seen, no pass in between."""
+    scores = seldom[2].read_table("scores.parquet")[: dataset.n_train]
+    seen = correct[[1, 3, 4], : dataset.n_train].T.tolist()
+    assert scores["cbtl"].tolist() == [sum(series) for series in seen]
+    assert scores["forgetting_events"].tolist() == [events(series) for series in seen]
+
+
+def test_curves_are_logged_at_the_passes_looked_at(seldom, runs):
+    """The step is the pass, so that runs with other looks lie on one axis."""
+    for name in ("train/accuracy", "test/accuracy", "train/loss"):
+        assert seldom[2].read_series(name) == [runs[0].read_series(name)[epoch - 1] for epoch in (2, 4, 5)]
+
+
+def test_moments_are_due_only_where_there_is_a_look(seldom, runs):
+    """Every pass asked for, every second one looked at; a proxy that names its look finds it among those so far."""
+    few, more = (run.read_arrays("curves.npz") for run in (seldom[2], runs[0]))
+    assert few["epochs"].tolist() == [2, 4, 5] == more["epochs"].tolist()
+    name = "kernel_density_hidden_relative"
+    assert (few[name] == more[name]).all()
+    assert (few["el2n"] == more["el2n"]).all()
+
+
+@pytest.mark.parametrize(("look", "every", "due"), [(1, 2, [2, 4, 6, 7]), (3, 2, [6, 7]), (2, 9, [7]), (9, 1, [7])])
+def test_due_epochs_are_epochs_with_a_look(look, every, due):
+    """By hand, for seven passes."""
+    recipe = toy_recipe("single", train={"epochs": 7}, single={"look": look, "every": every})
+    assert due_epochs(recipe, 120) == due
+    assert set(due) <= set(look_epochs(recipe, 120))
+
+
+def test_a_run_with_other_looks_is_not_this_one(seldom, dataset, monkeypatch):
+    """`single.look` is no part of the digest, yet CBTL of three looks is another score than CBTL of five."""
+    fewer, store, run = seldom
+    assert [found.id for found in run_singles(fewer, dataset, store)] == [run.id]
+    more = asked(fewer, single=fewer.single.model_copy(update={"look": 1}))
+    assert more.digest() == fewer.digest()
+    assert not single.finished_repeats(store, more, dataset)
+
+
+def test_the_rehearsal_counts_looks():
+    """One look of five passes has no transition; that is found out before the training."""
+    once = toy_recipe("study", single={"look": 5, "train": {"epochs": 5}})
+    with pytest.raises(RecipeError, match=r"look at the ends of two \(single\.look\)"):
+        check_names(once)
+
+
 # --------------------------------------------------------------------------------------------------------------- ends
 
 
@@ -526,5 +595,5 @@ def test_every_registered_proxy_is_computed_in_a_run(recipe, dataset, stores):
     assert set(table) == {"example", "label", "split", *PROXIES} == {"example", "label", "split", *declared}
     for name, spec in PROXIES.items():
         assert np.isfinite(table.loc[table["split"] == spec.on, name]).all(), name
-        assert declared[name]["seconds"] > 0
+        assert run.read_json("costs.json")[name]["seconds"] > 0
         assert declared[name]["cost"] == spec.cost

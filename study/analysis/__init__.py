@@ -5,28 +5,45 @@ means that the proxy agrees with "high C-score = consistent".
 """
 
 from study.analysis.agreement import correlations, parts, point_estimates, references
+from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.findings import Findings, findings
 from study.analysis.gathering import Gathered, gather
 from study.analysis.influences import Influences, influences
 from study.analysis.moments import curves, trajectory
+from study.analysis.readings import (
+    Depths,
+    class_sensitivity,
+    depth_and_margins,
+    depths,
+    planes,
+    sensitivity_series,
+)
 from study.analysis.standings import league, proxy_matrix, within_class
 from study.analysis.summary import facts
 
 __all__ = [
+    "Depths",
+    "Difficulty",
     "Findings",
     "Gathered",
     "Influences",
+    "class_sensitivity",
     "correlations",
     "curves",
+    "depth_and_margins",
+    "depths",
+    "difficulty",
     "facts",
     "findings",
     "gather",
     "influences",
     "league",
     "parts",
+    "planes",
     "point_estimates",
     "proxy_matrix",
     "references",
+    "sensitivity_series",
     "trajectory",
     "within_class",
 ]

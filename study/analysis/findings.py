@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from study.analysis.agreement import correlations, point_estimates
+from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.gathering import Gathered
 from study.analysis.influences import Influences, influences
 from study.analysis.moments import curves
+from study.analysis.readings import depth_and_margins
 from study.analysis.standings import league, proxy_matrix
 from study.analysis.summary import facts
 from study.data import Dataset
@@ -28,6 +30,7 @@ class Findings:
     league: pd.DataFrame
     matrix: pd.DataFrame
     influences: Influences | None
+    difficulty: Difficulty | None
     facts: dict[str, str]
 
     @property
@@ -35,7 +38,11 @@ class Findings:
         """The tables that a report keeps as parquet, by name."""
         names = ("correlations", "points", "curves", "league", "matrix")
         kept = {name: getattr(self, name) for name in names}
-        return kept | ({"influence": self.influences.table} if self.influences else {})
+        if self.influences:
+            kept["influence"] = self.influences.table
+        if self.difficulty:
+            kept |= {"difficulty": self.difficulty.table, "corners": self.difficulty.corners}
+        return kept
 
 
 def findings(
@@ -49,6 +56,7 @@ def findings(
     table = correlations(gathered, dataset)
     points = point_estimates(gathered.cscores)
     found = influences(gathered, recipe, dataset, store, stop=stop)
+    hard = difficulty(gathered, recipe, dataset, store)
     return Findings(
         gathered=gathered,
         dataset=dataset,
@@ -58,5 +66,9 @@ def findings(
         league=league(gathered, dataset, table),
         matrix=proxy_matrix(gathered, dataset),
         influences=found,
-        facts=facts(gathered, dataset, points) | ({"influence": found.told} if found else {}),
+        difficulty=hard,
+        facts=facts(gathered, dataset, points)
+        | depth_and_margins(gathered, dataset)
+        | ({"influence": found.told} if found else {})
+        | ({"four forms of difficulty": hard.told} if hard else {}),
     )

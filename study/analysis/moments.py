@@ -43,10 +43,10 @@ def curves(gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
 
 
 def trajectory(run: Run, dataset: Dataset) -> dict[str, np.ndarray]:
-    """The trajectory of a single run: correct (e, n) bool, confidence and top_confidence (e, n)."""
+    """The trajectory of a single run: epochs (e,) of its looks, correct (e, n) bool, confidence and top_confidence."""
     kept = run.read_arrays("trajectory.npz")
     correct = np.unpackbits(kept["correct"], axis=1, count=dataset.n).astype(bool)
-    return {"correct": correct, "confidence": kept["confidence"], "top_confidence": kept["top_confidence"]}
+    return {"correct": correct} | {name: kept[name] for name in ("epochs", "confidence", "top_confidence")}
 
 
 def _moments(run: Run, dataset: Dataset) -> Iterator[tuple[Spec, int, np.ndarray]]:
@@ -60,6 +60,6 @@ def _moments(run: Run, dataset: Dataset) -> Iterator[tuple[Spec, int, np.ndarray
                 (spec, int(epoch), scores) for epoch, scores in zip(kept["epochs"], kept[spec.name], strict=True)
             )
         elif set(spec.evidence) <= {"labels", "target_confidence_now", "top_confidence_now"}:
-            for epoch in range(1, len(path["correct"]) + 1):
-                so_far = {word: series[:epoch] for word, series in path.items()}
+            for look, epoch in enumerate(path["epochs"].tolist(), 1):
+                so_far = {word: series[:look] for word, series in path.items()}
                 yield spec, epoch, compute(spec, evidence(spec, dataset, so_far, {}))

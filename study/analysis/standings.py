@@ -14,7 +14,6 @@ from study.analysis.gathering import Gathered
 from study.data import Dataset
 from study.proxies import PROXIES, Spec, oriented
 from study.ranks import spearman
-from study.tracking import Run
 
 KEYS = ["proxy", "label", "family", "easy", "on"]
 MEASURES = ["spearman", "low", "high", "kendall", "ceiling", "n", "distinct"]
@@ -39,9 +38,10 @@ def league(gathered: Gathered, dataset: Dataset, table: pd.DataFrame | None = No
     table = correlations(gathered, dataset) if table is None else table
     chosen = table[(table["reference"] == gathered.main) & (table["part"] == "all")]
     means = chosen.groupby(KEYS, sort=False)[MEASURES].mean().reset_index()
-    declared = [_declared(run) for run in gathered.singles]
+    declared = [run.read_json("scores.json") for run in gathered.singles]
+    costs = [run.read_json("costs.json") if "costs.json" in run.files else {} for run in gathered.singles]
     values = references(gathered)[gathered.main]
-    rows = [_standing(PROXIES[name], gathered, dataset, values, declared) for name in means["proxy"]]
+    rows = [_standing(PROXIES[name], gathered, dataset, values, declared, costs) for name in means["proxy"]]
     joined = means.merge(pd.DataFrame(rows), on="proxy")
     return joined[[*KEYS, "cost", *MEASURES, *STANDING]].sort_values(
         "spearman", ascending=False, kind="stable", ignore_index=True
@@ -49,7 +49,12 @@ def league(gathered: Gathered, dataset: Dataset, table: pd.DataFrame | None = No
 
 
 def _standing(
-    spec: Spec, gathered: Gathered, dataset: Dataset, values: np.ndarray, declared: Sequence[Mapping]
+    spec: Spec,
+    gathered: Gathered,
+    dataset: Dataset,
+    values: np.ndarray,
+    declared: Sequence[Mapping],
+    costs: Sequence[Mapping],
 ) -> dict[str, object]:
     rows = dataset.rows(spec.on)
     known = parts(values[rows])["all"]
@@ -64,8 +69,8 @@ def _standing(
         "within_class": _mean([within_class(values[rows][known], scores[known], labels) for scores in own]),
         "seeds": _mean([spearman(one, other).value for one, other in itertools.combinations(own, 2)]),
         "architectures": _mean(_across(spec, gathered, rows, own, kept)),
-        "seconds": _mean([each.get("seconds", np.nan) for each in kept]),
-        "flops": _mean([each.get("flops", np.nan) for each in kept]),
+        "seconds": _mean([each[spec.name]["seconds"] for each in costs if spec.name in each]),
+        "flops": _mean([each[spec.name]["flops"] for each in costs if spec.name in each]),
     }
 
 
@@ -94,15 +99,11 @@ def _across(
     """Spearman with each other network's scores, the mean over our repeats; other settings are another proxy."""
     found = []
     for run, table in gathered.others:
-        theirs = _declared(run).get(spec.name)
+        theirs = run.read_json("scores.json").get(spec.name)
         if theirs and spec.name in table and kept and theirs.get("settings") == kept[0].get("settings"):
             scores = oriented(spec, table[spec.name].to_numpy(dtype=float)[rows])
             found.append(_mean([spearman(each, scores).value for each in own]))
     return found
-
-
-def _declared(run: Run) -> dict[str, dict]:
-    return run.read_json("scores.json")
 
 
 def _mean(values: Sequence[float]) -> float:

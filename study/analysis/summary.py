@@ -1,5 +1,6 @@
 """What a reader has to know about the runs.  in: joined tables   out: facts in words"""
 
+import numpy as np
 import pandas as pd
 
 from study.analysis.gathering import Gathered
@@ -50,7 +51,9 @@ def _ensemble_facts(ensemble: Run, profile: Profile, dataset: Dataset, train: pd
         + (f"; {diverged} diverged and are left out" if diverged else ""),
         "held-out accuracy": ", ".join(f"{share:.3f} at {percent(ratio)} %" for ratio, share in shares),
         "reliability": "halves of the networks rank the examples alike to Spearman "
-        f"{ensemble.metrics['reliability/half']:.3f} (soft score {ensemble.metrics['reliability/half_soft']:.3f})",
+        f"{ensemble.metrics['reliability/half']:.3f} (soft score {ensemble.metrics['reliability/half_soft']:.3f})"
+        if np.isfinite(ensemble.metrics["reliability/half_soft"])
+        else "unknown: too few members for two halves",
         "standard error": "of one C-score "
         f"{train['stderr'].mean():.3f}, of a soft one {train['stderr_soft'].mean():.3f}",
     } | _votes(train)

@@ -5,19 +5,22 @@ example at once, so none of them is kept.
 """
 
 from study.evidence import densities, gradients, inputs, probes  # noqa: F401  registers its sources
-from study.evidence.collector import Collector, Shared, conditions, curved, due_epochs, evidence, wanted
+from study.evidence.collector import Collector, Shared, conditions, curved, due_epochs, evidence, look_epochs, wanted
 from study.evidence.costs import Cost
+from study.evidence.depths import MemberDepths
 from study.evidence.sources import SOURCES, check_evidence
 
 __all__ = [
     "SOURCES",
     "Collector",
     "Cost",
+    "MemberDepths",
     "Shared",
     "check_evidence",
     "conditions",
     "curved",
     "due_epochs",
     "evidence",
+    "look_epochs",
     "wanted",
 ]

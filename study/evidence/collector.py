@@ -1,5 +1,6 @@
 """What proxies read, collected while one network trains.  in: a look at all examples per epoch   out: {word: array}"""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,9 @@ from study.recipe import Recipe
 from study.training import Look
 
 OUTCOME = ("correct", "confidence", "top_confidence")
-"""Kept of every epoch, whatever proxies there are: figures read them."""
+"""Kept of every look, whatever proxies there are: figures read them."""
 LAST = {"target_confidence_now": "confidence", "top_confidence_now": "top_confidence"}
-"""Words of one moment that are the last epoch of a series."""
+"""Words of one moment that are the last look of a series."""
 LOOKED = {*OUTCOME, *LAST, *SERIES, *NOW, "predicted"}
 """Words that a look at all examples gives."""
 
@@ -39,10 +40,22 @@ def wanted(named: Mapping[str, Any], dataset: Dataset) -> list[Spec]:
     return [spec for spec in specs if spec not in homeless]
 
 
+def look_epochs(recipe: Recipe, n_train: int) -> list[int]:
+    """The epochs, 1-based, after which all examples are looked at: every so many (`single.look`), and the last."""
+    return _every(recipe.single.look, recipe, n_train)
+
+
 def due_epochs(recipe: Recipe, n_train: int) -> list[int]:
-    """The epochs, 1-based, after which sources that are "due" run: every so many, and the last."""
-    last, every = recipe.train.length(n_train)[0], recipe.single.every
-    return sorted({*range(every, last + 1, every), last})
+    """The epochs, 1-based, after which sources that are "due" run: every so many (`single.every`), and the last.
+
+    Only those with a look: with `look = 3` and `every = 2` every sixth.
+    """
+    return _every(math.lcm(recipe.single.look, recipe.single.every), recipe, n_train)
+
+
+def _every(step: int, recipe: Recipe, n_train: int) -> list[int]:
+    last = recipe.train.length(n_train)[0]
+    return sorted({*range(step, last + 1, step), last})
 
 
 def curved(specs: list[Spec]) -> list[Spec]:
@@ -81,9 +94,10 @@ class Shared:
 
 @dataclass
 class Collector:
-    """Takes a look after each epoch; gives the trajectory, the moments' scores and the final evidence.
+    """Takes looks at epoch ends; gives the trajectory, the moments' scores and the final evidence.
 
-    series: {word: one array per epoch so far}, (n,) of all examples, train rows then test rows; `online_correct`
+    looked: the epochs of the looks so far, that before the first step not among them.
+    series: {word: one array per look so far}, (n,) of all examples, train rows then test rows; `online_correct`
         (n_train,); `predicted` begins with the untrained network.
     latest: {word: array} of what has no series.
     moments: {proxy: one (n of its split) array per epoch in `epochs`}, see `curved`.
@@ -98,6 +112,7 @@ class Collector:
     device: str
     progress: Callable[[float], None] | None = None
     shared: Shared = field(default_factory=Shared)
+    looked: list[int] = field(default_factory=list)
     series: dict[str, list[np.ndarray]] = field(default_factory=dict)
     latest: dict[str, np.ndarray] = field(default_factory=dict)
     epochs: list[int] = field(default_factory=list)
@@ -108,6 +123,7 @@ class Collector:
     def __post_init__(self) -> None:
         self.words = words(self.specs)
         self.due = due_epochs(self.recipe, self.dataset.n_train)
+        self.looks = frozenset(look_epochs(self.recipe, self.dataset.n_train))
         self.sources = sources_of(self.words)
         self.measures = {word: formula for word, formula in (SERIES | NOW).items() if word in self.words}
         self.kept = [*OUTCOME, *(word for word in (*SERIES, "predicted", "online_correct") if word in self.words)]
@@ -122,9 +138,10 @@ class Collector:
         """Keep what one epoch says; epoch 0 is the moment before the first step.
 
         Returns:
-            False, and nothing is kept, where the network has left the finite numbers.
+            False, and nothing is kept, after a pass without a look (`single.look`), and where the network has left the
+            finite numbers.
         """
-        if not self._look(epoch, look):
+        if (epoch and epoch not in self.looks) or not self._look(epoch, look):
             return False
         moments = {"first": epoch == 0, "epoch": epoch > 0, "due": epoch in self.due, "last": epoch == self.due[-1]}
         for source in self.sources:
@@ -132,7 +149,7 @@ class Collector:
                 self._collect(source, epoch, look)
         if epoch in self.due:
             self.epochs.append(epoch)
-            self._score_moments(epoch)
+            self._score_moments()
         return True
 
     def data(self) -> None:
@@ -143,7 +160,7 @@ class Collector:
         self.latest |= self.shared.words
 
     def of(self, spec: Spec) -> dict[str, np.ndarray]:
-        """The evidence that a proxy reads, restricted to the rows on which it is defined, as of the last epoch."""
+        """The evidence that a proxy reads, restricted to the rows on which it is defined, as of the last look."""
         return evidence(spec, self.dataset, self.series, self.latest)
 
     def cost(self, spec: Spec) -> Cost:
@@ -173,6 +190,8 @@ class Collector:
             "online_correct": self._online(epoch, look),
             **measured,
         }
+        if epoch:
+            self.looked.append(epoch)
         if "predicted" in self.series:
             self.series["predicted"].append(outcome.prediction)
         for word, array in found.items():
@@ -206,16 +225,16 @@ class Collector:
             else:
                 self.latest[word] = array
 
-    def _score_moments(self, epoch: int) -> None:
+    def _score_moments(self) -> None:
         for spec in curved(self.specs):
-            settings = at_epoch(spec, self.recipe.proxies.get(spec.name, {}), epoch)
+            settings = at_epoch(spec, self.recipe.proxies.get(spec.name, {}), len(self.looked))
             self.moments.setdefault(spec.name, []).append(compute(spec, self.of(spec), settings).astype(np.float32))
 
 
 def evidence(
     spec: Spec, dataset: Dataset, series: Mapping[str, Any], latest: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Arrange series, one array per epoch, and the latest arrays as one proxy reads them.
+    """Arrange series, one array per look, and the latest arrays as one proxy reads them.
 
     The axis of length n is restricted to the rows of `spec.on`; arrays over the n_train training rows stay as they are.
     """

@@ -56,18 +56,21 @@ class Layers:
         self.device, self.dtype = weight.device, weight.dtype
 
     def features(self, name: str, low: int = 0, high: int | None = None) -> Tensor | Stream:
-        """The layer of the examples low..high-1, flattened: (high - low, d), on the device.
+        """The layer of the examples low..high-1, flattened: (high - low, d), on the device; see `chosen`."""
+        return self.chosen(name, np.arange(low, self.examples.n if high is None else high))
+
+    def chosen(self, name: str, rows: np.ndarray) -> Tensor | Stream:
+        """The layer of some examples, flattened: (q, d) for q row numbers that rise, on the device.
 
         The input is as the network sees it, normalized.  Placements and the penultimate layer are float32 or the master
         precision, the softmax float64, as in float32 most of a well trained network's outputs are the same.  A layer of
         1.5 GiB for all examples is held; of a larger one a Stream comes, whose readings pass through the network again,
         up to that layer.
         """
-        high = self.examples.n if high is None else high
         first = self._batch(name, 0)
         if self.examples.n * first.shape[1] * first.element_size() > HELD:
-            return Stream(high - low, lambda a, b: self._rows(name, low + a, low + b))
-        return self._rows(name, low, high)
+            return Stream(len(rows), lambda low, high: self._rows(name, rows[low:high]))
+        return self._rows(name, rows)
 
     def answers(self) -> np.ndarray:
         """(n,) int16, the class that the network answers for every example."""
@@ -75,15 +78,16 @@ class Layers:
         return torch.cat([self._batch(SOFTMAX, start).argmax(dim=1) for start in edges]).to(torch.int16).cpu().numpy()
 
     @torch.no_grad()
-    def _rows(self, name: str, low: int, high: int) -> Tensor:
-        rows: Tensor | None = None
-        for start in range(low - low % ROWS, high, ROWS):
+    def _rows(self, name: str, rows: np.ndarray) -> Tensor:
+        """Fill block by block, so that no layer is held twice; blocks without any of the rows are not computed."""
+        found: Tensor | None = None
+        for start in np.unique(rows - rows % ROWS).tolist():
+            low, high = np.searchsorted(rows, (start, start + ROWS))
             batch = self._batch(name, start)
-            if rows is None:
-                rows = batch.new_empty(high - low, batch.shape[1])
-            inside = batch[max(low - start, 0) : high - start]
-            rows[max(start - low, 0) :][: len(inside)] = inside
-        return rows
+            if found is None:
+                found = batch.new_empty(len(rows), batch.shape[1])
+            found[low:high] = batch[torch.from_numpy(rows[low:high] - start).to(batch.device)]
+        return found
 
     @torch.no_grad()
     def _batch(self, name: str, start: int) -> Tensor:
@@ -127,4 +131,4 @@ def train_features(moment: Moment, layer: str) -> np.ndarray | Tensor:
     if layer == PENULTIMATE:
         return moment.look.features()[rows]
     layers = Layers(moment)
-    return layers._rows(find_layer(layer, layers.names), rows.start, rows.stop)
+    return layers._rows(find_layer(layer, layers.names), np.arange(rows.start, rows.stop))

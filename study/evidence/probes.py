@@ -1,5 +1,7 @@
 """k-NN probes after every layer of a trained network.  in: a moment   out: their answers (l, n)"""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from study.evidence.layers import Layers
@@ -9,10 +11,11 @@ from study.proxies.nearest import nearest, votes
 from study.proxies.neighbors import Progress
 
 KEPT = 2**27  # votes up to this number are kept with the run
+NEIGHBORS = 30  # the paper's k
 
 
 @source("probe_class", "probe_confidence", "final_class", when="last")
-def probes(moment: Moment, *, k: int = 30, own_neighbor: bool = True) -> dict[str, np.ndarray]:
+def probes(moment: Moment, *, k: int = NEIGHBORS, own_neighbor: bool = True) -> dict[str, np.ndarray]:
     """Ask k-NN probes, made of the training rows, after the input, each placement and the softmax (B-depth, A.5).
 
     Args:
@@ -34,26 +37,42 @@ def probes(moment: Moment, *, k: int = 30, own_neighbor: bool = True) -> dict[st
 
     Memory: 1.5 GiB of features of one layer, and `nearest`'s own; a wider layer is computed again tile by tile.
     """
-    layers = Layers(moment)
-    dataset, n_classes = moment.dataset, moment.dataset.n_classes
-    counts = []
-    for number, name in enumerate(layers.names):
-        found = []
-        train = layers.features(name, 0, dataset.n_train)
-        test = layers.features(name, dataset.n_train, dataset.n) if dataset.n_test else None
-        for queries, begin, end in ((None, 0, dataset.n_train), (test, dataset.n_train, dataset.n)):
-            if begin < end:
-                heard = _part(moment, number + begin / dataset.n, number + end / dataset.n, len(layers.names))
-                exclude = queries is None and not own_neighbor
-                _, rows = nearest(train, k, queries=queries, exclude_self=exclude, progress=heard)
-                found.append(votes(rows, dataset.labels[: dataset.n_train], n_classes).astype(np.min_scalar_type(k)))
-        counts.append(np.concatenate(found))
-        del train, test
+    layers, dataset = Layers(moment), moment.dataset
+    counts = list(polls(moment, layers, np.arange(dataset.n_train), k, own_neighbor))
     answers = np.stack([majority(each) for each in counts]).astype(np.int16)
     confidence = np.stack([each[np.arange(dataset.n), dataset.labels] for each in counts]) / np.float32(k)
     final = layers.answers()
     _record(moment, layers.names, answers, confidence, final, counts)
     return {"probe_class": answers, "probe_confidence": confidence, "final_class": final}
+
+
+def polls(
+    moment: Moment, layers: Layers, subset: np.ndarray, k: int, own_neighbor: bool = True
+) -> Iterator[np.ndarray]:
+    """Votes of the k nearest neighbours of every example among a subset, (n, c) counts, layer by layer.
+
+    Args:
+        moment: whose labels vote, and whose progress is told.
+        layers: of the network at this moment.
+        subset: row numbers, rising.
+        k: number of neighbours.
+        own_neighbor: whether an example of the subset is its own neighbour.
+    """
+    dataset = moment.dataset
+    rest = np.delete(np.arange(dataset.n), subset)
+    for number, name in enumerate(layers.names):
+        counts = np.empty((dataset.n, dataset.n_classes), dtype=np.min_scalar_type(k))
+        searched, done = layers.chosen(name, subset), 0
+        for asked in (subset, rest):
+            if len(asked):
+                own = asked is subset
+                queries = None if own else layers.chosen(name, asked)
+                begin, done = number + done / dataset.n, done + len(asked)
+                heard = _part(moment, begin, number + done / dataset.n, len(layers.names))
+                _, rows = nearest(searched, k, queries=queries, exclude_self=own and not own_neighbor, progress=heard)
+                counts[asked] = votes(rows, dataset.labels[subset], dataset.n_classes)
+        del searched, queries
+        yield counts
 
 
 def _part(moment: Moment, begin: float, end: float, whole: int) -> Progress | None:

@@ -20,8 +20,8 @@ from study.training import Look
 MOMENTS = {
     "data": "once, of the data alone: `look` is None",
     "first": "before the first step, epoch 0",
-    "epoch": "after every pass",
-    "due": "after every so many passes (`single.every`), and after the last",
+    "epoch": "at every look: after every so many passes (`single.look`), and after the last",
+    "due": "after every so many passes (`single.every`), of those with a look, and after the last",
     "last": "after the last pass",
 }
 Setting = bool | int | float | str

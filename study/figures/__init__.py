@@ -6,6 +6,7 @@ threads may call them at the same time. Column names are those of the tables `cs
 
 from study.figures.classes import class_statistics, class_table
 from study.figures.consensus import consensus_and_memorization, difficulty_plane, influence_grid
+from study.figures.depth import accuracy_by_depth, cscore_by_depth, depth_distribution, inference_learning_curve
 from study.figures.distribution import bin_profile, consistency_profile, histograms_by_ratio
 from study.figures.epochs import (
     confidence_by_epoch,
@@ -15,25 +16,32 @@ from study.figures.epochs import (
 )
 from study.figures.league import matrix, moments_by_epoch, quality_by_cost
 from study.figures.pictures import choose_examples, example_grid, suspects
+from study.figures.plane import regularity_planes
 from study.figures.ranking import density_table, mean_over_repeats, point_estimates, proxy_ranking
 from study.figures.search import search_history, search_importance, search_slices
+from study.figures.sensitivity import class_sensitivity, sensitivity_by_epoch
 from study.figures.style import FAMILY_COLOURS
 
 __all__ = [
     "FAMILY_COLOURS",
+    "accuracy_by_depth",
     "bin_profile",
     "choose_examples",
+    "class_sensitivity",
     "class_statistics",
     "class_table",
     "confidence_by_epoch",
     "consensus_and_memorization",
     "consistency_profile",
+    "cscore_by_depth",
     "density_table",
+    "depth_distribution",
     "difficulty_plane",
     "example_grid",
     "grouped_accuracy",
     "hidden_density_by_epoch",
     "histograms_by_ratio",
+    "inference_learning_curve",
     "influence_grid",
     "learning_curves_by_score",
     "matrix",
@@ -42,8 +50,10 @@ __all__ = [
     "point_estimates",
     "proxy_ranking",
     "quality_by_cost",
+    "regularity_planes",
     "search_history",
     "search_importance",
     "search_slices",
+    "sensitivity_by_epoch",
     "suspects",
 ]

@@ -135,7 +135,9 @@ def inference_learning_curve(curves: Mapping[str, np.ndarray], layers: Sequence[
     axes = figure.subplots()
     for name, accuracy in curves.items():
         axes.plot(100 * np.asarray(accuracy), color=CURVES.get(name, GREY), marker="o", ms=3.5, label=name)
-    axes.set(ylabel="% of the split right", xlabel="layer", ylim=(-2, 102))
+    lowest = min((100 * np.nanmin(accuracy) for accuracy in curves.values()), default=0)
+    low = 10 * (lowest // 10) if lowest < 100 else 90.0
+    axes.set(ylabel="% of the split right", xlabel="layer", ylim=(1.02 * low - 2, 102 - 0.02 * low))
     _layer_axis(axes, layers)
     axes.legend()
     return figure

@@ -1,5 +1,7 @@
 """What happens from epoch to epoch.  in: curves table, trajectory   out: Figure"""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -138,12 +140,15 @@ def grouped_accuracy(
 
 
 @styled
-def learning_curves_by_score(correct: np.ndarray, cscore: np.ndarray, *, width: float = 0.05) -> Figure:
+def learning_curves_by_score(
+    correct: np.ndarray, cscore: np.ndarray, epochs: Sequence[int] | None = None, *, width: float = 0.05
+) -> Figure:
     """Learning curves of the training examples grouped by C-score (J-fig9a, J-fig17 to 19).
 
     Args:
         correct: (e, n) whether each example was classified correctly at the end of each epoch.
         cscore: (n,) in [0, 1], NaN where missing.
+        epochs: (e,) which epochs these are; by default every one, from the first.
         width: of a bin of scores.
 
     The panel on the right is colour key and size of the groups in one; groups of fewer than ten are drawn thin. The
@@ -156,7 +161,7 @@ def learning_curves_by_score(correct: np.ndarray, cscore: np.ndarray, *, width: 
     figure = new_figure(10.2, 4.2, title)
     left, right = figure.subplots(1, 2, width_ratios=(3.1, 1))
     middles = (edges[:-1] + edges[1:]) / 2
-    epochs = np.arange(1, len(correct) + 1)
+    epochs = np.arange(1, len(correct) + 1) if epochs is None else epochs
     for middle, count, curve in zip(middles, counts, curves, strict=True):
         if count:
             thin = count < 10

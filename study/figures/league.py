@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
+from scipy.optimize import isotonic_regression
 
 from study.figures.style import (
     FAINT,
@@ -27,6 +28,7 @@ DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))  # of one family's
 NUMBERED = 18  # rows of a matrix up to which its cells hold numbers
 POINTS = 72  # in an inch
 SIZE = 7.5  # points, of the names of proxies
+LINE = 1.2 * SIZE / POINTS  # inches, of a name's height
 
 
 @styled
@@ -62,7 +64,8 @@ def quality_by_cost(league: pd.DataFrame) -> Figure:
     for row in drawn.itertuples():
         face = family_colour(row.family) if row.on == "train" else "white"
         axes.plot(row.price, row.spearman, "o", ms=6, mec=family_colour(row.family), mfc=face, mew=1.2, zorder=3)
-    place_labels(axes, drawn["price"], drawn["spearman"], drawn["label"], drawn["family"].map(family_colour))
+    colours, column = drawn["family"].map(family_colour), (drawn["price"] == free).to_numpy()
+    place_labels(axes, drawn["price"], drawn["spearman"], drawn["label"], colours, column)
     _cost_key(figure, drawn, int(league["spearman"].notna().sum() - len(drawn)))
     return figure
 
@@ -83,27 +86,48 @@ def _cost_key(figure: Figure, drawn: pd.DataFrame, missing: int) -> None:
         figure.text(0.975, 0.018, note, ha="right", fontsize=8, color=FAINT)
 
 
-def place_labels(axes: Axes, x: pd.Series, y: pd.Series, texts: pd.Series, colours: pd.Series) -> None:
+def place_labels(
+    axes: Axes, x: pd.Series, y: pd.Series, texts: pd.Series, colours: pd.Series, column: np.ndarray
+) -> None:
     """Write a label beside each point where no other label or point lies, with a line where it is far from its own.
 
     Args:
         axes: with its final limits and position.
         x, y, texts, colours: (p,), the most important first: it gets the best place.
+        column: (p,) bool, points above each other, highest first, whose labels stand in a column right of them.
     """
     size = axes.figure.get_size_inches() * axes.get_position().size
     points = axes.transLimits.transform(axes.transScale.transform(np.column_stack([x, y]))) * size
-    taken = [np.array([*(point - 0.05), *(point + 0.05)]) for point in points]
-    for point, text, colour in zip(points, texts, colours, strict=True):
-        text = legible(str(text), 40)
-        width, height = TextPath((0, 0), text, size=SIZE).get_extents().width / POINTS + 0.03, 1.2 * SIZE / POINTS
-        box = _free_box(point, width, height, taken, size)
-        taken.append(box)
+    names = [legible(str(text), 40) for text in texts]
+    widths = [TextPath((0, 0), name, size=SIZE).get_extents().width / POINTS + 0.03 for name in names]
+    boxes = dict(
+        zip(np.flatnonzero(column), _column_boxes(points[column], np.array(widths)[column], size), strict=True)
+    )
+    taken = [np.array([*(point - 0.05), *(point + 0.05)]) for point in points] + list(boxes.values())
+    for number, (point, text, colour) in enumerate(zip(points, names, colours, strict=True)):
+        if number in boxes:
+            box = boxes[number]
+        else:
+            box = _free_box(point, widths[number], LINE, taken, size)
+            taken.append(box)
         right = box[0] > point[0]
         end = np.array([box[0] if right else box[2], (box[1] + box[3]) / 2])
-        if abs(end[1] - point[1]) > height / 4:
+        if abs(end[1] - point[1]) > LINE / 4:
             axes.plot(*(np.stack([point, end]) / size).T, transform=axes.transAxes, color=colour, lw=0.5, zorder=2)
         side = {"ha": "left" if right else "right", "va": "center_baseline"}
+        side["bbox"] = {"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 0.4}
         axes.text(*(end / size), text, transform=axes.transAxes, fontsize=SIZE, color=colour, zorder=4, **side)
+
+
+def _column_boxes(points: np.ndarray, widths: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """(q, 4) boxes in one column right of points that are highest first: as near to them as a line's height allows."""
+    if not len(points):
+        return np.empty((0, 4))
+    steps = LINE * np.arange(len(points))
+    spread = isotonic_regression(points[:, 1] + steps, increasing=False).x
+    middle = np.clip(spread, steps[-1] + LINE / 2, size[1] - LINE / 2) - steps
+    left = points[:, 0].max() + (0.28 if len(points) > 1 else 0.08)
+    return np.column_stack([np.full(len(points), left), middle - LINE / 2, left + widths, middle + LINE / 2])
 
 
 def _free_box(point: np.ndarray, width: float, height: float, taken: list[np.ndarray], size: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
@@ -39,8 +39,9 @@ def class_sensitivity(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
         matrix: (c, c) mean L1 norms, of one moment or averaged over training; NaN for a class without examples.
         classes: (c,) names.
 
-    Colours are logarithmic.  On random labels the paper sees the diagonal alone; on real data classes that share
-    features stand out beside it.
+    Colours span what lies off the diagonal, logarithmic where that is more than a power of ten: towards its own label
+    a sure network's loss is flat, many powers of ten below.  The notes see values off the diagonal on real data, where
+    classes share features, and hardly any on random labels.
     """
     title = "Which inputs move which class's loss"
     matrix = np.ma.masked_invalid(np.asarray(matrix, dtype=np.float64))
@@ -49,7 +50,11 @@ def class_sensitivity(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
         return sentence_figure(title, "No loss sensitivity above 0 was taken in this run.")
     figure = new_figure(6.4, 5.4, title)
     axes = figure.subplots()
-    norm = LogNorm(matrix.min(), max(matrix.max(), matrix.min() * 1.01))
+    beside = matrix[~np.eye(len(matrix), dtype=bool)].compressed()
+    low, high = (beside.min(), beside.max()) if len(beside) else (matrix.min(), matrix.max())
+    log = high > 10 * low
+    norm = (LogNorm if log else Normalize)(low, max(high, low * 1.01))
+    ends = {(True, False): "min", (False, True): "max", (True, True): "both"}
     image = axes.imshow(matrix, cmap=sequential(), norm=norm, interpolation="nearest")
     axes.grid(visible=False)
     axes.set(xlabel="inputs of class", ylabel="loss towards class")
@@ -57,7 +62,9 @@ def class_sensitivity(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
         names = [legible(name, 14) for name in class_names(classes)]
         axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
         axes.set_yticks(range(len(names)), names)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, label="mean L1 norm of the gradient, log scale")
+    label = "mean L1 norm of the gradient" + (", log scale" if log else "")
+    extend = ends.get((bool(matrix.min() < low), bool(matrix.max() > high)), "neither")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, label=label, extend=extend)
     bar.ax.yaxis.set_major_formatter(FuncFormatter(plain))
     bar.outline.set_visible(False)
     return figure

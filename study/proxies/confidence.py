@@ -128,8 +128,8 @@ def el2n(error_norm: FloatArray, *, epoch: int = 0) -> FloatArray:
 
     Args:
         error_norm: (e, n) on training rows.
-        epoch: the epoch, 1 to e, at whose end it is taken; 0 for a tenth of the training, at least the first, as the
-            source takes epoch 20 of 200.
+        epoch: the epoch looked at, 1 to e, at whose end it is taken; 0 for a tenth of the training, at least the
+            first, as the source takes epoch 20 of 200.
 
     Returns:
         (n,) 0 to sqrt(2), low means easy.  The source means it over some ten networks; a run is one of them, so

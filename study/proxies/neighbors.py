@@ -112,15 +112,23 @@ def mean_distance(
 def exact_float32(device: torch.device) -> Iterator[None]:
     """Take the fastest matrix products that are true float32, and restore the caller's setting afterwards.
 
-    On a CPU "medium" is twice as fast on some chips and rounds to bfloat16 on others: the error decides, not the name.
-    On a GPU it always rounds, so products run at full precision there.
+    The setting is that of the whole process, so networks that train beside this must have the same one.
     """
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if device.type == "cpu" and _medium_is_exact() else "highest")
+    torch.set_float32_matmul_precision(exact_routing(device))
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def exact_routing(device: torch.device | str) -> str:
+    """The setting of torch under which float32 products are fast and true.
+
+    On a CPU "medium" is twice as fast on some chips and rounds to bfloat16 on others: the error decides, not the name.
+    On a GPU it always rounds, so products run at full precision there.
+    """
+    return "medium" if torch.device(device).type == "cpu" and _medium_is_exact() else "highest"
 
 
 @functools.cache

@@ -23,7 +23,8 @@ def cbtl(correct: BoolArray) -> FloatArray:
     """Count the epochs at whose end a training example is classified correctly: cumulative binary training loss.
 
     Args:
-        correct: (e, n) on training rows.
+        correct: (e, n) on training rows, at the ends of the epochs at which we look: all, unless `single.look` says
+            otherwise.
 
     Returns:
         (n,) 0 to e, high means easy; a count of successes in spite of the papers' name.  Never learned: 0.
@@ -85,7 +86,10 @@ def forgetting_events(correct: BoolArray) -> FloatArray:
     array([1., 0., 3.])
     """
     if len(correct) < 2:
-        raise ValueError("events are transitions between epochs; train for two epochs or more (train.epochs)")
+        raise ValueError(
+            "events are transitions between epochs; train for two epochs or more (train.epochs) "
+            "and look at the ends of two (single.look)"
+        )
     correct = correct.astype(bool)
     events = np.count_nonzero(correct[:-1] & ~correct[1:], axis=0)
     return np.where(correct.any(axis=0), events, len(correct)).astype(np.float64)

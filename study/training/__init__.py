@@ -133,7 +133,7 @@ def _ended(
 def new_learner(
     group: Sequence[Member], examples: Examples, dataset: Dataset, recipe: Recipe, placement: Placement
 ) -> Learner:
-    """One learner for members that train as a stack, or for one that trains alone, with initial weights of their own."""
+    """One learner for members that train as a stack, or for one that trains alone; initial weights are their own."""
     seeds = [int(recipe.stream("init", *member.words).integers(2**63)) for member in group]
     networks = [create(recipe.model, dataset.shape, dataset.n_classes, seed=seed) for seed in seeds]
     where = (placement.device, placement.master, placement.compute)

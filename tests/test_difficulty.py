@@ -1,0 +1,317 @@
+"""Prediction depths of all members of an ensemble: by probes of what each was trained on, folded to two means."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from study import analysis, ensemble, launch
+from study.analysis import difficulty
+from study.check import check_data, check_fit
+from study.data import Dataset
+from study.difficulty import TYPES
+from study.ensemble import run_ensemble
+from study.errors import RecipeError
+from study.plan import describe, plan_study
+from study.proxies.neighbors import exact_routing
+from study.shards import depths
+from study.training import Hooks, Member, Stopped, fit
+from study.training.placement import Placement
+from tests.toys import blobs, toy_recipe
+
+pytest_plugins = ["tests.tracking_fixtures"]
+
+FLIPPED = np.arange(0, 120, 12)
+MEMBERS = 10
+LAYERS = 5  # input, three blocks, softmax
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """Every twelfth training label is the next class."""
+    plain = blobs()
+    labels = plain.labels.copy()
+    labels[FLIPPED] = (labels[FLIPPED] + 1) % 3
+    return replace(plain, labels=labels, digest="flipped")
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """Ten members that learn their examples by heart, the flipped ones too."""
+    return toy_recipe(
+        "study",
+        subset={"ratios": [0.9], "members": MEMBERS, "depth": True},
+        model={"settings": {"widths": [64, 32, 16]}},
+        optimizer={"lr": 0.05},
+        train={"epochs": 40},
+        single={"train": {"epochs": 2}},
+        proxies={"cbtl": {}},
+    )
+
+
+@pytest.fixture(scope="module")
+def store(stores):
+    return stores()
+
+
+@pytest.fixture(scope="module")
+def report(recipe, dataset, store):
+    """Ensemble, single run, report."""
+    return launch.run_study(recipe, dataset, store)[-1]
+
+
+@pytest.fixture(scope="module")
+def members(report, store, dataset):
+    """member -> (rows trained on, depth, final), read from the shards."""
+    read = {}
+    for shard in store.find("shard"):
+        kept = shard.read_arrays("members.npz")
+        subsets = np.unpackbits(kept["subset"], axis=1, count=dataset.n_train).astype(bool)
+        for member, subset, depth, final in zip(kept["member"], subsets, kept["depth"], kept["final"], strict=True):
+            read[int(member)] = np.flatnonzero(subset), depth, final
+    return read
+
+
+@pytest.fixture(scope="module")
+def table(report):
+    return report.read_table("difficulty.parquet")
+
+
+# ---------------------------------------------------------------------------------------------------------- one member
+
+
+def layers_of(network, inputs):
+    """The layers of the MLP by hand, before each ReLU, as probes see them."""
+    found, signal = [inputs], inputs
+    for block in network.blocks:
+        found.append(block(signal))
+        signal = found[-1].relu()
+    return [*found, torch.softmax(network.classifier(signal).double(), dim=1)]
+
+
+def by_hand(network, examples, dataset, subset):
+    """Depth of every example, its probes made of `subset`, with sklearn's brute force and plain loops."""
+    with torch.no_grad():
+        inputs = examples.block(0, dataset.n).flatten(1)
+        found = [layer.double().numpy() for layer in layers_of(network, inputs)]
+        final = network(examples.block(0, dataset.n)).argmax(dim=1).numpy()
+    answers = []
+    for layer in found:
+        search = NearestNeighbors(n_neighbors=30, algorithm="brute").fit(layer[subset])
+        near = dataset.labels[subset][search.kneighbors(layer, return_distance=False)]
+        answers.append([np.bincount(row, minlength=3).argmax() for row in near])
+    depth = []
+    for example in range(dataset.n):
+        agrees = [answer[example] == final[example] for answer in answers]
+        depth.append(-1 if not agrees[-1] else max([at + 1 for at, same in enumerate(agrees) if not same], default=0))
+    return np.array(depth), final
+
+
+def test_the_depth_of_a_member_is_that_of_probes_of_its_own_examples(members, recipe, dataset):
+    """Probes that knew the held-out examples would see the validation split as the training split."""
+    expected = []
+    last = recipe.train.epochs
+
+    def after_epoch(member, epoch, look):
+        if epoch == last:
+            expected.append(by_hand(look.network(), look.examples, dataset, member.subset))
+
+    own, depth, final = members[3]
+    member = Member(("member", "0.9", 3), own)
+    placement = Placement("cpu", "float32", exact_routing("cpu"), 1, 1, 1)
+    list(fit([member], dataset, recipe.part("ensemble"), placement, Hooks(after_epoch=after_epoch)))
+    (found, answers) = expected[0]
+    assert (final == answers).all()
+    assert (depth == found).mean() > 0.98  # equal distances may be ranked by their last bits
+    assert len(set(found)) > 3
+
+
+def test_depths_are_small_integers(members, dataset):
+    """250 members times 60,000 examples are 15 MB."""
+    for _, depth, _ in members.values():
+        assert (depth.dtype, depth.shape) == (np.int8, (dataset.n,))
+        assert depth.min() >= -1
+        assert depth.max() < LAYERS
+
+
+def test_a_member_that_diverged_has_no_depths(dataset, recipe, stores):
+    """Its features are no numbers; neighbours among them would be nobody's."""
+    hot = recipe.part("ensemble").model_copy(
+        update={
+            "optimizer": recipe.optimizer.model_copy(update={"lr": 1e30}),
+            "subset": recipe.subset.model_copy(update={"members": 2}),
+            "train": recipe.train.model_copy(update={"epochs": 2}),
+        }
+    )
+    store = stores()
+    run_ensemble(hot, dataset, store)
+    depth, _ = depths(store, hot, dataset)
+    assert depth.shape == (2, dataset.n)
+    assert (depth == -1).all()
+
+
+# ------------------------------------------------------------------------------------------------------------ the fold
+
+
+def test_mean_depths_equal_a_loop_over_the_members(table, members, dataset):
+    """The whole chain, from packed bits to the table, written as plain loops."""
+    for row in range(dataset.n):
+        inside = [depth[row] for own, depth, _ in members.values() if row in own and depth[row] >= 0]
+        outside = [depth[row] for own, depth, _ in members.values() if row not in own and depth[row] >= 0]
+        for column, found in (("depth_train", inside), ("depth_validation", outside)):
+            expected = sum(found) / len(found) if found else np.nan
+            np.testing.assert_allclose(table[column][row], expected, rtol=1e-12)
+
+
+def test_test_rows_were_in_no_training_split(table):
+    """They have one depth and no type."""
+    test = table[table["split"] == "test"]
+    assert test["depth_train"].isna().all()
+    assert test["depth_validation"].notna().all()
+    assert (test["type"] == "").all()
+
+
+def test_mislabeled_examples_are_decided_late_once_they_are_trained_on(table):
+    """Early layers put them with their true class; the given label is learned by heart in the last ones (B-fig7).
+
+    Held out they are answered with their true class, and as early as any other.
+    """
+    flipped = np.isin(np.arange(len(table)), FLIPPED)
+    train = table["split"] == "train"
+    assert table.loc[flipped, "depth_train"].mean() > table.loc[train & ~flipped, "depth_train"].mean() + 0.5
+    assert table.loc[flipped, "depth_train"].mean() > table.loc[flipped, "depth_validation"].mean()
+    assert (table.loc[train & ~flipped, "type"] == "easy").mean() > (table.loc[flipped, "type"] == "easy").mean()
+
+
+def test_types_and_corners_are_those_of_the_plane(report, recipe, dataset, store, monkeypatch):
+    """Four examples at the four corners, by hand; the rest has no depth."""
+    depth, subset = np.full((2, dataset.n), -1, dtype=np.int8), np.zeros((2, dataset.n), dtype=bool)
+    subset[0] = True
+    depth[:, :4] = [[0, 4, 0, 4], [1, 1, 3, 3]]
+    monkeypatch.setitem(difficulty.__globals__, "depths", lambda *asked: (depth, subset))
+    found = difficulty(analysis.gather(recipe, dataset, store), recipe, dataset, store)
+    assert found.table["type"].tolist()[:5] == [*TYPES, ""]
+    assert (found.table["type"][4:] == "").all()
+    nearest = found.corners[found.corners["rank"] == 1]
+    assert dict(zip(nearest["type"], nearest["example"], strict=True)) == dict(zip(TYPES, dataset.ids[:4], strict=True))
+    assert nearest["distance"].tolist() == [0, 0, 0, 0]
+    assert "easy 25.0%, looks like a different class 25.0%" in found.told
+
+
+def test_without_depths_there_are_no_types(report, recipe, dataset, store):
+    """An ensemble that did not ask for them has none, and says nothing."""
+    gathered = analysis.gather(recipe, dataset, store)
+    without = recipe.model_copy(update={"subset": recipe.subset.model_copy(update={"depth": False})})
+    assert difficulty(gathered, without, dataset, store) is None
+
+
+# ----------------------------------------------------------------------------------------------------------- the report
+
+
+def test_the_report_shows_the_plane(report):
+    """The figure, the two tables, and a sentence."""
+    assert {"figures/B-fig7.png", "difficulty.parquet", "corners.parquet"} <= set(report.files)
+    page = report.read_text("report.html")
+    assert "Four forms of difficulty" in page
+    assert "layers in the training split" in page
+
+
+def test_the_corners_hold_the_nearest(report, table):
+    """100 of each, or as many as there are."""
+    corners = report.read_table("corners.parquet")
+    known = table[table["type"] != ""]
+    assert len(known) > 50
+    for place, name in enumerate(TYPES):
+        own = corners[corners["type"] == name]
+        assert own["rank"].tolist() == list(range(1, min(100, len(known)) + 1))
+        assert own["distance"].tolist() == sorted(known[f"distance_{place}"])[:100]
+
+
+# ------------------------------------------------------------------------------------------------------------- resume
+
+
+def shortened(recipe, **subset):
+    """Four members that train for a moment."""
+    return recipe.part("ensemble").model_copy(
+        update={
+            "train": recipe.train.model_copy(update={"epochs": 2}),
+            "subset": recipe.subset.model_copy(update={"members": 4, **subset}),
+        }
+    )
+
+
+def test_depths_of_a_resumed_ensemble_equal_those_of_an_unbroken_one(recipe, dataset, stores):
+    """Stopped after the first of nine members; bit for bit."""
+    short, stop = shortened(recipe, members=9), threading.Event()
+    short = short.model_copy(update={"runtime": recipe.runtime.model_copy(update={"shard": 1})})
+    whole, broken = stores(), stores()
+    run_ensemble(short, dataset, whole)
+    with pytest.MonkeyPatch.context() as patch:
+        write = ensemble._write_shard
+        patch.setattr(ensemble, "_write_shard", lambda *what: (write(*what), stop.set())[0])
+        with pytest.raises(Stopped):
+            run_ensemble(short, dataset, broken, stop=stop)
+    assert 1 <= len(broken.find("shard", status="FINISHED")) < 9
+    run_ensemble(short, dataset, broken)
+    for one, other in zip(depths(whole, short, dataset), depths(broken, short, dataset), strict=True):
+        assert one.shape == (9, dataset.n)
+        assert sorted(map(bytes, one)) == sorted(map(bytes, other))
+
+
+def test_shards_without_depths_are_trained_again(recipe, dataset, stores, capsys):
+    """They look finished by their digest, and lack what the recipe asks for."""
+    store, short = stores(), shortened(recipe)
+    without = shortened(recipe, depth=False)
+    assert without.digest() == short.digest()
+    first = run_ensemble(without, dataset, store)
+    assert plan_study(short, dataset, store)["ensemble"].done == 0
+    capsys.readouterr()
+    second = run_ensemble(short, dataset, store)
+    assert "4 members have no prediction depths, which subset.depth asks for: they are trained again" in (
+        " ".join(capsys.readouterr().err.split())
+    )
+    assert second.id != first.id
+    assert len(store.find("shard")) == 4
+    assert depths(store, short, dataset)[0].shape == (4, dataset.n)
+    assert "no prediction depths" not in capsys.readouterr().err
+
+
+def test_shards_with_depths_serve_who_asks_for_none(recipe, dataset, stores):
+    """More than was asked for is no reason to train."""
+    store, short = stores(), shortened(recipe)
+    run_ensemble(short, dataset, store)
+    run_ensemble(shortened(recipe, depth=False), dataset, store)
+    assert len(store.find("shard")) == 2
+
+
+# ------------------------------------------------------------------------------------------------------- before it runs
+
+
+def test_a_subset_without_enough_neighbours_is_refused(recipe, dataset):
+    """Before a network is trained, not at the end of the first."""
+    few = recipe.model_copy(update={"subset": recipe.subset.model_copy(update={"ratios": (0.1, 0.9)})})
+    with pytest.raises(
+        RecipeError, match=r"subset\.depth: probes ask 30 neighbours, and 10 % of 120 examples are fewer"
+    ):
+        check_data(few, dataset)
+    check_data(recipe, dataset)
+
+
+def test_a_network_without_places_for_probes_is_refused(recipe, monkeypatch):
+    """The same, by the shape alone."""
+
+    def nowhere(*asked):
+        raise RecipeError("no blocks")
+
+    monkeypatch.setattr("study.networks.probes.placements", nowhere)
+    with pytest.raises(RecipeError, match="no blocks"):
+        check_fit(recipe, (1, 6, 6), 3)
+
+
+def test_the_plan_says_that_depths_come_on_top(recipe, dataset, stores):
+    """Their searches are not in the estimate."""
+    line, *_ = describe(plan_study(shortened(recipe), dataset, stores()))
+    assert line.endswith("on disk; beyond this, the prediction depths")

@@ -1,0 +1,144 @@
+"""The page shows what the runs hold: figures of one training only where it has kept what they draw."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from study import analysis, launch, page
+from study.analysis.readings import depth_and_margins
+from study.proxies.depth import prediction_depth
+from tests.toys import blobs, toy_recipe
+
+pytest_plugins = ["tests.tracking_fixtures"]
+
+SUBSET = {"ratios": [0.3, 0.7], "members": 4}
+INNER = {"B-fig1", "B-fig3", "B-fig4", "B-fig5", "A-class", "A-csr"}
+ASKED = ("prediction_depth", "prediction_depth_test", "output_margin", "loss_sensitivity", "critical_sample_steps")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """Every tenth training example under another label than it was found with."""
+    found = blobs()
+    labels = found.labels.copy()
+    labels[: found.n_train : 10] = (labels[: found.n_train : 10] + 1) % found.n_classes
+    return replace(found, labels=labels, found=found.labels, digest="toy-changed")
+
+
+@pytest.fixture(scope="module")
+def findings(dataset, stores):
+    """A function from names of proxies to the findings of a whole study."""
+    store = stores()
+
+    def of(*proxies):
+        recipe = toy_recipe("study", subset=SUBSET, proxies={name: {} for name in proxies})
+        launch.run_study(recipe, dataset, store)
+        return analysis.findings(analysis.gather(recipe, dataset, store), recipe, dataset, store)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def full(findings):
+    return findings(*ASKED)
+
+
+def ids(found):
+    """Of the sections on the page, in order."""
+    return [section.id for section in page.sections(found)]
+
+
+def test_depth_and_sensitivity_are_shown_where_they_were_taken(full):
+    """Who asks for them sees them, without opening an array."""
+    assert set(ids(full)) >= INNER | {"Z-fig2"}
+
+
+def test_what_was_not_taken_is_not_on_the_page(findings):
+    """Empty frames would make a long page longer; the plane of regularity needs no more than the trajectory."""
+    found = findings("cbtl")
+    assert not set(ids(found)) & INNER
+    assert "Z-fig2" in ids(found)
+    assert "depth and margins" not in found.facts
+    assert "probes.npz" not in {file.name for file in page.files(found)}
+
+
+def test_the_files_of_the_probes_are_named(full):
+    """With the run that holds them."""
+    assert ("probes.npz", full.gathered.singles[0].id) in {(file.name, file.run) for file in page.files(full)}
+
+
+def test_the_depths_are_those_of_the_probes(full, dataset):
+    """Rows in the order of the data set, beside their own C-scores."""
+    told = analysis.depths(full.gathered, dataset)
+    kept = full.gathered.singles[0].read_arrays("probes.npz")
+    scores = full.gathered.scores[0]
+    train = dataset.rows("train")
+    np.testing.assert_array_equal(told.table["depth"], prediction_depth(kept["probe_class"], kept["final_class"]))
+    np.testing.assert_array_equal(told.table["depth"][train], scores["prediction_depth"][train])
+    np.testing.assert_array_equal(told.table["cscore"], full.gathered.cscores["cscore"])
+    assert told.layers == ("input", "blocks.0", "blocks.1", "softmax")
+
+
+def test_changed_labels_have_curves_of_their_own(full, dataset):
+    """B-fig5: the mislabeled, by their new labels and by those that they were found with, worked out in a loop."""
+    told = analysis.depths(full.gathered, dataset)
+    assert list(told.curves) == ["unchanged", "mislabeled", "original labels", "test"]
+    answers = full.gathered.singles[0].read_arrays("probes.npz")["probe_class"]
+    changed = [row for row in range(dataset.n_train) if dataset.labels[row] != dataset.found[row]]
+    assert len(changed) == 12
+    for layer, share in enumerate(told.curves["original labels"]):
+        assert share == np.mean([answers[layer, row] == dataset.found[row] for row in changed])
+
+
+def test_the_series_of_sensitivity_are_the_metrics(full):
+    """One row per due epoch."""
+    run = full.gathered.singles[0]
+    series = analysis.sensitivity_series(run)
+    assert set(series) == {f"sensitivity/{name}" for name in ("gini", "critical_ratio_train", "critical_ratio_test")}
+    assert series.index.tolist() == [1, 2, 3]
+    assert series["sensitivity/gini"].iloc[-1] == run.metrics["sensitivity/gini"]
+
+
+def test_the_matrix_of_sensitivity_is_the_mean_over_training(full, dataset):
+    """A-class, averaged over the moments that the run has kept."""
+    run = full.gathered.singles[0]
+    kept = run.read_arrays("loss_sensitivity.npz")["class_sensitivity"]
+    assert kept.shape == (3, dataset.n_classes, dataset.n_classes)
+    np.testing.assert_allclose(analysis.class_sensitivity(run), (kept[0] + kept[1] + kept[2]) / 3)
+
+
+def test_depth_and_margins_correlate_as_scipy_says(full, dataset):
+    """B-fig6: Pearson with the logarithm of the margin, in the facts, over the examples with a depth."""
+    from scipy.stats import pearsonr
+
+    scores = full.gathered.scores[0][dataset.rows("train")]
+    known = scores[scores["prediction_depth"] < 4]
+    expected = pearsonr(known["prediction_depth"], np.log(known["output_margin"])).statistic
+    assert f"output margin {expected:.3f} (train)".replace("-", "−") in full.facts["depth and margins"]
+
+
+def test_an_undefined_depth_in_one_repeat_leaves_the_example_out(full, dataset):
+    """Its stand-in, one above the last layer, must not be averaged with depths."""
+    own = full.gathered.scores[0]
+    other = own.copy()
+    other.loc[:39, "prediction_depth"] = 4
+    both = replace(full.gathered, scores=(own, other))
+    rest = [table[40:].reset_index(drop=True) for table in (own, other)]
+    kept = replace(dataset, n_train=dataset.n_train - 40)
+    found = depth_and_margins(both, dataset)
+    assert "output margin" in found["depth and margins"]
+    assert found == depth_and_margins(replace(full.gathered, scores=tuple(rest)), kept)
+
+
+def test_the_plane_counts_every_example(full, dataset):
+    """Train and test apart; the density is that of its own split."""
+    told = analysis.planes(full.gathered.singles[0], dataset)
+    assert {split: len(table) for split, table in told.items()} == {"train": 120, "test": 30}
+    assert all((table["density"] > 0).all() for table in told.values())
+
+
+def test_every_section_has_its_place_on_the_page(full):
+    """A section that ORDER does not know would end the report."""
+    assert sorted(ids(full), key=page.ORDER.index) == ids(full)
+    assert len(set(page.ORDER)) == len(page.ORDER)
