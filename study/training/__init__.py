@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -147,12 +148,12 @@ def new_learner(
 
 @torch.no_grad()
 def _prepare(network: torch.nn.Module, member: Member, examples: Examples) -> None:
-    """Let a network whose initial weights depend on the data see some 5,000 of its own training examples.
+    """Let a network whose initial weights depend on the data see 5,000 of its own training examples, or all.
 
-    Every so many of them, since some data sets lie sorted by class.
+    Evenly spread, since some data sets lie sorted by class.
     """
-    stride = -(-len(member.subset) // PREPARE_ROWS)
-    rows = torch.from_numpy(member.subset[::stride].copy()).to(examples.labels.device)
+    spread = np.linspace(0, len(member.subset) - 1, min(PREPARE_ROWS, len(member.subset))).astype(int)
+    rows = torch.from_numpy(member.subset[spread]).to(examples.labels.device)
     network.prepare(examples.batch(rows))
 
 
