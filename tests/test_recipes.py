@@ -9,6 +9,7 @@ import pytest
 from study.check import SHAPES, check_names, recipe_files
 from study.data import Dataset
 from study.errors import RecipeError
+from study.networks import networks_markdown
 from study.recipe import Recipe, load
 from study.shelf import shelf, shelf_markdown, title_page
 from study.training import Member, fit
@@ -142,6 +143,11 @@ def leaves(table: dict, prefix: str = "") -> list[tuple[str, object]]:
 def test_the_readme_of_the_recipes_is_current():
     """`study recipes --markdown` makes the table; whoever adds a recipe pastes it."""
     assert shelf_markdown(ROOT).strip() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_networks_is_current():
+    """`study networks --markdown` makes it; a parameter count that lags is a wrong one."""
+    assert networks_markdown().strip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_recipe_without_a_title_page_is_named(tmp_path):
