@@ -57,9 +57,11 @@ def shelf(folders: Iterable[Path]) -> list[Title]:
 
 
 def shelf_markdown(folder: Path) -> str:
-    """Table of the recipes of a folder, one row each, for its README."""
+    """Table of the recipes of a folder, one row each, for its README; winners of searches are the user's own."""
     rows = ["| recipe | what | cost |", "|---|---|---|"]
     for title in shelf([folder]):
+        if title.file.stem.endswith("_best"):
+            continue
         cells = (f"`{title.file.relative_to(folder)}`", title.claim, title.cost)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"

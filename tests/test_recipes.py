@@ -16,7 +16,9 @@ from study.training import Member, fit
 from study.training.placement import Placement
 
 ROOT = Path(__file__).parents[1] / "recipes"
-FILES = recipe_files([ROOT])
+FILES = [
+    file for file in recipe_files([ROOT]) if not file.stem.endswith("_best")
+]  # what a search has written is its user's
 PAPERS = (
     "J-tab2",
     "J-speed-recipe",
