@@ -1,0 +1,143 @@
+"""What the benchmarks share: ways that take turns, each in a process of its own, and the table of what they took.
+
+A benchmark names its ways in a dictionary of functions.  `compare` starts this same script once per way and repeat with
+`--way NAME`; the child runs the function and prints what it found as JSON.  So every way starts from a fresh torch, a
+busy minute meets all of them, and peak memory is that of the way alone.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+SCALE = 1024 if sys.platform != "darwin" else 1  # of ru_maxrss, in bytes
+
+
+def begin(script):
+    """Run the script in the project's environment; the second time round, in that environment, do nothing."""
+    if os.environ.get("STUDY_BENCH"):
+        return
+    import bootstrap
+
+    os.environ["STUDY_BENCH"] = "1"
+    bootstrap.run(["python", str(Path(script).resolve()), *sys.argv[1:]])
+
+
+def words(document, repeats=3):
+    """The options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=repeats, help="of every way; the table shows the median")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    return parser
+
+
+def is_way(name):
+    """Whether this process is the child that runs this way; for what has to happen before torch is imported."""
+    return name in sys.argv and "--way" in sys.argv
+
+
+class Meter:
+    """Seconds and memory of the part of a way that counts: `with meter:` around it, once."""
+
+    def __init__(self):
+        self.seconds = self.memory = None
+
+    def __enter__(self):
+        self.before = peak()
+        self.start = time.perf_counter()
+
+    def __exit__(self, *error):
+        self.seconds = time.perf_counter() - self.start
+        self.memory = peak() - self.before
+
+
+def peak():
+    """Bytes, the most that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * SCALE
+
+
+def run_way(function, *arguments):
+    """In the child: run a way, `function(meter, *arguments)`, and print seconds, memory and the numbers it returns."""
+    meter = Meter()
+    found = function(meter, *arguments) or {}
+    print(json.dumps({"seconds": meter.seconds, "memory": meter.memory, **found}))
+
+
+def compare(names, repeats):
+    """In the parent: every way in turn, `repeats` times; a list of what each printed, by name.
+
+    A way that cannot run here says why on its last line of standard error; it is shown, and left out.
+    """
+    found = {name: [] for name in names}
+    for _ in range(repeats):
+        for name in names:
+            if found[name] is None:
+                continue
+            done = subprocess.run([sys.executable, *sys.argv, "--way", name], capture_output=True, text=True)
+            if done.returncode:
+                why = done.stderr.strip().splitlines() or ["no reason given"]
+                print(f"{name}: left out, {why[-1]}", file=sys.stderr)
+                found[name] = None
+            else:
+                found[name].append(json.loads(done.stdout.splitlines()[-1]))
+    return {name: each for name, each in found.items() if each}
+
+
+def median(found, key="seconds"):
+    """The median over the repeats of a number that each printed."""
+    return statistics.median(each[key] for each in found)
+
+
+def product_rate(dtype, threads=None):
+    """FLOP/s of a 1024 x 1024 x 1024 product, the best of twenty; float32 in the fastest routing that is true."""
+    import torch
+
+    from study.training.placement import float32_routing, probe
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    times = []
+    with float32_routing(probe("cpu")[0]):
+        a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
+        for _ in range(20):
+            start = time.perf_counter()
+            a @ b
+            times.append(time.perf_counter() - start)
+    torch.set_num_threads(before)
+    return 2 * 1024**3 / min(times)
+
+
+def show(title, columns, rows):
+    """Print a table: the first column to the left, the others, text already, to the right; and its line of Markdown."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from study.training.placement import device_name
+
+    heading = f"{title}\n{date.today()}, {device_name('cpu')}, {versions()}"
+    table = Table(title=heading)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=130).print(table)
+    print("\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]))
+
+
+def versions():
+    """Of what decides the speed."""
+    import numpy
+    import torch
+
+    return f"Python {sys.version.split()[0]}, torch {torch.__version__}, numpy {numpy.__version__}"
+
+
+def gibibytes(count):
+    """Memory as a person reads it."""
+    return f"{count / 2**30:.2f} GiB"
