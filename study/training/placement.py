@@ -35,6 +35,8 @@ class Placement:
     cores: int  # threads inside one operation
     stack: int  # networks in one stack
     machine: int = 1  # cores that this launch may use in all
+    kernel: str = "torch"  # of an MLP's steps: "native" or "torch"
+    layout: str = "channels_last"  # of a convolutional network's images in memory, or "contiguous"
 
     @property
     def compute(self) -> torch.dtype:
