@@ -237,3 +237,12 @@ def test_an_outlier_has_a_high_factor():
 def test_a_gpu_gives_the_same_neighbors(name):
     """TF32 products would miss some."""
     np.testing.assert_array_equal(nearest(FEATURES[name], K, device="cuda")[1], brute(FEATURES[name], K)[1])
+
+
+@pytest.mark.parametrize("name", ["images", "hidden", "duplicates", "softmax"])
+def test_without_a_compiler_the_neighbors_are_the_same(name, monkeypatch):
+    distance, rows = nearest(FEATURES[name], K, exclude_self=True)
+    monkeypatch.setattr(module.native, "library", lambda: None)
+    plain_distance, plain_rows = nearest(FEATURES[name], K, exclude_self=True)
+    np.testing.assert_array_equal(rows, plain_rows)
+    np.testing.assert_allclose(distance, plain_distance, rtol=1e-14)

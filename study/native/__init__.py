@@ -17,9 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from study.display import say
+
 SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
-OPTIONS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC")
+OPTIONS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC", "-pthread")
 PATIENCE = 300  # seconds that a compiler may take
 POINTER, LONG, INT, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
 SIGNATURES = {
@@ -32,6 +34,12 @@ SIGNATURES = {
         None,
         [POINTER, POINTER, POINTER, POINTER, POINTER, POINTER, LONG, DOUBLE, DOUBLE, INT, INT, POINTER, POINTER],
     ),
+    "study_nearest_new": (POINTER, [LONG, LONG, INT]),
+    "study_nearest_free": (None, [POINTER]),
+    "study_nearest_offer": (None, [POINTER, POINTER, LONG, POINTER, POINTER, POINTER]),
+    "study_nearest_offer_direct": (None, [POINTER, POINTER, POINTER, LONG, LONG, POINTER, POINTER]),
+    "study_nearest_measure": (None, [POINTER, POINTER, POINTER, LONG, LONG, LONG]),
+    "study_nearest_best": (None, [POINTER, POINTER, POINTER]),
 }
 
 log = logging.getLogger(__name__)
@@ -42,13 +50,17 @@ def library() -> ctypes.CDLL | None:
     """The kernels; None, and one line of the log, where they cannot be had.  Calls into them let other threads run."""
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None or sys.platform == "win32":
-        log.info("no C++ compiler here; MLPs train by torch's operations, at about half the speed")
+        log.info(
+            "no C++ compiler here; torch's operations take the place of the project's own, at about half the speed"
+        )
         return None
     try:
         found = ctypes.CDLL(str(_built(compiler)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
-        log.warning("the C++ kernels cannot be made with %s (%s); MLPs train by torch's operations", compiler, reason)
+        log.warning(
+            "the C++ kernels cannot be made with %s (%s); torch's operations take their place", compiler, reason
+        )
         return None
     for name, (result, arguments) in SIGNATURES.items():
         function = getattr(found, name)
@@ -70,6 +82,7 @@ def _built(compiler: str) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "study"
     target = folder / f"native-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     if not target.exists():
+        say("compiling the project's own kernels for this machine, once")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as own:
             made = Path(own) / target.name

@@ -6,6 +6,7 @@ differences in float64.  So the answer is that of float64 brute force, equal dis
 """
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from study import native
 from study.errors import DataError
 from study.proxies.neighbors import DIRECT, Device, Features, Progress, exact_float32
 
@@ -120,12 +122,18 @@ class _Field:
         """Rows as they are compared: float64 for direct differences, else float32 around the centre."""
         return rows.double() if self.direct else rows.float() - self.centre
 
+    def products(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """|y|^2 - 2 x y of centred rows, (b, t), and by how much two of them may be off together, (b, 1)."""
+        values = torch.addmm(right.square().sum(dim=1), left, right.T, alpha=-2)
+        return values, 2 * _error(self.width) * (left.square().sum(dim=1, keepdim=True) + self.largest)
+
     def search(self, queries: Tensor, start: int, k: int, exclude_self: bool, progress: Progress) -> "list[_Block]":
         """Compare queries, the first of them being number `start`, with all rows; each block then knows its best."""
         if queries.shape[1] != self.width:
             raise ValueError(f"queries are {queries.shape[1]} wide, the features {self.width}")
         size = max(1, min(BLOCK, BLOCK_BYTES // (4 * self.width)))
-        blocks = [_Block(self, queries[a:b], start + a, k) for a, b in _spans(len(queries), size)]
+        kind = _NativeBlock if self.device.type == "cpu" and native.library() else _Block
+        blocks = [kind(self, queries[a:b], start + a, k) for a, b in _spans(len(queries), size)]
         steps, done = 2 * len(blocks) * -(-self.stream.n // self.tile), 0
         for measuring in (False, True):
             for low, high in _spans(self.stream.n, self.tile):
@@ -162,9 +170,7 @@ class _Block:
             values = torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
             slack = 1e-12  # relative, of a distance in float64
         else:
-            values = torch.addmm(right.square().sum(dim=1), left, right.T, alpha=-2)  # |x - y|^2 less |x|^2
-            size = left.square().sum(dim=1, keepdim=True) + self.field.largest
-            slack = 2 * _error(self.field.width) * size
+            values, slack = self.field.products(left, right)
         if exclude_self:
             _forget(values, columns, self.low)
         limit = self._limit(self.values, slack)
@@ -211,6 +217,48 @@ class _Block:
         rows, order = self.rows.masked_fill(self.exact.isinf(), torch.iinfo(torch.int64).max).sort(dim=1)
         exact, again = self.exact.gather(1, order).sort(dim=1, stable=True)
         return exact[:, : self.k].cpu().numpy(), rows.gather(1, again)[:, : self.k].cpu().numpy()
+
+
+class _NativeBlock:
+    """The same by the project's own kernel: lists of candidates that a tile's values are looked through for."""
+
+    def __init__(self, field: _Field, queries: Tensor, low: int, k: int) -> None:
+        self.field, self.queries, self.k = field, queries, k
+        self.low, self.high = low, low + len(queries)
+        self.library = native.library()
+        self.handle = self.library.study_nearest_new(len(queries), k, torch.get_num_threads())
+        if not self.handle:
+            raise MemoryError("too little memory for the neighbours of a block of queries")
+        weakref.finalize(self, self.library.study_nearest_free, self.handle)
+
+    def offer(self, right: Tensor, columns: Tensor, exclude_self: bool) -> None:
+        """Keep those of the rows `right` (t, d), numbered `columns`, that can be among the k nearest so far."""
+        left = self.field.centred(self.queries).contiguous()
+        own = torch.arange(self.low, self.high) if exclude_self else None
+        told = (columns.data_ptr(), None if own is None else own.data_ptr())
+        if self.field.direct:
+            turned = right.T.contiguous()
+            size = (self.field.width, len(right))
+            self.library.study_nearest_offer_direct(self.handle, left.data_ptr(), turned.data_ptr(), *size, *told)
+        else:
+            values, slack = self.field.products(left, right)
+            parts = (values.data_ptr(), len(right), told[0], slack.data_ptr(), told[1])
+            self.library.study_nearest_offer(self.handle, *parts)
+
+    def measure(self, right: Tensor, low: int) -> None:
+        """Measure the candidates among the rows `right`, the first of them being number `low`, in float64."""
+        if self.field.direct:
+            return
+        left, rows = self.queries.float().contiguous(), right.float().contiguous()
+        span = (self.field.width, low, low + len(right))
+        self.library.study_nearest_measure(self.handle, left.data_ptr(), rows.data_ptr(), *span)
+
+    def best(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The k nearest: (b, k) distances and rows."""
+        shape = (len(self.queries), self.k)
+        distances, rows = np.empty(shape), np.empty(shape, dtype=np.int64)
+        self.library.study_nearest_best(self.handle, distances.ctypes.data, rows.ctypes.data)
+        return distances, rows
 
 
 def _error(width: int) -> float:

@@ -1,6 +1,5 @@
 """One pass over the subsets of a stack.  in: a learner, its members, a recipe   out: mean losses, the learner moved"""
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,22 +40,32 @@ def train_epoch(
     edges = recipe.train.edges(rows.shape[-1])
     per_pass = len(edges) - 1
     _, steps = recipe.train.length(rows.shape[-1])
-    total, seen = torch.zeros(rows.shape[:-1], dtype=learner.weights.dtype, device=rows.device), 0
+    numbers = range(epoch * per_pass, min((epoch + 1) * per_pass, steps))
+    rates = [recipe.optimizer.lr * rate_factor(recipe.schedule, number, steps, per_pass) for number in numbers]
+    total = torch.zeros(rows.shape[:-1], dtype=learner.weights.dtype, device=rows.device)
     drawing = generators(group, recipe, epoch, rows.device)
-    batches = itertools.islice(itertools.pairwise(edges), steps - epoch * per_pass)
-    for step, (low, high) in enumerate(batches, epoch * per_pass):
+    plain = examples.prepared and not drawing and not recipe.train.adversarial
+    at_once = learner.steps_at_once if plain else 1
+    for first in range(0, len(rates), at_once):
         if hooks.stop.is_set():
             raise Stopped
-        factor = rate_factor(recipe.schedule, step, steps, per_pass)
-        crop = crops and tuple(each[..., low:high].reshape(-1) for each in crops)
-        own = labels[..., low:high]
-        images = perturbed(examples.batch(rows[..., low:high], crop or None), own, learner, recipe.train, drawing)
-        loss = learner.step(images, own, recipe.optimizer.lr * factor)
-        total.add_(loss, alpha=high - low)
-        seen += high - low
+        own = edges[first : first + at_once + 1]
+        low, high = own[0], own[-1]
+        if at_once > 1:
+            starts = [edge - low for edge in own]
+            losses = learner.steps(
+                examples.images, rows[low:high], labels[low:high], starts, rates[first : first + at_once]
+            )
+            total.add_((losses * torch.tensor(np.diff(starts))).sum())
+        else:
+            crop = crops and tuple(each[..., low:high].reshape(-1) for each in crops)
+            images = examples.batch(rows[..., low:high], crop or None)
+            images = perturbed(images, labels[..., low:high], learner, recipe.train, drawing)
+            total.add_(learner.step(images, labels[..., low:high], rates[first]), alpha=high - low)
         if online is not None:
-            online[rows[low:high]] = learner.logits.argmax(dim=-1) == own
+            online[rows[low:high]] = learner.logits.argmax(dim=-1) == labels[low:high]
         hooks.progress((high - low) * learner.stack)
+    seen = edges[len(rates)]
     return np.atleast_1d((total / seen).cpu().numpy()).tolist()
 
 
