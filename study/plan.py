@@ -11,8 +11,9 @@ from study.display import duration, number
 from study.evidence import look_epochs
 from study.recipe import Recipe
 from study.tracking import Store
-from study.training import Member, fit, stackable
-from study.training.placement import Placement, place
+from study.training import Member, fit
+from study.training.placement import Placement
+from study.training.probing import measured_rate, place_network
 
 PROBE_S = 0.5  # a trial of this length is long enough to extrapolate from
 MISS_BYTES = 0.1  # of compressed predictions, per example and member (measured on MNIST at 95 % accuracy: 0.06)
@@ -72,9 +73,7 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
 
 def _cost(part: Recipe, dataset: Dataset, members: int, done: int, examples: int, looks: int, disk: float) -> Cost:
     forward = networks.flops(part.model, dataset.shape, dataset.n_classes)
-    placement = place(part.runtime, stackable=stackable(part))
-    if part.kind == "single":
-        placement = placement.alone(wide=not stackable(part))
+    placement = place_network(part, dataset, examples, alone=part.kind == "single")
     train_s, look_s = seconds_per_example(part, dataset, placement) if examples else (0.0, 0.0)
     return Cost(
         members,
@@ -91,10 +90,13 @@ def _cost(part: Recipe, dataset: Dataset, members: int, done: int, examples: int
 def seconds_per_example(part: Recipe, dataset: Dataset, placement: Placement) -> tuple[float, float]:
     """Measure (training, looking) seconds per example with as many networks as train side by side.
 
-    From two batches on, four times as many, until a trial takes PROBE_S or has seen all training examples; the first
-    trial is not counted, since the first convolutions of a process take seconds.  A look is taken as a third of a step,
-    by its FLOPs.
+    Where a probe has chosen the placement, its rates are taken.  Else from two batches on, four times as many, until a
+    trial takes PROBE_S or has seen all training examples; the first trial is not counted, since the first convolutions
+    of a process take seconds.  A look is then taken as a third of a step, by its FLOPs.
     """
+    known = measured_rate(part, dataset, placement)
+    if known:
+        return known.train, known.look
     one_epoch = part.model_copy(update={"train": part.train.model_copy(update={"epochs": 1, "steps": None})})
     size, warm = 2 * part.train.batch_size or dataset.n_train, False
     while True:

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from study import plan
 from study.ensemble import run_ensemble
 from study.plan import describe, plan_study
 from study.single import run_singles
+from study.training.probing import Rate
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -97,3 +99,24 @@ def test_the_lines_say_what_a_person_plans_with(recipe, store):
         "ensemble: 5 networks of 8 to train, 3 done before, 3 epochs, 1.5 k examples, 2.5 GFLOP, about 2 min, "
         "4 MB on disk"
     )
+
+
+def test_the_estimate_takes_the_rates_of_the_probe(recipe, store, monkeypatch):
+    """Where there are some, steps and looks count what they took; nothing is trained to find out."""
+    monkeypatch.setattr(plan, "measured_rate", lambda part, dataset, placement: Rate(2.0, 0.5))
+    monkeypatch.setattr(plan, "fit", None)
+    for cost in plan_study(recipe, blobs(), store).values():
+        assert cost.seconds == 2.0 * cost.examples + 0.5 * cost.looks
+
+
+def test_a_single_run_is_placed_as_one_network(recipe, store, monkeypatch):
+    """And a probe hears how much there is to train, so that it is worth while."""
+    heard, choose = {}, plan.place_network
+
+    def place_network(part, dataset, seen, *, alone):
+        heard[part.kind] = seen, alone
+        return choose(part, dataset, seen, alone=alone)
+
+    monkeypatch.setattr(plan, "place_network", place_network)
+    plan_study(recipe, blobs(), store)
+    assert heard == {"ensemble": (4 * 3 * (36 + 84), False), "single": (2 * 3 * 120, True)}

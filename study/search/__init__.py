@@ -25,7 +25,8 @@ from study.search.storage import close, open_storage
 from study.search.works import REPORTS, WORKS, Accuracy, Reliability, validation_rows
 from study.tracking import Run, Store, locks
 from study.training import Stopped, stackable
-from study.training.placement import Placement, place
+from study.training.placement import Placement
+from study.training.probing import place_network
 from study.training.slots import Trainings, train_slots
 from study.training.stacks import one_stack, train_stack
 
@@ -67,7 +68,7 @@ def cost(recipe: Recipe, dataset: Dataset) -> str:
     """
     check_search(recipe, dataset)
     search, part = recipe.search, recipe.part("ensemble")
-    placement = place(part.runtime, stackable=stackable(part))
+    placement = place_network(part, dataset, search.trials * part.train.seen(dataset.n_train))
     work = WORKS[search.objective](part, dataset, Trainings(dataset, placement, validation_rows(recipe, dataset)))
     trials, total, bases = 0, 0.0, 1
     for scope in _rehearsed(recipe):
@@ -215,7 +216,8 @@ def _open(
         store.reap(own)
         known = store.find("search", tags=own, max=1)
         can_stack = stackable(part)
-        placement = place(recipe.runtime, stackable=can_stack, like=known[0].tags if known else None)
+        seen = recipe.search.trials * part.train.seen(dataset.n_train)
+        placement = place_network(part, dataset, seen, like=known[0].tags if known else None)
         if any(_random(corner, dataset) for corner in corners):
             placement = placement.alone(wide=not can_stack)
         stacked = placement.stack > 1 and recipe.search.objective == "accuracy" and one_stack(corners)

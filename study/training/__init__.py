@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,8 @@ from torch import Tensor
 from study.data import Dataset
 from study.networks import create, draws_random_numbers
 from study.recipe import Recipe
+from study.training import native
+from study.training.conveyor import convey, in_background
 from study.training.epochs import train_epoch
 from study.training.examples import Examples
 from study.training.looks import Learner, Look, look
@@ -58,21 +60,34 @@ def fit(
     threads_before = torch.get_num_threads()
     dtype = placement.compute if stackable(recipe) else placement.master
     examples = Examples(dataset, recipe.train, placement.device, dtype)
+    if placement.stack > 1 and stackable(recipe) and hooks.after_epoch is None:
+        finished = convey(members, examples, dataset, recipe, placement, heard)
+        try:
+            with (
+                float32_routing(placement.matmul),
+                closing(in_background(finished, placement.stack, abandoned)) as told,
+            ):
+                yield from (each.outcome() for each in told)
+        finally:
+            torch.set_num_threads(threads_before)
+        return
+    # a GPU captures the steps of one network for all; who looks at networks between passes may work on their gradients
+    spare = [] if placement.device != "cpu" and hooks.after_epoch is None and not random else None
 
-    def work(group: Sequence[Member]) -> list[Outcome]:
+    def work(member: Member) -> Outcome:
         torch.set_num_threads(placement.cores)
-        with own_randomness(recipe, group[0]) if random else nullcontext():
-            return _fit_group(group, examples, dataset, recipe, placement, heard)
+        with own_randomness(recipe, member) if random else nullcontext():
+            return _fit_alone(member, examples, dataset, recipe, placement, heard, spare)
 
     with float32_routing(placement.matmul), ThreadPoolExecutor(placement.threads) as pool:
-        waiting: deque[Future[list[Outcome]]] = deque()
+        waiting: deque[Future[Outcome]] = deque()
         try:
-            for group in _groups(members, placement.stack):
-                waiting.append(pool.submit(work, group))
+            for member in members:
+                waiting.append(pool.submit(work, member))
                 if len(waiting) > 2 * placement.threads:
-                    yield from waiting.popleft().result()
+                    yield waiting.popleft().result()
             while waiting:
-                yield from waiting.popleft().result()
+                yield waiting.popleft().result()
         finally:
             abandoned.set()  # a caller that stops asking, or an error, ends what is under way
             for future in waiting:
@@ -80,44 +95,36 @@ def fit(
             torch.set_num_threads(threads_before)
 
 
-def _groups(members: Iterable[Member], stack: int) -> Iterator[list[Member]]:
-    """Runs of members that take equally many steps, at most `stack` of them: what one stack can hold."""
-    group: list[Member] = []
-    for member in members:
-        if group and (len(group) == stack or len(member.subset) != len(group[0].subset)):
-            yield group
-            group = []
-        group.append(member)
-    if group:
-        yield group
-
-
-def _fit_group(
-    group: Sequence[Member], examples: Examples, dataset: Dataset, recipe: Recipe, placement: Placement, hooks: Hooks
-) -> list[Outcome]:
+def _fit_alone(
+    member: Member,
+    examples: Examples,
+    dataset: Dataset,
+    recipe: Recipe,
+    placement: Placement,
+    hooks: Hooks,
+    spare: list[Learner] | None,
+) -> Outcome:
     start = time.perf_counter()
-    learner = new_learner(group, examples, dataset, recipe, placement)
-    losses: list[list[float]] = [[] for _ in group]
-    passes, _ = recipe.train.length(len(group[0].subset))
-    ended = _ended(learner, group, examples, placement, hooks, 0)
+    learner = new_learner([member], examples, dataset, recipe, placement, spare)
+    losses: list[float] = []
+    passes, _ = recipe.train.length(len(member.subset))
+    ended = _ended(learner, member, examples, placement, hooks, 0)
     for epoch in range(passes):
         if ended:
             break
         online = torch.zeros(examples.n, dtype=torch.bool, device=placement.device) if hooks.online else None
-        mean_loss = train_epoch(learner, group, examples, recipe, epoch, hooks, online)
-        for own, loss in zip(losses, mean_loss, strict=True):
-            own.append(loss)
-        ended = _ended(learner, group, examples, placement, hooks, epoch + 1, online)
-    outcomes = look(learner, examples)
-    for outcome, own in zip(outcomes, losses, strict=True):
-        outcome.losses, outcome.epochs = own, len(own)
-        outcome.seconds = (time.perf_counter() - start) / len(group)
-    return outcomes
+        losses += train_epoch(learner, [member], examples, recipe, epoch, hooks, online)
+        ended = _ended(learner, member, examples, placement, hooks, epoch + 1, online)
+    (outcome,) = look(learner, examples)
+    if spare is not None:
+        spare.append(learner)
+    outcome.losses, outcome.epochs, outcome.seconds = losses, len(losses), time.perf_counter() - start
+    return outcome
 
 
 def _ended(
     learner: Learner,
-    group: Sequence[Member],
+    member: Member,
     examples: Examples,
     placement: Placement,
     hooks: Hooks,
@@ -128,22 +135,38 @@ def _ended(
     if hooks.after_epoch is None:
         return False
     with operation_threads(placement.machine if placement.threads == 1 else placement.cores):
-        return bool(hooks.after_epoch(group[0], epoch, Look(learner, examples, online)))
+        return bool(hooks.after_epoch(member, epoch, Look(learner, examples, online)))
 
 
 def new_learner(
-    group: Sequence[Member], examples: Examples, dataset: Dataset, recipe: Recipe, placement: Placement
+    group: Sequence[Member],
+    examples: Examples,
+    dataset: Dataset,
+    recipe: Recipe,
+    placement: Placement,
+    spare: list[Learner] | None = None,
 ) -> Learner:
-    """One learner for members that train as a stack, or for one that trains alone; initial weights are their own."""
+    """One learner for members that train as a stack, or for one that trains alone; initial weights are their own.
+
+    `spare` has learners that members of the same recipe need no more: a network takes the place of theirs.
+    """
     seeds = [int(recipe.stream("init", *member.words).integers(2**63)) for member in group]
     networks = [create(recipe.model, dataset.shape, dataset.n_classes, seed=seed) for seed in seeds]
     where = (placement.device, placement.master, placement.compute)
     if stackable(recipe):
+        if placement.kernel == "native" and len(group) == 1 and native.trains(recipe.optimizer, placement.compute):
+            batch = max(np.diff(recipe.train.edges(len(group[0].subset))))
+            return native.NativeLearner(networks[0], recipe.optimizer, *where[1:], int(batch), loss=recipe.train.loss)
         return MLPLearner(networks, recipe.optimizer, *where, loss=recipe.train.loss)
     network = networks[0].to(placement.device, placement.master)
     if hasattr(network, "prepare"):
         _prepare(network, group[0], examples)
-    return ModuleLearner(network, recipe.optimizer, *where, loss=recipe.train.loss)
+    if spare:
+        learner = spare.pop()
+        learner.load(network)
+        return learner
+    way = {"loss": recipe.train.loss, "layout": placement.layout, "captured": spare is not None}
+    return ModuleLearner(network, recipe.optimizer, *where, **way)
 
 
 @torch.no_grad()

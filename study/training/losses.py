@@ -36,4 +36,23 @@ def zero_hinge(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return loss, slope.mul_(1 / labels.shape[-1])
 
 
+def of_counted(loss: Loss, logits: Tensor, labels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of the first `counts` examples of each network's batch; the rest is padding, whose slope is 0.
+
+    Args:
+        loss: of a whole batch.
+        logits: (K, b, c).
+        labels: (K, b).
+        counts: (K,) integers, 0 to b; a network without examples has loss 0.
+
+    Returns:
+        (K,) means over the counted examples, (K, b, c) slopes of these.
+    """
+    each, slope = loss(logits.unsqueeze(-2), labels.unsqueeze(-1))  # of batches of one example
+    padding = torch.arange(labels.shape[-1], device=labels.device) >= counts.unsqueeze(-1)
+    share = counts.clamp(min=1).to(logits.dtype).reciprocal_().unsqueeze(-1)
+    slope = slope.squeeze(-2).mul_(share.unsqueeze(-1)).masked_fill_(padding.unsqueeze(-1), 0)
+    return each.masked_fill_(padding, 0).mul_(share).sum(dim=-1), slope
+
+
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "zero_hinge": zero_hinge}

@@ -5,15 +5,19 @@ time on: no graph is recorded, gradients go straight into one flat block, and on
 every product is a batched one; with K = 1 it is a plain one, which is faster on a CPU.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from study.networks.mlp import MLP
 from study.recipe import Optimizer
-from study.training.losses import LOSSES
+from study.training.losses import LOSSES, of_counted
 from study.training.optimizers import update_rule
+
+EVEN = 64  # numbers to which a bfloat16 row of a stack is filled up, so that every row begins at 128 bytes
 
 
 class MLPLearner:
@@ -28,6 +32,8 @@ class MLPLearner:
         loss: a key of LOSSES.
     """
 
+    steps_at_once = 1  # that a plain training may ask for in one call of `steps`
+
     def __init__(
         self,
         networks: Sequence[MLP],
@@ -40,15 +46,21 @@ class MLPLearner:
         self.stack = len(networks)
         self.template = networks[0]
         self.shapes = [tuple(layer.weight.shape) for layer in _layers(networks[0])]
-        rows = [_flat(network) for network in networks]
+        rows = [flat(network) for network in networks]
+        if self.stack > 1 and compute == torch.bfloat16:
+            rows = [functional.pad(row, (0, -len(row) % EVEN)) for row in rows]
         self.weights = (torch.stack(rows) if self.stack > 1 else rows[0]).to(device=device, dtype=master)
         self.compute = compute
         self.used = self.weights.to(compute) if compute != master else self.weights
         self.gradient = torch.zeros_like(self.used)
         self.loss = LOSSES[loss]
         self.update = update_rule(optimizer, self.weights)
-        self.product = torch.bmm if self.stack > 1 else torch.mm
         self.logits: Tensor | None = None  # of the last step's batch, before the step
+        self._look_through()
+
+    def _look_through(self) -> None:
+        """See the layers in the blocks."""
+        self.product = torch.bmm if self.stack > 1 else torch.mm
         self.layers = self._views(self.used)
         self.gradients = self._views(self.gradient)
 
@@ -70,16 +82,18 @@ class MLPLearner:
         weight, bias = self.layers[-1]
         return [*hidden, affine(bias, hidden[-1], weight.mT)]
 
-    def step(self, images: Tensor, labels: Tensor, lr: float | Tensor) -> Tensor:
+    def step(self, images: Tensor, labels: Tensor, lr: float | Tensor, counts: Tensor | None = None) -> Tensor:
         """One step on a batch; returns the mean loss before it, (K,), or one number when alone.
 
         Args:
             images: (K, b, channels, h, w), or without K when alone.
             labels: (K, b) or (b,).
             lr: learning rate of this step, of all or (K,).
+            counts: (K,) examples of each network's batch, in a stack; those beyond are padding.
         """
         *hidden, self.logits = self._forward(images)
-        loss, slope = self.loss(self.logits.to(self.weights.dtype), labels)
+        logits = self.logits.to(self.weights.dtype)
+        loss, slope = self.loss(logits, labels) if counts is None else of_counted(self.loss, logits, labels, counts)
         slope = slope.to(self.compute)
         for index in reversed(range(len(self.layers))):
             weight_slope, bias_slope = self.gradients[index]
@@ -87,9 +101,7 @@ class MLPLearner:
             torch.sum(slope, dim=-2, keepdim=self.stack > 1, out=bias_slope)
             if index:
                 slope = self._below(slope, hidden, index)
-        self.update.step(self.weights, self.gradient, lr)
-        if self.used is not self.weights:
-            self.used.copy_(self.weights)
+        self.update.step(self.weights, self.gradient, lr, None if self.used is self.weights else self.used)
         return loss
 
     def _below(self, slope: Tensor, hidden: Sequence[Tensor], index: int) -> Tensor:
@@ -106,15 +118,42 @@ class MLPLearner:
             slope = self._below(slope, hidden, index)
         return self.product(slope, self.layers[0][0]).view(images.shape)
 
-    def reset(self, row: int, network: MLP, optimizer: Optimizer | None = None) -> None:
+    def reset(self, row: int, network: MLP | Tensor, optimizer: Optimizer | None = None) -> None:
         """Put a new network in a row of the stack: its weights, no memory of steps, and settings of its own if given.
+
+        Args:
+            row: which.
+            network: or what `flat` makes of it.
+            optimizer: of this row.
 
         Raises:
             ValueError: another update rule than the other rows have.
         """
         self.update.reset(row, optimizer)
-        for block in (self.weights, self.used):
-            (block[row] if self.stack > 1 else block).copy_(_flat(network))
+        start = network if isinstance(network, Tensor) else flat(network)
+        one = self.row(row)
+        one.weights[: len(start)].copy_(start, non_blocking=True)
+        if one.used is not one.weights:
+            one.used.copy_(one.weights)
+
+    def row(self, row: int) -> "MLPLearner":
+        """One network of the stack, to be looked at as if it had trained alone; it shares the weights."""
+        if self.stack == 1:
+            return self
+        one = copy.copy(self)
+        one.stack, one.weights, one.gradient = 1, self.weights[row], self.gradient[row]
+        one.used = one.weights if self.used is self.weights else self.used[row]
+        one._look_through()
+        return one
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all rows of the stack but these, two or more."""
+        chosen = torch.tensor(rows, device=self.weights.device)
+        self.stack, self.weights = len(rows), self.weights[chosen]
+        self.used = self.weights.to(self.compute)
+        self.gradient = torch.zeros_like(self.used)
+        self.update.keep(chosen, self.weights)
+        self._look_through()
 
     def evaluate(self, images: Tensor, features: bool = False) -> tuple[Tensor, Tensor | None]:
         """Logits (K, b, c), without K when alone, and the penultimate layer (b, d) when asked for."""
@@ -135,6 +174,6 @@ def _layers(network: MLP) -> list[torch.nn.Linear]:
     return [*network.blocks, network.classifier]
 
 
-def _flat(network: MLP) -> Tensor:
+def flat(network: MLP) -> Tensor:
     """(p,), weights and biases layer by layer."""
     return torch.cat([torch.cat([layer.weight.flatten(), layer.bias]) for layer in _layers(network)]).detach()

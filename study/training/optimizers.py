@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from study.recipe import Optimizer
+from study.training import fused
 
 Rate = float | Tensor
 """A number for all rows of a block, or (K, 1) float64, one for each."""
@@ -44,6 +45,31 @@ class Rule:
             for name in ("momentum", "beta2", "eps", "weight_decay")
         )
 
+    def on_device(self) -> None:
+        """Count steps in a tensor, for a step that is captured once and replayed; state that a step makes is made."""
+        if not isinstance(self.taken, Tensor):
+            shape = (len(self.weights), 1) if self.weights.dim() == 2 else ()
+            self.taken = torch.full(shape, self.taken, dtype=torch.float64, device=self.weights.device)
+        self._fresh(*self._kept())
+
+    def tensors(self) -> list[Tensor]:
+        """What a step changes beside the weights, once `on_device` was called."""
+        return [self.taken, *self.state.values()]
+
+    def keep(self, rows: Tensor, weights: Tensor) -> None:
+        """Forget all rows but these; `weights` is the block that holds them now, (K, p)."""
+        if len(self.optimizers) > 1:
+            self.optimizers = [self.optimizers[row] for row in rows.tolist()]
+        self.weights = weights
+        self.state = {name: block[rows] for name, block in self.state.items()}
+        if isinstance(self.taken, Tensor):
+            self.taken = self.taken[rows]
+        self._settle()
+
+    def _kept(self) -> tuple[str, ...]:
+        """The names of the state that a step needs."""
+        raise NotImplementedError
+
     def _rows(self, values: Sequence[float]) -> Rate:
         if len(set(values)) == 1:
             return values[0]
@@ -68,16 +94,19 @@ class Rule:
             return lr
         return lr.to(self.weights.device, torch.float64).reshape((-1, 1) if self.weights.dim() == 2 else ())
 
-    def step(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
+    def step(self, weights: Tensor, gradient: Tensor, lr: Rate, used: Tensor | None = None) -> None:
         """Move the block by one step.
 
         Args:
             weights: float32 or float64, the tensor of the constructor.
             gradient: of its shape; may be of a lower precision.
             lr: learning rate of this step, a number or (K,).
+            used: of its shape, takes the new weights in a precision of its own.
         """
         self.taken += 1
         self._move(weights, gradient, self._rate(lr))
+        if used is not None:
+            used.copy_(weights)
 
     def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
         raise NotImplementedError
@@ -97,7 +126,7 @@ class Rule:
         for block in self.state.values():
             (block[row] if stacked else block).zero_()
         if not stacked:
-            self.taken = 0
+            self.taken = self.taken.zero_() if isinstance(self.taken, Tensor) else 0
             return
         if not isinstance(self.taken, Tensor):
             self.taken = torch.full((len(self.weights), 1), self.taken, dtype=torch.float64, device=self.weights.device)
@@ -107,13 +136,25 @@ class Rule:
 class SGD(Rule):
     """Stochastic gradient descent with momentum, Nesterov, L2 weight decay; as torch.optim.SGD defines them."""
 
+    def step(self, weights: Tensor, gradient: Tensor, lr: Rate, used: Tensor | None = None) -> None:
+        """Move the block by one step; a stack with a rate for each row takes one kernel where a GPU has it."""
+        own = any(isinstance(value, Tensor) for value in (self.momentum, self.decay))
+        if own or not isinstance(lr, Tensor) or "velocity" not in self.state or not fused.can_move(weights):
+            super().step(weights, gradient, lr, used)
+            return
+        settings = {"momentum": self.momentum, "decay": self.decay, "nesterov": self.nesterov}
+        fused.move(weights, self.state["velocity"], gradient, used, lr.reshape(-1), **settings)
+
+    def _kept(self) -> tuple[str, ...]:
+        return ("velocity",) if isinstance(self.momentum, Tensor) or self.momentum or self.state else ()
+
     def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
         if isinstance(self.decay, Tensor) or self.decay:
             gradient = self._decayed(weights, gradient)
-        if not isinstance(self.momentum, Tensor) and not self.momentum and not self.state:
+        if not self._kept():
             _add(weights, gradient, lr)
             return
-        (velocity,) = self._fresh("velocity")
+        (velocity,) = self._fresh(*self._kept())
         velocity.mul_(_cast(self.momentum, weights)).add_(gradient)
         if self.nesterov:
             _add(weights, gradient, lr)
@@ -125,9 +166,12 @@ class SGD(Rule):
 class Adam(Rule):
     """Adam with bias correction and L2 weight decay in the gradient; as torch.optim.Adam defines it."""
 
+    def _kept(self) -> tuple[str, ...]:
+        return "mean", "square"
+
     def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
         gradient = self._decayed(weights, gradient)
-        mean, square = self._fresh("mean", "square")
+        mean, square = self._fresh(*self._kept())
         mean.lerp_(gradient, _cast(1 - self.momentum, weights))
         if isinstance(self.beta2, Tensor):
             square.mul_(_cast(self.beta2, weights)).add_(gradient.square().mul_(_cast(1 - self.beta2, weights)))
@@ -144,9 +188,12 @@ class AdaMax(Rule):
     Kingma and Ba 2015, Sec. 7.1; eps is added to each gradient's size.
     """
 
+    def _kept(self) -> tuple[str, ...]:
+        return "mean", "largest"
+
     def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
         gradient = self._decayed(weights, gradient)
-        mean, largest = self._fresh("mean", "largest")
+        mean, largest = self._fresh(*self._kept())
         mean.lerp_(gradient, _cast(1 - self.momentum, weights))
         sizes = gradient.abs().add_(_cast(self.eps, weights))
         torch.maximum(largest.mul_(_cast(self.beta2, weights)), sizes, out=largest)
@@ -159,9 +206,12 @@ class AdaGrad(Rule):
     Without rate decay or an initial sum; `momentum` and `beta2` play no part.
     """
 
+    def _kept(self) -> tuple[str, ...]:
+        return ("total",)
+
     def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
         gradient = self._decayed(weights, gradient)
-        (total,) = self._fresh("total")
+        (total,) = self._fresh(*self._kept())
         total.addcmul_(gradient, gradient)
         _add_ratio(weights, gradient, total.sqrt().add_(_cast(self.eps, weights)), lr)
 

@@ -3,10 +3,12 @@
 On a CPU one network per core, each with one thread inside its operations: stacking several loses there, because the
 state of one network stays in the cache and that of four does not.  On a GPU, MLPs train as a stack.  Which float32
 routing and whether bfloat16 pays is measured by a probe of some 50 ms; the answer is kept on the run, so that a resumed
-launch trains in the precision in which it began.
+launch trains in the precision in which it began.  How networks without a stacked form lie on a CPU is measured with the
+network itself, see `probing`.
 """
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +17,12 @@ from functools import cache
 
 import torch
 
+from study import native
 from study.errors import RecipeError
 from study.recipe import Runtime
+from study.training.native import pays
 
-STACK = 64  # members in one stack on a GPU; the state of 64 MLPs is 340 MB
+STACK = 128  # members in one stack on a GPU, an estimate: their state is 820 MB; scripts/bench_gpu compares sizes
 TOLERANCE = 1e-5  # relative error up to which a faster float32 product still counts as float32
 GAIN = 1.3  # bfloat16 has to be this much faster than float32 to be chosen
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -59,6 +63,7 @@ class Placement:
     def tags(self) -> dict[str, str]:
         """What a run says of its placement."""
         told = {"device": device_name(self.device), "precision": self.precision, "matmul": self.matmul}
+        told |= {"layout": self.layout, "kernel": self.kernel}
         return {f"study.{key}": value for key, value in told.items()} | {
             "study.side_by_side": f"{self.threads} threads x {self.cores} cores, stacks of {self.stack}"
         }
@@ -70,7 +75,8 @@ def place(runtime: Runtime, *, stackable: bool, like: Mapping[str, str] | None =
     Args:
         runtime: what the recipe asks for.
         stackable: whether the network has a stacked form (MLPs).
-        like: tags of the run that is resumed; its precision and routing win over the probe, so that bits agree.
+        like: tags of the run that is resumed; its precision, routing and layout win over the probe, so that bits agree,
+            and a network without a stacked form has as many cores as there, where they are.
 
     Raises:
         RecipeError: a device that is not there.
@@ -82,12 +88,38 @@ def place(runtime: Runtime, *, stackable: bool, like: Mapping[str, str] | None =
     )
     precision = probed if runtime.precision == "auto" else runtime.precision
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    layout = like.get("study.layout", "channels_last") if runtime.layout == "auto" else runtime.layout
     if device == "cpu":
-        threads = min(runtime.threads or cores, cores)
+        told = 0 if stackable or runtime.threads else cores_inside(like)
+        threads = min(runtime.threads or max(1, cores // max(1, told)), cores)
+        inside = min(told, cores) or max(1, cores // threads)
         stack = (runtime.stack or 1) if stackable else 1
-        return Placement(device, precision, matmul, threads, max(1, cores // threads), stack, cores)
+        kernel = choose_kernel(runtime, like, DTYPES[precision]) if stackable and stack == 1 else "torch"
+        return Placement(device, precision, matmul, threads, inside, stack, cores, kernel, layout)
     stack = (runtime.stack or STACK) if stackable else 1
-    return Placement(device, precision, matmul, 1, cores, stack, cores)
+    return Placement(device, precision, matmul, 1, cores, stack, cores, layout=layout)
+
+
+def choose_kernel(runtime: Runtime, like: Mapping[str, str], compute: torch.dtype) -> str:
+    """The project's own where it can be compiled and is faster, torch's elsewhere; what a run began with, it keeps.
+
+    Raises:
+        RecipeError: the project's own is asked for and cannot be had.
+    """
+    wanted = like.get("study.kernel", "auto") if runtime.kernel == "auto" else runtime.kernel
+    if wanted == "auto":
+        wanted = "native" if pays(compute) else "torch"
+    if wanted == "native" and native.library() is None:
+        if runtime.kernel == "native":
+            raise RecipeError("runtime.kernel: native needs a C++ compiler; install g++ or --set runtime.kernel=auto")
+        return "torch"
+    return wanted
+
+
+def cores_inside(tags: Mapping[str, str]) -> int:
+    """How many cores a network had inside its operations, by the tags of its run; 0 where they do not say."""
+    told = re.search(r"x (\d+) cores", tags.get("study.side_by_side", ""))
+    return int(told[1]) if told else 0
 
 
 def find_device(name: str) -> str:

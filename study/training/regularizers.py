@@ -23,7 +23,12 @@ def generators(group: Sequence[Member], recipe: Recipe, epoch: int, device: torc
 
 
 def perturbed(
-    images: Tensor, labels: Tensor, learner: Learner, train: Train, drawing: Sequence[torch.Generator]
+    images: Tensor,
+    labels: Tensor,
+    learner: Learner,
+    train: Train,
+    drawing: Sequence[torch.Generator],
+    sizes: Sequence[int] | None = None,
 ) -> Tensor:
     """Apply input noise, input dropout and the adversarial step, in this order.
 
@@ -40,13 +45,14 @@ def perturbed(
         learner: whose loss the adversarial step climbs.
         train: strengths; 0 is off.
         drawing: the members' generators, see `generators`.
+        sizes: of the batches in a stack, where shorter ones are padded to b; nothing is drawn for padding.
 
     Source: the notes on Arpit et al. 2017 (A-reg) name regularizers, dropout as the strongest, without settings.
     """
     if train.input_noise:
-        images = images.add(_drawn(torch.randn, images, drawing), alpha=train.input_noise)
+        images = images.add(_drawn(torch.randn, images, drawing, sizes), alpha=train.input_noise)
     if train.input_dropout:
-        kept = _drawn(torch.rand, images, drawing, torch.float32) >= train.input_dropout
+        kept = _drawn(torch.rand, images, drawing, sizes, torch.float32) >= train.input_dropout
         images = images.mul(1 / (1 - train.input_dropout)).mul_(kept)
     if train.adversarial:
         images = images.add(learner.input_slope(images, labels).sign_(), alpha=train.adversarial)
@@ -54,9 +60,19 @@ def perturbed(
 
 
 def _drawn(
-    draw: Callable[..., Tensor], images: Tensor, drawing: Sequence[torch.Generator], dtype: torch.dtype | None = None
+    draw: Callable[..., Tensor],
+    images: Tensor,
+    drawing: Sequence[torch.Generator],
+    sizes: Sequence[int] | None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Random numbers of the batch's shape, drawn in float32, each network's from its own generator."""
+    """Random numbers of the batch's shape, drawn in float32, each network's from its own generator; 0 for padding."""
     shape = images.shape if len(drawing) == 1 else images.shape[1:]
-    rows = [draw(shape, generator=own, device=images.device) for own in drawing]
-    return (rows[0] if len(rows) == 1 else torch.stack(rows)).to(dtype or images.dtype)
+    if sizes is None:
+        rows = [draw(shape, generator=own, device=images.device) for own in drawing]
+        return (rows[0] if len(rows) == 1 else torch.stack(rows)).to(dtype or images.dtype)
+    drawn = torch.zeros(images.shape, dtype=dtype or images.dtype, device=images.device)
+    for row, own, size in zip(drawn, drawing, sizes, strict=True):
+        if size:
+            row[:size] = draw((size, *shape[1:]), generator=own, device=images.device)
+    return drawn
