@@ -16,6 +16,7 @@ import time
 from datetime import date
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 SCALE = 1024 if sys.platform != "darwin" else 1  # of ru_maxrss, in bytes
 
 

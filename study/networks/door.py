@@ -1,19 +1,19 @@
 """From a name to a network.  in: a recipe's [model], image shape, classes   out: a module with a classifier
 
-A name is looked up among the networks of this package first (registered with timm as `study_<name>`), then among
-timm's own.  Whatever comes out has timm's `get_classifier()`, whose input is the penultimate layer (J-kde-hidden).
+A name is looked up among the networks of this package first, then among timm's.  Whatever comes out has timm's
+`get_classifier()`, whose input is the penultimate layer (J-kde-hidden).
 """
 
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
 from study.errors import RecipeError
-from study.networks.registry import GIVEN, OWN, PREFIX
+from study.networks.registry import GIVEN, OWN
 from study.recipe import Model, nearest
 
 FOREIGN = ("checkpoint_path", "features_only", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
@@ -50,28 +50,28 @@ def create(
     Raises:
         RecipeError: no such network, or settings that its constructor refuses.
     """
-    import timm
-
     _refuse(model)
-    own = names()
-    settings: dict[str, object] = dict(model.settings)
-    if model.name in own:
-        name = PREFIX + model.name
-        settings |= {"image_shape": tuple(shape)}
-    elif timm.is_model(model.name) and not model.name.startswith(PREFIX):
-        name = model.name
-    else:
-        known = [*own, *(name for name in timm.list_models() if not name.startswith(PREFIX))]
-        hint = nearest(model.name, known) if len(model.name) > 2 else ""
-        raise RecipeError(
-            f"model.name: no network {model.name!r}{hint if 'mean' in hint else '; own: ' + ', '.join(own)}"
-        )
+    build = OWN[model.name] if model.name in names() else _of_timm(model)
     with _seeding, torch.random.fork_rng(devices=[]), torch.device(device):
         torch.random.default_generator.manual_seed(seed)
         try:
-            return timm.create_model(name, num_classes=n_classes, in_chans=shape[0], **settings)
+            return build(tuple(shape), n_classes, model.settings)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise RecipeError(f"model {model.name!r} with settings {_shown(model.settings)}: {error}") from None
+
+
+def _of_timm(model: Model) -> Callable[..., nn.Module]:
+    """What builds one of timm's networks; timm takes seconds to import, so who needs none of them does without."""
+    import timm
+
+    if not timm.is_model(model.name):
+        hint = nearest(model.name, [*names(), *timm.list_models()]) if len(model.name) > 2 else ""
+        raise RecipeError(
+            f"model.name: no network {model.name!r}{hint if 'mean' in hint else '; own: ' + ', '.join(names())}"
+        )
+    return lambda shape, n_classes, settings: timm.create_model(
+        model.name, num_classes=n_classes, in_chans=shape[0], **settings
+    )
 
 
 def _refuse(model: Model) -> None:

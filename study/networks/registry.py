@@ -1,21 +1,18 @@
-"""This package's own networks, each one decorated function.  in: a builder   out: timm's `study_<name>`, an entry here
+"""This package's own networks, each one decorated function.  in: a builder   out: an entry here
 
 A builder's positional parameters are given by the data, its keyword-only parameters are settings that a recipe's
 `[model] settings` may change.  The tables of networks and the tests find whatever is registered.
 """
 
-import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
 from study.recipe import nearest
 
-PREFIX = "study_"
 GIVEN = ("image_shape", "in_chans", "num_classes")  # by the data
-TIMM_KEYS = {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}  # timm hands these to every constructor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +21,7 @@ class Entry:
 
     usual: (channels, height, width) of the images and number of classes in the source; sizes are told for these.
     source: id of the paper's passage, or where the network comes from.
+    build: `(image_shape, num_classes, *, settings)`; none for one of timm's.
     """
 
     name: str
@@ -31,6 +29,18 @@ class Entry:
     usual: tuple[tuple[int, int, int], int]
     source: str
     settings: Mapping[str, object]
+    build: Callable[..., nn.Module] | None = None
+
+    def __call__(self, shape: tuple[int, int, int], n_classes: int, settings: Mapping[str, object]) -> nn.Module:
+        """The network, with initial weights from torch's global generator.
+
+        Raises:
+            TypeError: a setting that it has not.
+        """
+        for key in settings:
+            if key not in self.settings:
+                raise TypeError(f"unknown setting {key!r}{nearest(key, self.settings) or '; it has none'}")
+        return self.build(shape, n_classes, **settings)
 
 
 OWN: dict[str, Entry] = {}
@@ -45,33 +55,13 @@ def own(
         ValueError: a name twice; at import, since only its author can mend it.
     """
 
-    from timm.models import register_model
-
     def register(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         name = build.__name__
         if name in OWN:
             raise ValueError(f"network {name!r} is defined twice")
         parameters = inspect.signature(build).parameters.values()
         settings = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-        OWN[name] = Entry(name=name, what=what, usual=(image, classes), source=source, settings=settings)
-
-        @functools.wraps(build)
-        def construct(
-            pretrained: bool = False,
-            *,
-            image_shape: Sequence[int],
-            in_chans: int,
-            num_classes: int = 10,
-            **given: object,
-        ) -> nn.Module:
-            chosen = {key: value for key, value in given.items() if key not in TIMM_KEYS}
-            for key in chosen:
-                if key not in settings:
-                    raise TypeError(f"unknown setting {key!r}{nearest(key, settings) or '; it has none'}")
-            return build((in_chans, *image_shape[1:]), num_classes, **chosen)
-
-        construct.__name__ = PREFIX + name
-        register_model(construct)
+        OWN[name] = Entry(name=name, what=what, usual=(image, classes), source=source, settings=settings, build=build)
         return build
 
     return register
