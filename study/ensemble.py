@@ -26,8 +26,9 @@ from study.proxies.neighbors import exact_routing
 from study.recipe import Recipe, dump, flatten
 from study.shards import finished_shards, keys, placed
 from study.tracking import Run, Store
-from study.training import Hooks, Member, Outcome, Stopped, fit, stackable
-from study.training.placement import Placement, place
+from study.training import Hooks, Member, Outcome, Stopped, fit
+from study.training.placement import Placement
+from study.training.probing import place_network
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def run_ensemble(
             return known[0]
         folded, done, like = finished_shards(store, recipe, dataset)
         shards = plan(recipe, done)
-        placement = place(recipe.runtime, stackable=stackable(recipe), like=like)
+        seen = sum(examples(recipe, dataset, shard) for shard in shards)
+        placement = place_network(recipe, dataset, seen, like=like)
         if recipe.subset.depth:  # a look is at one network; its searches set the routing for those beside it too
             placement = replace(placement, stack=1, matmul=exact_routing(placement.device))
         parent = store.resume(known[0]) if known else _start(store, recipe, sized)
@@ -275,15 +277,19 @@ def _write_shard(
         train = slice(0, dataset.n_train)
         right, held_out = miss == 0, ~masks
         held_out_right = (right & held_out)[:, train].sum(axis=1) / held_out[:, train].sum(axis=1)
-        run.series("member/holdout_accuracy", held_out_right, shard.members)
-        run.series("member/train_accuracy", (right & masks).sum(axis=1) / masks.sum(axis=1), shard.members)
-        if dataset.n_test:
-            test_right = right[:, dataset.n_train :].mean(axis=1)
-            run.series("member/test_accuracy", test_right, shard.members)
-            run.log({"test/accuracy": test_right.mean()})
-        run.series("member/loss", [outcome.losses[-1] for outcome in outcomes], shard.members)
-        run.log(
+        test_right = right[:, dataset.n_train :].mean(axis=1) if dataset.n_test else None
+        run.curves(
             {
+                "member/holdout_accuracy": held_out_right,
+                "member/train_accuracy": (right & masks).sum(axis=1) / masks.sum(axis=1),
+                **({"member/test_accuracy": test_right} if dataset.n_test else {}),
+                "member/loss": [outcome.losses[-1] for outcome in outcomes],
+            },
+            shard.members,
+        )
+        run.log(
+            ({"test/accuracy": test_right.mean()} if dataset.n_test else {})
+            | {
                 "holdout/accuracy": held_out_right.mean(),
                 "members/diverged": profile.diverged,
                 "time/train_s": time.time() - started,

@@ -81,17 +81,27 @@ def concordance(x: ArrayLike, y: ArrayLike) -> tuple[IntArray, IntArray, IntArra
         (n,) concordant minus discordant others, (n,) others with another x, (n,) others with another y.
     """
     x, y = _dense(x), _dense(y)
+    n = len(x)
     below_x, level_x = _below_and_level(x)
     below_y, level_y = _below_and_level(y)
-    both_below = _both_below(x, y)
-    same_x_below_y = _below_among_equals(x, y)
-    same_y_below_x = _below_among_equals(y, x)
-    _, pair, count = np.unique(x * (y.max() + 1) + y, return_inverse=True, return_counts=True)
-    same_y_above_x = level_y - count[pair] - same_y_below_x
-    x_below_y_above = below_x - both_below - same_y_below_x
-    y_below_x_above = below_y - both_below - same_x_below_y
-    both_above = len(x) - below_x - level_x - y_below_x_above - same_y_above_x
-    return both_below + both_above - x_below_y_above - y_below_x_above, len(x) - level_x, len(x) - level_y
+    order = np.argsort(x * (y.max() + 1) + y)
+    x, y = x[order], y[order]  # from here on by x, then by y
+    count, place = _group(x * (y.max() + 1) + y)
+    pair_start, start_x = np.arange(n) - place, below_x[order]
+    same_x_below_y = pair_start - start_x
+    ranks = np.empty(n, dtype=np.int64)
+    by_y = np.argsort(y * n + np.arange(n))
+    ranks[by_y] = np.arange(n)  # equal y: who comes later ranks higher
+    same_y_before = ranks - below_y[order]
+    same_y_below_x = same_y_before - place
+    both_below = earlier_and_smaller(ranks) - same_y_before - same_x_below_y
+    same_y_above_x = level_y[order] - count - same_y_below_x
+    x_below_y_above = start_x - both_below - same_y_below_x
+    y_below_x_above = below_y[order] - both_below - same_x_below_y
+    both_above = n - start_x - level_x[order] - y_below_x_above - same_y_above_x
+    agreement = np.empty(n, dtype=np.int64)
+    agreement[order] = both_below + both_above - x_below_y_above - y_below_x_above
+    return agreement, n - level_x, n - level_y
 
 
 def spearman_brown(reliability_half: float) -> float:
@@ -205,50 +215,42 @@ def _below_and_level(x: IntArray) -> tuple[IntArray, IntArray]:
     return (np.cumsum(counts) - counts)[x], counts[x]
 
 
-def _below_among_equals(x: IntArray, y: IntArray) -> IntArray:
-    """(n,) how many examples with the same x have a smaller y."""
-    order = np.lexsort((y, x))
-    x_sorted, y_sorted, positions = x[order], y[order], np.arange(len(x))
-    new_x = np.concatenate(([True], x_sorted[1:] != x_sorted[:-1]))
-    new_pair = new_x | np.concatenate(([True], y_sorted[1:] != y_sorted[:-1]))
-    group_start = np.maximum.accumulate(np.where(new_x, positions, 0))
-    pair_start = np.maximum.accumulate(np.where(new_pair, positions, 0))
-    result = np.empty(len(x), dtype=np.int64)
-    result[order] = pair_start - group_start
-    return result
-
-
-def _both_below(x: IntArray, y: IntArray) -> IntArray:
-    """(n,) how many examples have both a smaller x and a smaller y."""
-    order = np.lexsort(
-        (-y, x)
-    )  # equal x: larger y first, so that whoever comes earlier with a smaller y has a smaller x
-    ranks = np.empty(len(x), dtype=np.int64)
-    ranks[np.lexsort((-np.arange(len(x)), y[order]))] = np.arange(len(x))  # equal y: who comes later ranks lower
-    result = np.empty(len(x), dtype=np.int64)
-    result[order] = earlier_and_smaller(ranks)
-    return result
+def _group(x: IntArray) -> tuple[IntArray, IntArray]:
+    """(n,) how many numbers of sorted x are equal to each, (n,) how many of them stand before it."""
+    starts = np.flatnonzero(np.concatenate(([True], x[1:] != x[:-1])))
+    sizes = np.diff(starts, append=len(x))
+    return np.repeat(sizes, sizes), np.arange(len(x)) - np.repeat(starts, sizes)
 
 
 def earlier_and_smaller(permutation: IntArray) -> IntArray:
     """Count for each place of a permutation of 0..n-1 the earlier places that hold a smaller number.
 
-    One stable split per bit, from the highest: of a block of 2w places with 2w consecutive numbers, w lack the bit, and
-    each of the others counts those of the w that came before it.  O(n log n), some eight passes per bit.
+    The numbers lie in 2^b leaves of at most 32.  One stable split per bit of the leaf, from the highest: of a block of
+    2w places with 2w consecutive numbers, w go to the lower half, and each of the others counts those of the w that
+    came before it.  Within a leaf all pairs are compared.  O(n log n), some eight passes per bit.
 
     >>> earlier_and_smaller(np.array([2, 0, 1, 3]))
     array([0, 0, 1, 3])
     """
     n = len(permutation)
-    bits = max(1, int(n - 1).bit_length())
-    values = np.arange(2**bits)  # numbers from n on come last and are the largest: nobody counts them
-    values[:n] = permutation
-    smaller = np.zeros(2**bits, dtype=np.int64)
+    bits = max(0, int(n - 1).bit_length() - 5)
+    size = -(-n // 2**bits)
+    numbers = np.arange(2**bits * size)  # from n on they come last and are the largest: nobody counts them
+    numbers[:n] = permutation
+    leaf, within = np.divmod(numbers, size)
+    held = leaf << 40 | within << 32  # and its count in the lowest 32 bits, so that all moves at once
     for bit in reversed(range(bits)):
-        width = 2**bit
-        upper = (values >> bit & 1).astype(bool)
+        width = 2**bit * size
+        upper = (held & (1 << 40 + bit)).astype(bool)
         lower = ~upper
-        before = np.cumsum(lower)[upper].reshape(-1, width) - width * np.arange(2**bits // (2 * width))[:, None]
-        smaller = np.hstack((smaller[lower].reshape(-1, width), smaller[upper].reshape(-1, width) + before)).ravel()
-        values = np.hstack((values[lower].reshape(-1, width), values[upper].reshape(-1, width))).ravel()
+        split = np.empty((len(held) // (2 * width), 2 * width), dtype=np.int64)
+        split[:, :width] = held[lower].reshape(-1, width)
+        before = np.cumsum(lower, dtype=np.int32)[upper].reshape(-1, width)
+        np.add(held[upper].reshape(-1, width), before, out=split[:, width:])
+        split[:, width:] -= width * np.arange(len(split))[:, None]
+        held = split.ravel()
+    columns = (held >> 32 & 31).astype(np.uint8).reshape(-1, size).T.copy()
+    counts = np.stack([(columns[:place] < columns[place]).sum(axis=0, dtype=np.uint8) for place in range(size)], axis=1)
+    smaller = np.empty_like(held)
+    smaller[np.repeat(np.arange(2**bits) * size, size) + (held >> 32 & 31)] = (held & 0xFFFFFFFF) + counts.ravel()
     return smaller[permutation]

@@ -79,6 +79,27 @@ def test_rows_converted_tile_by_tile_give_the_same_sums(monkeypatch):
     np.testing.assert_allclose(parts[0], whole[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("whole_numbers", [True, False])
+def test_pixels_at_the_ends_of_their_range_are_compared_exactly(monkeypatch, whole_numbers):
+    """Products of int8 overflow in silence on some processors; black, white and one pixel's difference must survive."""
+    if whole_numbers and not neighbors._multiplies_integers():
+        pytest.skip("this processor multiplies float32 as fast")
+    monkeypatch.setattr(neighbors, "_multiplies_integers", lambda: whole_numbers)
+    images = RNG.choice(np.array([0, 255], dtype=np.uint8), size=(N, 3, 9, 9))
+    images[:100], images[100:200] = 0, 255
+    images[::2, 0, 0, 0] ^= 1
+    sums, bandwidth = neighbors.class_kernel_sums(images, LABELS, CLASSES, **SETTINGS)
+    np.testing.assert_allclose(sums, naive_sums(images, bandwidth), rtol=2e-6, atol=1e-12)
+
+
+def test_many_classes_in_any_order_are_summed_apart():
+    """Tiles are summed class by class; a class may have one example, or none, and span two tiles."""
+    labels = RNG.permutation(np.r_[np.full(150, 7), np.arange(150) + 20])
+    sums, bandwidth = neighbors.class_kernel_sums(FEATURES["hidden"], labels, 200, **SETTINGS)
+    kernel = np.exp(-(cdist(plain(FEATURES["hidden"]), plain(FEATURES["hidden"])) ** 2) / bandwidth**2)
+    np.testing.assert_allclose(sums, kernel @ np.eye(200)[labels] / N, rtol=2e-6, atol=1e-12)
+
+
 def test_an_example_is_its_own_neighbour_exactly():
     """Eq. 3 to 5 sum over all examples, the example included: a lone one gets 1 / N, not 0.99 / N."""
     features = np.eye(40, dtype=np.float32) * 1e4
