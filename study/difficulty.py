@@ -3,6 +3,9 @@
 A member sees an example in its training split or in its validation split; the prediction depth differs.
 """
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,26 +22,40 @@ TYPES = {
 }
 
 
-def split_depths(depth: NDArray[np.integer], subset: BoolArray) -> tuple[FloatArray, FloatArray]:
+class SplitDepths(NamedTuple):
+    """Mean prediction depths of each example, in layers; NaN where there is no defined depth.
+
+    train: (n,) over the members that have the example in their training split.
+    validation: (n,) over the others.
+    undefined: share of all members' depths that are undefined; NaN without members.
+    """
+
+    train: FloatArray
+    validation: FloatArray
+    undefined: float
+
+
+def split_depths(shards: Iterable[tuple[NDArray[np.integer], BoolArray]], n: int) -> SplitDepths:
     """Mean prediction depth when an example is in the training split, and when it is in the validation split.
 
     Args:
-        depth: (m, n) prediction depths in layers, 0 the input; negative where undefined, which is left out of the mean.
-        subset: (m, n) True where the member trained on the example.
+        shards: some members at a time: (m, n) prediction depths in layers, 0 the input, negative where undefined, which
+            is left out of the mean; (m, n) True where the member trained on the example.
+        n: number of examples.
 
-    Returns:
-        (n,) in training, (n,) in validation; NaN where there is no defined depth.
+    Holds two sums and two counts per example, and one shard.
 
     Source: B-fig7, Sec. 4: 250 members with 90:10 splits.
     """
-    defined = depth >= 0
-    return _mean_where(depth, defined & subset), _mean_where(depth, defined & ~subset)
-
-
-def _mean_where(depth: NDArray[np.integer], chosen: BoolArray) -> FloatArray:
-    count = chosen.sum(axis=0)
-    total = np.where(chosen, depth, 0).sum(axis=0, dtype=np.int64)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    total, count, members, undefined = np.zeros((2, n), np.int64), np.zeros((2, n), np.int64), 0, 0
+    for depth, subset in shards:
+        defined = depth >= 0
+        members, undefined = members + len(depth), undefined + int((~defined).sum())
+        for place, chosen in enumerate((defined & subset, defined & ~subset)):
+            count[place] += chosen.sum(axis=0)
+            total[place] += depth.sum(axis=0, dtype=np.int64, where=chosen)
+    means = np.divide(total, count, out=np.full((2, n), np.nan), where=count > 0)
+    return SplitDepths(means[0], means[1], undefined / (members * n) if members else np.nan)
 
 
 def corner_distances(train_depth: FloatArray, validation_depth: FloatArray) -> FloatArray:

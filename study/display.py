@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-Bar = Callable[..., AbstractContextManager[Callable[[int], None]]]
+Advance = Callable[..., None]
+"""`advance(count)`; `advance(0, "gathering evidence, 40%")` while the work waits for something else."""
+Bar = Callable[..., AbstractContextManager[Advance]]
 """`with bar("decoding", total) as advance: advance(count)`."""
 
 PATIENCE = 1.0  # seconds before a bar opens
@@ -19,13 +21,13 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def quiet(what: str, total: int, *, unit: str = "", done: int = 0) -> Iterator[Callable[[int], None]]:
+def quiet(what: str, total: int, *, unit: str = "", done: int = 0) -> Iterator[Advance]:
     """A display that shows nothing, for callers that are programs."""
-    yield lambda count: None
+    yield lambda count, aside="": None
 
 
 @contextmanager
-def bar(what: str, total: int, *, unit: str = "examples", done: int = 0) -> Iterator[Callable[[int], None]]:
+def bar(what: str, total: int, *, unit: str = "examples", done: int = 0) -> Iterator[Advance]:
     """Show how far a piece of work is: share, count, rate, time left.
 
     Args:
@@ -35,7 +37,8 @@ def bar(what: str, total: int, *, unit: str = "examples", done: int = 0) -> Iter
         done: units that an earlier launch has finished.
 
     Yields:
-        advance(count), which any thread may call.
+        advance(count, aside=""), which any thread may call.  `aside` names what goes on while the work itself waits:
+        that time enters neither the rate nor the time left, and the next call without it ends it.
     """
     if sys.stderr.isatty():
         with _rich_bar(what, total, unit, done) as advance:
@@ -45,8 +48,38 @@ def bar(what: str, total: int, *, unit: str = "examples", done: int = 0) -> Iter
             yield advance
 
 
+class _Tally:
+    """Counts the work of one bar, and how long it took without what went on aside."""
+
+    def __init__(self, total: int, unit: str, done: int) -> None:
+        self.total, self.unit, self.done = total, unit, done
+        self.count, self.waited, self.aside = 0, 0.0, ""
+        self.start = self.since = time.monotonic()
+
+    def add(self, count: int, aside: str) -> float:
+        """Count, and give the time; what has passed since the last call belongs to what that call has named."""
+        now = time.monotonic()
+        if self.aside:
+            self.waited += now - self.since
+        self.count, self.aside, self.since = self.count + count, aside, now
+        return now
+
+    def rate(self) -> str:
+        """Of the work itself; nothing before it has begun."""
+        if not self.count:
+            return ""
+        return f"{number(self.count / max(self.since - self.start - self.waited, 1e-9))} {self.unit}/s"
+
+    def left(self) -> str:
+        """Time that is left at this rate; where some has gone aside, it says that this is of the work alone."""
+        if not self.count:
+            return ""
+        seconds = (self.since - self.start - self.waited) * max(self.total - self.done - self.count, 0) / self.count
+        return f"{duration(seconds)} " + ("of the work itself left" if self.waited or self.aside else "left")
+
+
 @contextmanager
-def _rich_bar(what: str, total: int, unit: str, done: int) -> Iterator[Callable[[int], None]]:
+def _rich_bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
     """A bar that opens after a second, so that short work leaves no trace."""
     from rich import progress
     from rich.console import Console
@@ -55,23 +88,18 @@ def _rich_bar(what: str, total: int, unit: str, done: int) -> Iterator[Callable[
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.TaskProgressColumn(),
-        progress.TextColumn("{task.fields[rate]}"),
         progress.TimeElapsedColumn(),
-        progress.TextColumn("left"),
-        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[told]}"),
     )
-    display = progress.Progress(*columns, console=Console(stderr=True), speed_estimate_period=60)
-    task = display.add_task(what, total=total, completed=done, rate="")
-    start, count, lock = time.monotonic(), 0, threading.Lock()
+    display = progress.Progress(*columns, console=Console(stderr=True))
+    task = display.add_task(what, total=total, completed=done, told="")
+    tally, lock = _Tally(total, unit, done), threading.Lock()
 
-    def advance(more: int) -> None:
-        nonlocal count
+    def advance(count: int, aside: str = "") -> None:
         with lock:
-            count += more
-            seconds = time.monotonic() - start
-            if seconds > PATIENCE:
+            if tally.add(count, aside) - tally.start > PATIENCE:
                 display.start()
-            display.update(task, advance=more, rate=_rate(count, seconds, unit))
+            display.update(task, advance=count, told=aside or ", ".join(filter(None, (tally.rate(), tally.left()))))
 
     try:
         yield advance
@@ -80,27 +108,23 @@ def _rich_bar(what: str, total: int, unit: str, done: int) -> Iterator[Callable[
 
 
 @contextmanager
-def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Callable[[int], None]]:
-    start = last = time.monotonic()
-    count = 0
+def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    tally = _Tally(total, unit, done)
+    last = tally.start
 
-    def advance(more: int) -> None:
-        nonlocal count, last
-        count += more
-        now = time.monotonic()
+    def advance(count: int, aside: str = "") -> None:
+        nonlocal last
+        now = tally.add(count, aside)
         if now - last > LINE_EVERY:
             last = now
-            left = (now - start) * max(total - done - count, 0) / max(count, 1)
-            share = (done + count) / max(total, 1)
-            say(f"{what}: {share:.0%}, {_rate(count, now - start, unit)}, {duration(left)} left")
+            share = (done + tally.count) / max(total, 1)
+            say(f"{what}: " + ", ".join(filter(None, (f"{share:.0%}", aside, tally.rate(), tally.left()))))
 
     yield advance
-    if time.monotonic() - start > LINE_EVERY:
-        say(f"{what}: done in {duration(time.monotonic() - start)}, {_rate(count, time.monotonic() - start, unit)}")
-
-
-def _rate(count: int, seconds: float, unit: str) -> str:
-    return f"{number(count / max(seconds, 1e-9))} {unit}/s"
+    taken = tally.add(0, "") - tally.start
+    if taken > LINE_EVERY:
+        aside = f" ({duration(tally.waited)} of it aside)" if tally.waited else ""
+        say(f"{what}: " + ", ".join(filter(None, (f"done in {duration(taken)}{aside}", tally.rate()))))
 
 
 def number(value: float, unit: str = "") -> str:

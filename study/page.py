@@ -11,7 +11,20 @@ from study.report import File, Section, Table
 SUSPECTS = 500  # rows of suspects.csv: as many as the MLflow UI shows
 ORDER = (  # of the sections on the page
     *("proxies", "league", "suspects", "J-fig4", "J-fig2", "J-fig3", "J-fig5", "J-fig6", "B-consensus", "influence"),
-    *("B-fig7", "Z-fig2", "B-fig1", "B-fig4", "B-fig3", "B-fig5", "matrix", "moments", "J-fig8", "J-fig9a", "J-fig9b"),
+    *(
+        "B-fig7",
+        "Z-fig2",
+        "B-fig1",
+        "B-fig4",
+        "B-fig3",
+        "B-fig5",
+        "B-fig8",
+        "matrix",
+        "moments",
+        "J-fig8",
+        "J-fig9a",
+        "J-fig9b",
+    ),
     *("J-tab1", "A-class", "A-csr"),
 )
 LEAGUE = {  # columns of the league as the page heads them
@@ -157,6 +170,14 @@ def _depth_sections(found: Findings) -> list[Section]:
         drawn = figures.cscore_by_depth(told.table, told.layers)
         sentence = "C-scores of the examples of each prediction depth; in the paper, the deeper the less consistent."
         sections.append(Section("B-fig3", "Depth and consistency", sentence, drawn))
+    curves = analysis.probe_curves(found.gathered, found.dataset, found.difficulty)
+    if len(curves):
+        sentence = (
+            "How sure the probes of the single run are, layer by layer, for examples that are hard in different ways; "
+            "left of their label, right of the class that networks give which have not seen them."
+        )
+        drawn = figures.probe_confidence(curves, told.layers)
+        sections.append(Section("B-fig8", "Sure or not, layer by layer", sentence, drawn))
     return sections
 
 

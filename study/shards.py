@@ -86,22 +86,20 @@ def answers(store: Store, recipe: Recipe, dataset: Dataset, ratio: float) -> tup
     return np.concatenate(subsets), np.concatenate(right)
 
 
-def depths(store: Store, recipe: Recipe, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Prediction depths in all members at all ratios, for a recipe that asks for them (`subset.depth`).
+def depths(store: Store, recipe: Recipe, dataset: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Prediction depths in the members of one shard after the other, for a recipe that asks for them (`subset.depth`).
 
-    Returns:
+    Yields:
         (m, n) depths in layers, -1 where undefined, as everywhere in a member that diverged; (m, n) True where the
-        member trained on the example, never on a test row.  m is 0 where no shard can be read.
+        member trained on the example, never on a test row.  All members together would be m x n bytes, twice.
     """
-    depth, subset = [np.zeros((0, dataset.n), dtype=np.int8)], [np.zeros((0, dataset.n), dtype=bool)]
     for _, kept in _kept_shards(store, recipe.part("ensemble"), dataset):
         inside = np.zeros(kept["depth"].shape, dtype=bool)
         inside[:, : dataset.n_train] = np.unpackbits(kept["subset"], axis=1, count=dataset.n_train)
-        depth.append(kept["depth"])
-        subset.append(inside)
-    return np.concatenate(depth), np.concatenate(subset)
+        yield kept["depth"], inside
 
 
 def placed(run: Run) -> dict[str, str]:
-    """The tags that say in which precision a run was trained."""
-    return {key: run.tags[key] for key in ("study.matmul", "study.precision") if key in run.tags}
+    """The tags that say how a run was trained, those on which bits depend."""
+    told = ("study.matmul", "study.precision", "study.layout", "study.side_by_side")
+    return {key: run.tags[key] for key in told if key in run.tags}

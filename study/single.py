@@ -9,7 +9,7 @@ import pandas as pd
 
 from study import notes
 from study.data import Dataset
-from study.display import Bar, quiet, say
+from study.display import Advance, Bar, quiet, say
 from study.ensemble import keys, waiting
 from study.errors import StoreError
 from study.evidence import Collector, Cost, Shared, conditions, curved, due_epochs, look_epochs, wanted
@@ -17,8 +17,9 @@ from study.proxies import Spec, compute
 from study.proxies.speed import online_agreement
 from study.recipe import Recipe, dump, flatten
 from study.tracking import Run, Store
-from study.training import Hooks, Look, Member, Outcome, Stopped, fit, stackable
-from study.training.placement import Placement, place
+from study.training import Hooks, Look, Member, Outcome, Stopped, fit
+from study.training.placement import Placement
+from study.training.probing import place_network
 
 
 def run_singles(
@@ -37,6 +38,7 @@ def run_singles(
     specs = wanted(recipe.proxies, dataset)
     stop = stop or threading.Event()
     shared = Shared()
+    seen = recipe.single.repeats * recipe.train.seen(dataset.n_train)
     runs = []
     with store.lock(f"single-{recipe.digest()}-{dataset.digest}", waiting("this single run", stop)):
         store.reap(keys(recipe, dataset))
@@ -47,7 +49,7 @@ def run_singles(
                 say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
                 runs.append(known)
                 continue
-            placement = place(recipe.runtime, stackable=stackable(recipe)).alone(wide=not stackable(recipe))
+            placement = place_network(recipe, dataset, seen, alone=True)
             run = _start(store, recipe, dataset, own | placement.tags(), repeat)
             with run:
                 try:
@@ -67,16 +69,27 @@ def run_singles(
     return runs
 
 
-def _percent(advance: Callable[[int], None], stop: threading.Event) -> Callable[[float], None]:
-    """Advance by whole percents; end the work where it reports, once `stop` is set."""
+def _percent(advance: Advance, stop: threading.Event) -> Callable[[str, float], None]:
+    """Advance by whole percents of one source; end the work where it reports, once `stop` is set."""
     shown = 0
 
-    def progress(share: float) -> None:
+    def progress(source: str, share: float) -> None:
         nonlocal shown
         if stop.is_set():
             raise Stopped
         advance(int(100 * share) - shown)
         shown = int(100 * share)
+
+    return progress
+
+
+def _aside(advance: Advance, stop: threading.Event) -> Callable[[str, float], None]:
+    """Say which evidence is being gathered, while the training waits; end the work once `stop` is set."""
+
+    def progress(source: str, share: float) -> None:
+        if stop.is_set():
+            raise Stopped
+        advance(0, f"gathering {source.replace('_', ' ')}, {share:.0%}")
 
     return progress
 
@@ -144,13 +157,14 @@ def _train(
     bar: Bar,
 ) -> tuple[Collector, Outcome]:
     epochs, _ = recipe.train.length(dataset.n_train)
-    heard = _percent(lambda percent: None, stop)
-    collector = Collector(dataset, specs, recipe, placement.device, heard, shared)
+    collector = Collector(dataset, specs, recipe, placement.device, shared=shared)
     train, test = dataset.rows("train"), dataset.rows("test")
     begun = time.perf_counter()
 
     def after_epoch(member: Member, epoch: int, look: Look) -> None:
-        if not collector.take(epoch, look) or not epoch:
+        taken = collector.take(epoch, look)
+        advance(0)  # the training goes on
+        if not taken or not epoch:
             return
         right = collector.series["correct"][-1]
         point = {"train/accuracy": right[train].mean()}
@@ -160,6 +174,7 @@ def _train(
 
     member = Member(("single", repeat), np.arange(dataset.n_train))
     with bar(f"single run, repeat {repeat}", epochs * dataset.n_train, unit="examples") as advance:
+        collector.progress = _aside(advance, stop)
         hooks = Hooks(progress=advance, after_epoch=after_epoch, online=collector.online, stop=stop)
         final = next(fit([member], dataset, recipe, placement, hooks))
     steps = [epoch for epoch in look_epochs(recipe, dataset.n_train) if epoch <= len(final.losses)]

@@ -182,12 +182,16 @@ def test_the_largest_influence_of_pure_chance_is_what_is_said():
 
 
 def test_depths_are_averaged_where_the_example_was_in_each_split():
-    """B-fig7 by hand; an undefined depth counts for neither."""
+    """B-fig7 by hand, however members lie in shards; an undefined depth counts for neither."""
     depth = np.array([[0, 4, -1], [2, 5, 3], [1, 6, 3]], dtype=np.int8)
     subset = np.array([[True, False, True], [True, False, False], [False, False, False]])
-    inside, outside = split_depths(depth, subset)
-    np.testing.assert_array_equal(inside, [1, np.nan, np.nan])
-    np.testing.assert_array_equal(outside, [1, 5, 3])
+    whole, shards = [(depth, subset)], [(depth[:1], subset[:1]), (depth[1:], subset[1:])]
+    for given in (whole, shards, shards[::-1]):
+        inside, outside, undefined = split_depths(given, 3)
+        np.testing.assert_array_equal(inside, [1, np.nan, np.nan])
+        np.testing.assert_array_equal(outside, [1, 5, 3])
+        assert undefined == pytest.approx(1 / 9)
+    assert np.isnan(split_depths([], 3).undefined)
 
 
 def test_the_four_corners_are_the_papers_types():

@@ -135,6 +135,22 @@ def test_the_inference_curve_is_drawn_as_it_is():
     assert drawn(figures.inference_learning_curve({}, LAYERS)) is None
 
 
+def test_probe_curves_are_drawn_solid_and_dotted():
+    """Fig. 8: confidence solid, accuracy dotted, a panel for each class that counts as right."""
+    rows = [
+        (g, t, layer, 0.1 * layer, 0.2 * layer, 9) for g in "ab" for t in ("truth", "consensus") for layer in range(4)
+    ]
+    table = pd.DataFrame(rows, columns=["group", "target", "layer", "confidence", "accuracy", "n"])
+    figure = figures.probe_confidence(table, LAYERS)
+    assert drawn(figure) is not None
+    assert len(figure.axes) == 2
+    solid, dotted = figure.axes[1].lines[:2]
+    np.testing.assert_allclose(solid.get_ydata(), [0, 10, 20, 30])
+    np.testing.assert_allclose(dotted.get_ydata(), [0, 20, 40, 60])
+    assert (solid.get_linestyle(), dotted.get_linestyle()) == ("-", ":")
+    assert drawn(figures.probe_confidence(table[:0], LAYERS)) is None
+
+
 def test_many_layers_keep_their_names_apart():
     """ResNet-110 has 56 placements; names that lie over each other say nothing."""
     names = ("input", *(f"layer{i // 18}.{i % 18}" for i in range(54)), "softmax")

@@ -29,6 +29,11 @@ MEMBERS = 10
 LAYERS = 5  # input, three blocks, softmax
 
 
+def members_of(*asked):
+    """(m, n) depths and (m, n) subsets of all shards together."""
+    return tuple(map(np.concatenate, zip(*depths(*asked), strict=True)))
+
+
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """Every twelfth training label is the next class."""
@@ -148,7 +153,7 @@ def test_a_member_that_diverged_has_no_depths(dataset, recipe, stores):
     )
     store = stores()
     run_ensemble(hot, dataset, store)
-    depth, _ = depths(store, hot, dataset)
+    depth, _ = members_of(store, hot, dataset)
     assert depth.shape == (2, dataset.n)
     assert (depth == -1).all()
 
@@ -191,7 +196,8 @@ def test_types_and_corners_are_those_of_the_plane(report, recipe, dataset, store
     depth, subset = np.full((2, dataset.n), -1, dtype=np.int8), np.zeros((2, dataset.n), dtype=bool)
     subset[0] = True
     depth[:, :4] = [[0, 4, 0, 4], [1, 1, 3, 3]]
-    monkeypatch.setitem(difficulty.__globals__, "depths", lambda *asked: (depth, subset))
+    shards = [(depth[:1], subset[:1]), (depth[1:], subset[1:])]
+    monkeypatch.setitem(difficulty.__globals__, "depths", lambda *asked: shards)
     found = difficulty(analysis.gather(recipe, dataset, store), recipe, dataset, store)
     assert found.table["type"].tolist()[:5] == [*TYPES, ""]
     assert (found.table["type"][4:] == "").all()
@@ -256,7 +262,7 @@ def test_depths_of_a_resumed_ensemble_equal_those_of_an_unbroken_one(recipe, dat
             run_ensemble(short, dataset, broken, stop=stop)
     assert 1 <= len(broken.find("shard", status="FINISHED")) < 9
     run_ensemble(short, dataset, broken)
-    for one, other in zip(depths(whole, short, dataset), depths(broken, short, dataset), strict=True):
+    for one, other in zip(members_of(whole, short, dataset), members_of(broken, short, dataset), strict=True):
         assert one.shape == (9, dataset.n)
         assert sorted(map(bytes, one)) == sorted(map(bytes, other))
 
@@ -275,7 +281,7 @@ def test_shards_without_depths_are_trained_again(recipe, dataset, stores, capsys
     )
     assert second.id != first.id
     assert len(store.find("shard")) == 4
-    assert depths(store, short, dataset)[0].shape == (4, dataset.n)
+    assert members_of(store, short, dataset)[0].shape == (4, dataset.n)
     assert "no prediction depths" not in capsys.readouterr().err
 
 

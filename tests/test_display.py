@@ -99,6 +99,26 @@ def test_what_an_earlier_launch_did_counts_for_the_share_not_the_rate(capsys, cl
     assert capsys.readouterr().err.splitlines()[0] == "training: 92%, 1 examples/s, 84 s left"
 
 
+def test_what_goes_on_aside_enters_neither_rate_nor_time_left(capsys, clock):
+    """Evidence of epoch 0 takes minutes before the first example is trained on: no 3 examples/s, no 27 hours."""
+    with display.bar("training", 1000) as advance:
+        for share in (0, 50, 100):
+            clock.now += 16.0
+            advance(0, f"gathering norms, {share}%")
+        advance(0)
+        for _ in range(4):
+            clock.now += 8.0
+            advance(100)
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 0%, gathering norms, 0%",
+        "training: 0%, gathering norms, 50%",
+        "training: 0%, gathering norms, 100%",
+        "training: 20%, 6.25 examples/s, 2 min of the work itself left",
+        "training: 40%, 8.33 examples/s, 72 s of the work itself left",
+        "training: done in 80 s (32 s of it aside), 8.33 examples/s",
+    ]
+
+
 def test_the_last_line_is_left_out_when_the_work_fails(capsys, clock):
     """`done` under a work that was stopped is a lie."""
 
@@ -126,6 +146,19 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(monkeypatch, clock):
     assert "training" in terminal.text
     assert "50%" in terminal.text
     assert "5 examples/s" in terminal.text
+
+
+def test_a_terminal_shows_what_goes_on_aside_in_place_of_the_rate(monkeypatch, clock):
+    """The bar stands still; somebody must say why."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with display.bar("training", 100) as advance:
+        clock.now += 2.0
+        advance(0, "gathering norms, 40%")
+    assert "gathering norms, 40%" in terminal.text
+    assert "examples/s" not in terminal.text
 
 
 def test_threads_may_advance_together(monkeypatch, clock):

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from gradient_toys import toy_moment
 from scipy.special import log_softmax, softmax
 from torch import nn
 
 from study.errors import RecipeError
-from study.evidence import Collector, Cost, conditions, curved, due_epochs, evidence, wanted
+from study.evidence import Collector, Cost, conditions, curved, derivatives, due_epochs, evidence, gradients, wanted
 from study.evidence import sources as registry
 from study.evidence.collector import OUTCOME
 from study.evidence.series import NOW, SERIES
@@ -161,6 +162,38 @@ def test_convolutions_and_per_example_gradients_count():
     with cost.measured():
         torch.func.vmap(torch.func.grad(lambda x: (square @ x).sum()), in_dims=1, out_dims=1)(torch.randn(5, 9))
     assert cost.flops >= 2 * 5 * 5 * 9
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_convolution_costs_as_much_in_each_gradient_as_forward(batch, groups):
+    """By hand: 6 filters of 3 x 3 x 4 / groups at 6 x 6 places of each image."""
+    forward = 2 * batch * 6 * 36 * 9 * 4 // groups
+    layer, images, cost = nn.Conv2d(4, 6, 3, groups=groups), torch.randn(batch, 4, 8, 8, requires_grad=True), Cost()
+    with cost.measured():
+        layer(images).sum().backward()
+    assert cost.flops == 3 * forward
+    images, cost = torch.randn(batch, 6, 6, 6, requires_grad=True), Cost()
+    with cost.measured():  # transposed, each of the 6 x 6 places that it reads meets a filter
+        torch.conv_transpose2d(images, layer.weight.detach().requires_grad_(), groups=groups).sum().backward()
+    assert cost.flops == 3 * forward
+
+
+@pytest.mark.parametrize("n", [1, 20])
+def test_per_example_gradients_cost_three_forward_passes(n):
+    """Of a tiny network, by hand: 2 products of each weight with each place forward, 4 backward, none for the images.
+
+    However many examples share a block: vmap turns them into groups of one convolution.
+    """
+    dataset = blobs(n, 1, shape=(2, 6, 6))
+    moment = toy_moment("conv", dataset, steps=0)
+    moment.look.network().first.weight.requires_grad_(True)
+    first, second, last = 4 * 2 * 9 * 36, 5 * 4 * 9 * 16, 5 * 3
+    frozen, cost = derivatives.Frozen(moment), Cost()
+    images, labels = frozen.examples.block(0, n), frozen.examples.labels[:n]
+    with cost.measured():
+        derivatives.per_example_gradients(frozen, images, labels, gradients._loss)
+    assert cost.flops == pytest.approx(n * 2 * (2 * first + 3 * second + 3 * last), rel=0.01)
 
 
 def test_flops_of_other_threads_are_theirs():

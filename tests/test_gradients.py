@@ -1,5 +1,7 @@
 """Per-example gradients: exact norms, exact Gram matrices, sketches and the densities on them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -185,9 +187,8 @@ def errors(moment, exact, slopes, dimension, draws):
 def test_sketches_keep_inner_products_within_the_stated_error(kind):
     """Unbiased; standard deviation sqrt(2 / k), for products sqrt(8 / k) at most; against the exact Gram matrix."""
     moment = toy_moment(kind)
-    labels = moment.look.examples.labels
     own = loss_gradients(moment)
-    error = errors(moment, own @ own.T, lambda z, rows: [derivatives.loss_slope(z, labels[rows])], 256, 100)
+    error = errors(moment, own @ own.T, gradients._loss, 256, 100)
     bound = np.sqrt((8 if kind == "mlp" else 2) / 256)
     assert np.sqrt((error**2).mean()) < 1.1 * bound
     assert abs(error.mean(axis=0)).max() < 5 * bound / np.sqrt(100)
@@ -203,6 +204,27 @@ def test_tangent_sketches_sum_the_kernel_over_the_classes(kind):
     bound = np.sqrt((8 if kind == "mlp" else 2) / 256)
     assert np.sqrt((error**2).mean()) < 1.1 * bound
     assert abs(error.mean(axis=0)).max() < 5 * bound / np.sqrt(100)
+
+
+@both_networks
+@pytest.mark.parametrize("probes", [1, 2, 3, 9])
+def test_probes_estimate_the_trace_of_the_kernel_with_the_stated_variance(kind, probes):
+    """Against the exact Gram matrix, without a sketch; three groups of three classes are exact."""
+    moment, rng = toy_moment(kind), np.random.default_rng(0)
+    own = tangents(moment, 12)
+    exact = np.einsum("cnp,cmp->nm", own, own)
+    block = np.einsum("cnp,dmp->nmcd", own, own)
+    found, expected = [], []
+    for _ in range(400):
+        streams = SimpleNamespace(stream=lambda *words: rng, dataset=moment.dataset)
+        signs = gradients.signed_logits(streams, probes)(torch.zeros(1, 3, dtype=torch.float64), None)[:, 0].numpy()
+        features = np.einsum("sc,cnp->snp", signs, own)
+        found.append(np.einsum("snp,smp->nm", features, features))
+        together = (np.abs(signs).T @ np.abs(signs) > 0) & ~np.eye(3, dtype=bool)
+        expected.append(2 * ((block + block.swapaxes(2, 3)) ** 2 / 4 * together).sum(axis=(2, 3)))
+    variance = np.mean(expected, axis=0)
+    assert (np.abs(np.mean(found, axis=0) - exact) <= 5 * np.sqrt(variance / 400) + 1e-9).all()
+    assert np.mean((found - exact) ** 2) == pytest.approx(variance.mean(), rel=0.25, abs=1e-12)
 
 
 @both_networks
@@ -223,7 +245,7 @@ def test_tangent_densities_rank_as_exact_ones(kind):
     labels = moment.dataset.labels[:40]
     expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), labels, 3)
     for function in (gradients.tangent_density_first, gradients.tangent_density_last):
-        found = function(moment, dimension=2048)
+        found = function(moment, dimension=2048, probes=0)
         ranks = [gradient._relative(each, labels).argsort().argsort() for each in (found, expected)]
         assert np.corrcoef(*ranks)[0, 1] > 0.95
 
@@ -252,6 +274,8 @@ def test_dimensions_that_cannot_be_are_refused(kind, dimension):
         gradients.gradient_density(toy_moment(kind), dimension=dimension)
     with pytest.raises(RecipeError, match="such as 512"):
         gradients.tangent_density_first(toy_moment(kind), dimension=dimension)
+    with pytest.raises(RecipeError, match="such as 5"):
+        gradients.tangent_density_first(toy_moment(kind), probes=-1)
 
 
 def test_logits_that_are_not_the_classifiers_are_refused():

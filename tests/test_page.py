@@ -1,8 +1,10 @@
 """The page shows what the runs hold: figures of one training only where it has kept what they draw."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from study import analysis, launch, page
@@ -13,7 +15,7 @@ from tests.toys import blobs, toy_recipe
 pytest_plugins = ["tests.tracking_fixtures"]
 
 SUBSET = {"ratios": [0.3, 0.7], "members": 4}
-INNER = {"B-fig1", "B-fig3", "B-fig4", "B-fig5", "A-class", "A-csr"}
+INNER = {"B-fig1", "B-fig3", "B-fig4", "B-fig5", "B-fig8", "A-class", "A-csr"}
 ASKED = ("prediction_depth", "prediction_depth_test", "output_margin", "loss_sensitivity", "critical_sample_steps")
 
 
@@ -89,6 +91,39 @@ def test_changed_labels_have_curves_of_their_own(full, dataset):
     assert len(changed) == 12
     for layer, share in enumerate(told.curves["original labels"]):
         assert share == np.mean([answers[layer, row] == dataset.found[row] for row in changed])
+
+
+def test_probe_curves_are_means_over_the_lowest_and_highest_scores(full, dataset):
+    """B-fig8 without an ensemble that knows depths: thirty test examples, a third in each group, in plain loops."""
+    curves = analysis.probe_curves(full.gathered, dataset, None)
+    kept, cscores = full.gathered.singles[0].read_arrays("probes.npz"), full.gathered.cscores
+    test = cscores[cscores["split"] == "test"].sort_values("cscore", kind="stable").index
+    assert list(dict.fromkeys(curves["group"])) == [f"{g} C-scores, test" for g in ("lowest", "middle", "highest")]
+    for group, rows in (("lowest C-scores, test", test[:10]), ("highest C-scores, test", test[-10:])):
+        for target, classes in (("ground truth", dataset.labels), ("consensus", cscores["consensus"].to_numpy())):
+            own = curves[(curves["group"] == group) & (curves["target"] == target)]
+            assert own["layer"].tolist() == [0, 1, 2, 3]
+            assert (own["n"] == 10).all()
+            for layer in range(4):
+                sure = np.mean([kept["votes"][layer, row, classes[row]] / 30 for row in rows])
+                right = np.mean([kept["probe_class"][layer, row] == classes[row] for row in rows])
+                assert own["confidence"].iloc[layer] == pytest.approx(sure, abs=1e-3)  # one is kept as float16
+                assert own["accuracy"].iloc[layer] == pytest.approx(right)
+
+
+def test_probe_curves_follow_the_corners_where_they_are_known(full, dataset):
+    """The groups are the paper's: the examples nearest to each form of difficulty."""
+    rows = {"easy": [3, 5, 8], "ambiguous": [40, 41]}
+    corners = pd.DataFrame(
+        [(name, dataset.ids[row]) for name in rows for row in rows[name]], columns=["type", "example"]
+    )
+    curves = analysis.probe_curves(full.gathered, dataset, SimpleNamespace(corners=corners))
+    kept = full.gathered.singles[0].read_arrays("probes.npz")
+    assert list(dict.fromkeys(curves["group"])) == list(rows)
+    for name, own in rows.items():
+        found = curves[(curves["group"] == name) & (curves["target"] == "ground truth")]["accuracy"]
+        expected = (kept["probe_class"][:, own] == dataset.labels[own]).mean(axis=1)
+        np.testing.assert_allclose(found, expected)
 
 
 def test_the_series_of_sensitivity_are_the_metrics(full):

@@ -12,6 +12,7 @@ from study.evidence import derivatives, gradients, inputs
 from study.figures import sensitivity as figures
 from study.proxies import sensitivity
 from study.recipe import Train
+from study.training.examples import Examples
 
 both_networks = pytest.mark.parametrize("kind", ["mlp", "conv"])
 SOURCES = [
@@ -25,6 +26,12 @@ SOURCES = [
     gradients.tangent_density_last,
 ]
 every_source = pytest.mark.parametrize("function", SOURCES, ids=lambda function: function.__name__)
+
+
+def given(function, kind):
+    """The array that a source of one word gives."""
+    found = function(toy_moment(kind))
+    return found["critical_steps"] if isinstance(found, dict) else found
 
 
 def slope_of(value, image):
@@ -164,7 +171,7 @@ def test_search_without_noise_needs_the_steps_that_a_plane_asks_for():
     gaps = np.array([0.011, 0.03, 0.05, 0.07, 0.09, 0.15, 0.19, 0.21, 0.5, 0.9])
     images = np.stack([np.full(10, 0.95), 0.95 - gaps], axis=1)
     moment = linear_moment([[1.0, 0.0], [0.0, 1.0]], images=images)
-    steps = inputs.critical_samples(moment, radius=0.1, step=0.01, noise=0.0, steps=12)
+    steps = inputs.critical_samples(moment, radius=0.1, step=0.01, noise=0.0, steps=12)["critical_steps"]
     assert steps.tolist() == [1, 2, 3, 4, 5, 8, 10, 13, 13, 13]
     assert moment.memory["metrics"][1]["sensitivity/critical_ratio_train"] == pytest.approx(7 / 8)
     assert moment.memory["metrics"][1]["sensitivity/critical_ratio_test"] == 0
@@ -195,16 +202,50 @@ def test_the_box_is_in_shares_of_the_pixel_range():
 def test_search_does_not_depend_on_the_size_of_a_block(monkeypatch):
     """Blocks follow the memory of the machine; scores must not."""
     dataset = blobs(300, 20)
-    whole = inputs.critical_samples(toy_moment("mlp", dataset), radius=0.2, step=0.02, noise=0.05)
+
+    def steps():
+        moment = toy_moment("mlp", dataset)
+        return inputs.critical_samples(moment, radius=0.2, step=0.02, noise=0.05)["critical_steps"]
+
+    whole = steps()
     monkeypatch.setattr(derivatives, "ROWS", 64)
     assert len(set(whole)) > 3
-    assert (
-        inputs.critical_samples(toy_moment("mlp", dataset), radius=0.2, step=0.02, noise=0.05).tolist()
-        == whole.tolist()
-    )
+    assert steps().tolist() == whole.tolist()
 
 
-@pytest.mark.parametrize("wrong", [{"radius": 0.0}, {"step": -0.1}, {"steps": 0}, {"noise": -1.0}])
+def test_before_the_last_epoch_a_sample_of_each_split_is_searched(monkeypatch):
+    """The ratio over the epochs needs no more, and searching all is what costs; the same rows each time."""
+    asked = []
+    batch = Examples.batch
+    monkeypatch.setattr(Examples, "batch", lambda self, rows: (asked.append(rows.tolist()), batch(self, rows))[1])
+    for epoch in (1, 2):
+        moment = toy_moment("mlp", blobs(40, 10), epoch=epoch)
+        moment.last = False
+        assert inputs.critical_samples(moment, sample=12) == {}
+        assert set(moment.memory["metrics"][epoch]) == {f"sensitivity/critical_ratio_{s}" for s in ("train", "test")}
+    assert asked[0] == asked[1] == sorted(set(asked[0]))
+    assert (len(asked[0]), sum(row >= 40 for row in asked[0])) == (22, 10)
+
+
+def test_a_sample_of_everyone_has_the_ratio_of_everyone():
+    """The same examples and the same noise, by row numbers instead of in passing."""
+    part, whole = (toy_moment("mlp", blobs(40, 10)) for _ in range(2))
+    part.last = False
+    for moment in (part, whole):
+        inputs.critical_samples(moment, radius=0.2, step=0.02, noise=0.05, sample=40)
+    assert part.memory["metrics"] == whole.memory["metrics"]
+    assert 0 < part.memory["metrics"][1]["sensitivity/critical_ratio_train"] < 1
+
+
+def test_no_sample_is_no_search(monkeypatch):
+    """Who draws no figure pays nothing before the end."""
+    moment = toy_moment("mlp")
+    moment.last = False
+    assert inputs.critical_samples(moment, sample=0) == {}
+    assert "metrics" not in moment.memory
+
+
+@pytest.mark.parametrize("wrong", [{"radius": 0.0}, {"step": -0.1}, {"steps": 0}, {"noise": -1.0}, {"sample": -1}])
 def test_a_search_that_cannot_move_is_refused(wrong):
     """A radius of 0 would call every example easy."""
     with pytest.raises(RecipeError, match="critical_samples"):
@@ -261,9 +302,9 @@ def test_sources_leave_the_network_as_it_was(function, kind):
 @every_source
 def test_sources_do_not_depend_on_the_size_of_a_block(function, kind, monkeypatch):
     """A budget of one example at a time gives the scores of a whole block."""
-    whole = function(toy_moment(kind))
+    whole = given(function, kind)
     monkeypatch.setattr(derivatives, "BUDGET", 1)
-    np.testing.assert_allclose(function(toy_moment(kind)), whole, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(given(function, kind), whole, rtol=1e-9, atol=1e-12)
 
 
 @every_source

@@ -16,6 +16,7 @@ from study.analysis.readings import (
     depth_and_margins,
     depths,
     planes,
+    probe_curves,
     sensitivity_series,
 )
 from study.analysis.standings import league, proxy_matrix, within_class
@@ -41,6 +42,7 @@ __all__ = [
     "parts",
     "planes",
     "point_estimates",
+    "probe_curves",
     "proxy_matrix",
     "references",
     "sensitivity_series",

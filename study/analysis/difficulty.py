@@ -42,10 +42,9 @@ def difficulty(gathered: Gathered, recipe: Recipe, dataset: Dataset, store: Stor
     """
     if gathered.ensemble is None or not recipe.subset.depth:
         return None
-    depth, subset = depths(store, recipe, dataset)
-    if not len(depth):
+    inside, outside, undefined = split_depths(depths(store, recipe, dataset), dataset.n)
+    if np.isnan(undefined):
         return None
-    inside, outside = split_depths(depth, subset)
     distances = corner_distances(inside, outside)
     types = difficulty_types(distances)
     table = pd.DataFrame(
@@ -59,7 +58,6 @@ def difficulty(gathered: Gathered, recipe: Recipe, dataset: Dataset, store: Stor
             "type": np.array([*TYPES, ""])[types],
         }
     )
-    undefined = (depth < 0).mean()
     shares = (f"{name} {share:.1%}" for name, share in zip(TYPES, _shares(types), strict=True))
     told = (
         f"mean depth {np.nanmean(inside):.2f} layers in the training split, "

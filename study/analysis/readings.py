@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from study.analysis.difficulty import NEAREST, Difficulty
 from study.analysis.gathering import Gathered
 from study.analysis.moments import trajectory
 from study.data import Dataset
@@ -52,6 +53,73 @@ def depths(gathered: Gathered, dataset: Dataset) -> Depths | None:
     original = None if dataset.found is None else dataset.clean_labels
     curves = inference_curves(answers, dataset.labels, np.asarray(split) == "train", original=original)
     return Depths(tuple(kept["layers"].tolist()), table, curves)
+
+
+def probe_curves(gathered: Gathered, dataset: Dataset, difficulty: Difficulty | None) -> pd.DataFrame:
+    """Confidence and accuracy of the probes after each layer, for examples that are hard in different ways (B-fig8).
+
+    Args:
+        gathered: the runs; probes are those of the first single run.
+        dataset: that they have seen.
+        difficulty: whose 100 training examples nearest to each corner are the groups, as in the paper.  Without it they
+            are the 100 lowest, middle and highest C-scores of the test split, or of the training split where there is
+            none; a third of all where there are fewer than 300.
+
+    Returns:
+        group | target ("ground truth", the label; "consensus", where the ensemble and the run's votes are there) |
+        layer 0 to l - 1 | confidence, the mean share of the neighbours with the target class | accuracy, the share of
+        examples whose probe answers it | n.  Empty without probes.
+
+    Source: Baldock et al. 2021, Fig. 8, who average 250 networks over the examples of their validation splits.  This
+    is one network, which has trained on the examples that lie nearest to the corners.
+    """
+    columns = ["group", "target", "layer", "confidence", "accuracy", "n"]
+    run = gathered.singles[0]
+    if "probes.npz" not in run.files:
+        return pd.DataFrame(columns=columns)
+    kept, rows = run.read_arrays("probes.npz"), []
+    targets = {"ground truth": dataset.labels}
+    if "votes" in kept and gathered.ensemble:
+        targets["consensus"] = gathered.cscores["consensus"].to_numpy()
+    groups = _corner_groups(difficulty, dataset) if difficulty else _score_groups(gathered, dataset)
+    for group, members in groups.items():
+        for target, classes in targets.items():
+            known = members[classes[members] >= 0]
+            if not len(known):
+                continue
+            right = (kept["probe_class"][:, known] == classes[known]).mean(axis=1)
+            for layer, sure in enumerate(_confidence(kept, known, classes[known], target)):
+                rows.append((group, target, layer, sure, right[layer], len(known)))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _confidence(kept: Mapping[str, np.ndarray], rows: np.ndarray, classes: np.ndarray, target: str) -> np.ndarray:
+    """(l,) mean share of the votes for the classes of these rows."""
+    if target == "ground truth":
+        return kept["probe_confidence"][:, rows].mean(axis=1, dtype=np.float64)
+    votes = kept["votes"][:, rows]
+    return (votes[:, np.arange(len(rows)), classes] / votes.sum(axis=2)).mean(axis=1)
+
+
+def _corner_groups(difficulty: Difficulty, dataset: Dataset) -> dict[str, np.ndarray]:
+    """{type: row numbers} of the examples nearest to each corner."""
+    places = pd.Series(np.arange(dataset.n), index=dataset.ids)
+    corners = difficulty.corners
+    return {name: places[part["example"]].to_numpy() for name, part in corners.groupby("type", sort=False)}
+
+
+def _score_groups(gathered: Gathered, dataset: Dataset) -> dict[str, np.ndarray]:
+    """{group: row numbers} by C-score; nothing where fewer than three examples have one."""
+    scores = gathered.cscores["cscore"].to_numpy(dtype=float)
+    for split in ("test", "train"):
+        known = np.flatnonzero(np.isfinite(scores) & (dataset.split() == split))
+        count = min(NEAREST, len(known) // 3)
+        if count:
+            order = known[np.argsort(scores[known], kind="stable")]
+            middle = (len(order) - count) // 2
+            parts = {"lowest": order[:count], "middle": order[middle : middle + count], "highest": order[-count:]}
+            return {f"{name} C-scores, {split}": rows for name, rows in parts.items()}
+    return {}
 
 
 def depth_and_margins(gathered: Gathered, dataset: Dataset) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def conditions(spec: Spec, recipe: Recipe, n_train: int) -> dict[str, Any]:
     proxy that does not.
     """
     sources = sources_of(spec.evidence)
-    gathers = not spec.moment and any(each.when == "due" for each in sources)
+    gathers = any(each.when == "due" and each.keep == "all" for each in sources)
     return {
         "settings": bind(spec, recipe.proxies.get(spec.name, {})),
         "evidence": {each.name: settings_of(each, recipe.evidence.get(each.name, {})) for each in sources},
@@ -102,6 +103,7 @@ class Collector:
     latest: {word: array} of what has no series.
     moments: {proxy: one (n of its split) array per epoch in `epochs`}, see `curved`.
     kept: the series that the run keeps; those of sources are not among them.
+    progress: hears the source that is being gathered and the share done, 0 to 1; may raise to end the work.
     memories: of the sources, by name; see `Moment`.
     costs: by source, those of the data alone in `shared`; "looks" are those at all examples.
     """
@@ -110,7 +112,7 @@ class Collector:
     specs: list[Spec]
     recipe: Recipe
     device: str
-    progress: Callable[[float], None] | None = None
+    progress: Callable[[str, float], None] | None = None
     shared: Shared = field(default_factory=Shared)
     looked: list[int] = field(default_factory=list)
     series: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -209,9 +211,12 @@ class Collector:
 
     def _run(self, source: Source, epoch: int, look: Look | None) -> dict[str, np.ndarray]:
         memory = self.memories.setdefault(source.name, {})
-        heard = (self.device, self.recipe.stream, self.progress, memory, self.recipe.model)
-        moment = Moment(self.dataset, epoch, look, *heard)
+        progress = self.progress and partial(self.progress, source.name)
+        heard = (self.device, self.recipe.stream, progress, memory, self.recipe.model)
+        moment = Moment(self.dataset, epoch, look, *heard, last=epoch == self.due[-1])
         costs = self.shared.costs if source.when == "data" else self.costs
+        if progress:
+            progress(0.0)
         with costs.setdefault(source.name, Cost()).measured():
             return collect(source, moment, settings_of(source, self.recipe.evidence.get(source.name, {})))
 

@@ -1,11 +1,13 @@
 """What evidence costs beyond the steps of the training.  in: a piece of work   out: seconds, FLOPs"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -16,8 +18,8 @@ class Cost:
 
     seconds: on the clock, of this machine with all else that it does.
     flops: of matrix products, convolutions and attention, 2 per multiplication and addition, as torch's flop counter
-        has them; elementwise work, matrix times vector and numpy's work are not counted.  Of the calling thread and
-        its backward passes alone.
+        has them, but for the backward passes of convolutions; elementwise work, matrix times vector and numpy's work
+        are not counted.  Of the calling thread and its backward passes alone.
     """
 
     seconds: float = 0.0
@@ -55,7 +57,27 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        formula = flop_registry.get(func._overloadpacket)
+        formula = FORMULAS.get(func._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=out)
         return out
+
+
+def convolution_backward(
+    slope: Tensor, inputs: Tensor, weight: Tensor, *args: Any, out_val: Sequence[Tensor | None], **kwargs: Any
+) -> int:
+    """FLOPs of aten's convolution_backward: the gradients of input and weight each take what the forward pass takes.
+
+    Every number that the convolution gives, or takes if it is transposed, meets one filter of weight[0].numel()
+    numbers, whatever the number of groups.  torch's formula for the weight lets all channels meet across the groups;
+    per-example gradients are one group per example, so it finds them dearer by the number of examples in a block.
+    """
+    transposed = kwargs["transposed"] if "transposed" in kwargs else args[4]
+    once = 2 * (inputs if transposed else slope).numel() * weight[0].numel()
+    return once * sum(gradient is not None for gradient in out_val[:2])
+
+
+FORMULAS: Mapping[Any, Callable[..., int]] = {
+    **flop_registry,
+    torch.ops.aten.convolution_backward: convolution_backward,
+}

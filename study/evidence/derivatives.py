@@ -6,9 +6,10 @@ the gradient of a sum over examples holds each example's own.
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vjp, vmap
 
 from study.evidence.sources import Moment
 from study.networks.mlp import MLP, DropoutMLP
@@ -16,6 +17,8 @@ from study.proxies.gradient_tiles import Factor
 
 BUDGET = 2**29  # bytes of activations, or of per-example gradients, in one block
 ROWS = 2048  # examples in a block at most
+Slopes = Callable[[Tensor, Tensor], Tensor]
+"""Logits (b, c) and labels (b,) to the slopes (s, b, c) whose gradients are wanted, one for each of their sum."""
 
 
 class Frozen:
@@ -57,12 +60,21 @@ class Frozen:
             logits = self(image)
         return sum(kept.values()) + image.numel() * image.element_size() + logits.numel() * logits.element_size()
 
-    def blocks(self, n: int, bytes_each: int, multiple: int = 1, share: float = 1.0) -> Iterator[tuple[slice, Tensor]]:
-        """The first n examples' rows and images in blocks of about BUDGET bytes; tells `progress` up to `share`."""
+    def blocks(
+        self, n: int, bytes_each: int, multiple: int = 1, share: float = 1.0, chosen: np.ndarray | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """The first n examples' rows and images in blocks of about BUDGET bytes; tells `progress` up to `share`.
+
+        Or those of n chosen rows, with slices that count among these.
+        """
         rows = max(1, min(ROWS, BUDGET // max(1, bytes_each)) // multiple) * multiple
         for low in range(0, n, rows):
             high = min(low + rows, n)
-            yield slice(low, high), self.examples.block(low, high).to(self.dtype).detach()
+            if chosen is None:
+                images = self.examples.block(low, high)
+            else:
+                images = self.examples.batch(torch.from_numpy(chosen[low:high]).to(self.device))
+            yield slice(low, high), images.to(self.dtype).detach()
             if self.progress:
                 self.progress(share * high / n)
 
@@ -72,10 +84,9 @@ def loss_slope(logits: Tensor, labels: Tensor) -> Tensor:
 
     The label's entry is minus the sum of the others, so that a confidence of 1 - 1e-12 still has a gradient in float32.
     """
-    slope = torch.softmax(logits.detach(), dim=1)
     own = labels.unsqueeze(1)
-    slope.scatter_(1, own, 0)
-    return slope.scatter_(1, own, -slope.sum(dim=1, keepdim=True))
+    others = torch.softmax(logits.detach(), dim=1).scatter(1, own, 0)
+    return others.scatter(1, own, -others.sum(dim=1, keepdim=True))
 
 
 def pulled_back(frozen: Frozen, images: Tensor, slope_of: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -117,20 +128,24 @@ def mlp_factors(layers: list[nn.Linear], images: Tensor, slope_of: Callable[[Ten
     return factors
 
 
-def per_example_gradients(frozen: Frozen, images: Tensor, slope: Tensor) -> dict[str, Tensor]:
-    """Gradients (b, *weight) of sum(slope * logits) of each example, by the name of the weight, for any network.
+def per_example_gradients(frozen: Frozen, images: Tensor, labels: Tensor, slopes: Slopes) -> dict[str, Tensor]:
+    """Gradients (b, s, *weight) of sum(slope * logits) of each example, by the name of the weight, for any network.
 
     Args:
         frozen: the network; weights that are not trained have no gradient here.
         images: (b, channels, h, w).
-        slope: (b, c), a constant.
+        labels: (b,).
+        slopes: of the logits of one example at a time, s of them; the forward pass is made once for all.
     """
 
-    def value(weights: dict[str, Tensor], image: Tensor, own: Tensor) -> Tensor:
-        logits = functional_call(frozen.network, {**weights, **frozen.constants}, (image.unsqueeze(0),))
-        return (logits.squeeze(0) * own).sum()
+    def gradients(image: Tensor, label: Tensor) -> dict[str, Tensor]:
+        def logits_of(weights: dict[str, Tensor]) -> Tensor:
+            return functional_call(frozen.network, {**weights, **frozen.constants}, (image.unsqueeze(0),))
 
-    return vmap(grad(value), in_dims=(None, 0, 0))(frozen.trained, images, slope)
+        logits, pull = vjp(logits_of, frozen.trained)
+        return vmap(lambda slope: pull(slope)[0])(slopes(logits, label.unsqueeze(0)))
+
+    return vmap(gradients)(images, labels)
 
 
 def weight_bytes(frozen: Frozen) -> int:

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study.evidence.derivatives import BUDGET, ROWS, Frozen, mlp_factors, per_example_gradients, weight_bytes
+from study.evidence.derivatives import BUDGET, ROWS, Frozen, Slopes, mlp_factors, per_example_gradients, weight_bytes
 from study.proxies.gradient_tiles import Factor
 
 Stream = Callable[..., np.random.Generator]
-Slopes = Callable[[Tensor, slice], list[Tensor]]
-"""Logits (b, c) and the rows of a block, to the slopes (b, c) whose gradients are wanted, one for each of their sum."""
+TOGETHER = 8  # examples whose gradients should fit a block, else their slopes are taken a few at a time
 
 
 def sketches(frozen: Frozen, n: int, slopes: Slopes, dimension: int, stream: Stream, *, share: float = 1.0) -> Tensor:
@@ -24,7 +23,7 @@ def sketches(frozen: Frozen, n: int, slopes: Slopes, dimension: int, stream: Str
     Args:
         frozen: the network.
         n: examples.
-        slopes: of the logits; with several, inner products are summed over them.
+        slopes: of the logits, by example and label; with several, inner products are summed over them.
         dimension: k.
         stream: named random numbers; the same for every moment, so sketches of two moments can be compared.
         share: of the progress that this is.
@@ -32,21 +31,23 @@ def sketches(frozen: Frozen, n: int, slopes: Slopes, dimension: int, stream: Str
     Returns:
         (n, k), in the network's precision.
     """
-    found = torch.empty(n, dimension, dtype=frozen.dtype, device=frozen.device)
-    layers = frozen.layers()
+    found = torch.zeros(n, dimension, dtype=frozen.dtype, device=frozen.device)
+    layers, labels = frozen.layers(), frozen.examples.labels
     sketch = _Products(frozen, dimension, stream) if layers else _Buckets(frozen, dimension, stream)
-    bytes_each = frozen.image_bytes() * (4 if layers else 2) + (0 if layers else 3 * weight_bytes(frozen))
+    count = len(_slopes_at(frozen, slopes))
+    each = 3 * weight_bytes(frozen)  # the gradient, its signed copy, and that in the order of the buckets
+    few = count if layers else max(1, min(count, BUDGET // (TOGETHER * each)))
+    bytes_each = frozen.image_bytes() * 4 if layers else frozen.image_bytes() * (1 + few) + few * each
     for rows, images in frozen.blocks(n, max(bytes_each, BUDGET // ROWS), share=share):
-        found[rows] = 0
-        with torch.no_grad():
-            wanted = slopes(frozen(images), rows)
-        for index, slope in enumerate(wanted):
-            if layers:
-                factors = mlp_factors(layers, images, lambda logits, slope=slope: slope)
-                found[rows] += sketch.of_factors(factors, index)
-            else:
-                found[rows] += sketch.of_gradients(per_example_gradients(frozen, images, slope), index)
+        for first in range(0, count, few):
+            sketch.add(found[rows], images, labels[rows], slopes, slice(first, min(first + few, count)))
     return found
+
+
+def _slopes_at(frozen: Frozen, slopes: Slopes) -> Tensor:
+    """(s, 1, c), the slopes of the first example."""
+    with torch.no_grad():
+        return slopes(frozen(frozen.examples.block(0, 1).to(frozen.dtype)), frozen.examples.labels[:1])
 
 
 class _Products:
@@ -56,7 +57,16 @@ class _Products:
         self.frozen, self.dimension, self.stream = frozen, dimension, stream
         self.drawn: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
+    def add(self, total: Tensor, images: Tensor, labels: Tensor, slopes: Slopes, chosen: slice) -> None:
+        """Add the sketches of the chosen slopes' gradients to (b, k) sums."""
+        with torch.no_grad():
+            wanted = slopes(self.frozen(images), labels)[chosen]
+        for index, slope in enumerate(wanted, chosen.start):
+            factors = mlp_factors(self.frozen.layers(), images, lambda logits, slope=slope: slope)
+            total += self.of_factors(factors, index)
+
     def of_factors(self, factors: list[Factor], index: int) -> Tensor:
+        """(b, k) sketches of outer products; every slope has signs of its own."""
         total = torch.zeros(len(factors[0].inputs), self.dimension, dtype=self.frozen.dtype, device=self.frozen.device)
         for layer, (inputs, slopes, _) in enumerate(factors):
             left, right = self._signs(layer, index, slopes.shape[1], inputs.shape[1])
@@ -91,7 +101,14 @@ class _Buckets:
         order = self.stream("buckets", name).permutation(slots)
         return torch.from_numpy(np.minimum(order, size)).to(self.frozen.device)
 
+    def add(self, total: Tensor, images: Tensor, labels: Tensor, slopes: Slopes, chosen: slice) -> None:
+        """Add the sketches of the chosen slopes' gradients to (b, k) sums."""
+        gradients = per_example_gradients(self.frozen, images, labels, lambda *one: slopes(*one)[chosen])
+        for place, index in enumerate(range(chosen.start, chosen.stop)):
+            total += self.of_gradients({name: each[:, place] for name, each in gradients.items()}, index)
+
     def of_gradients(self, gradients: dict[str, Tensor], index: int) -> Tensor:
+        """(b, k) sketches of gradients (b, *weight); every slope has signs of its own."""
         total = 0
         for name, gradient in gradients.items():
             flat = gradient.flatten(1)

@@ -39,6 +39,7 @@ class Moment:
     memory: the source's own, empty at first, kept from moment to moment of one training.  Of it the run keeps
         "metrics", see `log`, and "arrays", see `keep`.
     model: what the network was made from.
+    last: whether no other moment of this training follows.
     """
 
     dataset: Dataset
@@ -49,6 +50,7 @@ class Moment:
     progress: Callable[[float], None] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     model: Model | None = None
+    last: bool = True
 
     def log(self, name: str, value: float) -> None:
         """Say a number about this moment, `group/name`; the run logs it as a metric with step = epoch."""
@@ -81,7 +83,8 @@ SOURCES: dict[str, Source] = {}
 
 
 def source(*words: str, when: str, keep: str = "last") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function under its own name; it gives an array for one word, or {word: array}.
+    """Register the decorated function under its own name; it gives an array for one word, or {word: array}, which may
+    lack words before the last moment if no proxy of one moment reads them.
 
     Raises:
         ValueError: a name or word twice, an unknown moment; at import, since only its author can mend it.

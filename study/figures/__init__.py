@@ -6,7 +6,13 @@ threads may call them at the same time. Column names are those of the tables `cs
 
 from study.figures.classes import class_statistics, class_table
 from study.figures.consensus import consensus_and_memorization, difficulty_plane, influence_grid
-from study.figures.depth import accuracy_by_depth, cscore_by_depth, depth_distribution, inference_learning_curve
+from study.figures.depth import (
+    accuracy_by_depth,
+    cscore_by_depth,
+    depth_distribution,
+    inference_learning_curve,
+    probe_confidence,
+)
 from study.figures.distribution import bin_profile, consistency_profile, histograms_by_ratio
 from study.figures.epochs import (
     confidence_by_epoch,
@@ -48,6 +54,7 @@ __all__ = [
     "mean_over_repeats",
     "moments_by_epoch",
     "point_estimates",
+    "probe_confidence",
     "proxy_ranking",
     "quality_by_cost",
     "regularity_planes",

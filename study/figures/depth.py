@@ -143,6 +143,33 @@ def inference_learning_curve(curves: Mapping[str, np.ndarray], layers: Sequence[
     return figure
 
 
+@styled
+def probe_confidence(curves: pd.DataFrame, layers: Sequence[str]) -> Figure:
+    """Confidence (solid) and accuracy (dotted) of the probes layer by layer, for groups of examples (B-fig8).
+
+    Args:
+        curves: columns `group`, `target`, `layer`, `confidence`, `accuracy`, of `study.analysis.probe_curves`; a panel
+            per target.
+        layers: names of the probes' layers.
+    """
+    title = "Confidence and accuracy of the k-NN probes after each layer"
+    if not len(curves):
+        return sentence_figure(title, "No probes were made in the runs read, or no example has a C-score.")
+    targets, groups = list(dict.fromkeys(curves["target"])), list(dict.fromkeys(curves["group"]))
+    figure = new_figure(8.2, 3.8, title)
+    panels = figure.subplots(1, len(targets), sharey=True, squeeze=False)[0]
+    colours = dict(zip(groups, (GREEN, PURPLE, BLUE, ORANGE), strict=False))
+    for axes, target in zip(panels, targets, strict=True):
+        for group, part in curves[curves["target"] == target].groupby("group", sort=False):
+            axes.plot(part["layer"], 100 * part["confidence"], color=colours[group], marker="o", ms=3, label=group)
+            axes.plot(part["layer"], 100 * part["accuracy"], color=colours[group], ls=":")
+        axes.set(title=f"{target} class", ylim=(-4, 104), xlabel="layer")
+        _layer_axis(axes, layers)
+    panels[0].set_ylabel("% of the neighbours; dotted: % right")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(groups))
+    return figure
+
+
 def _groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The rows of each split that have a depth, train first."""
     known = table[table["depth"].notna()]

@@ -51,7 +51,7 @@ WORDS = {
     "probe_confidence": Word(("l", "n"), "share of the k neighbours after each layer that have the labelled class"),
     "final_class": Word(("n",), "class that the trained network answers"),
     "loss_sensitivity": Word(("w", "n"), "L1 norm of the loss's gradient with respect to the input, at each due epoch"),
-    "critical_steps": Word(("n",), "steps of an adversarial search until the class changes, at one moment"),
+    "critical_steps": Word(("n",), "steps of an adversarial search until the class changes, at the end"),
     "adversarial_margin_now": Word(("n",), "linear estimate of the distance to another class, at one moment"),
     "logit_gradient_variance": Word(("w", "n"), "variance so far of the label's logit's input gradient, at due epochs"),
     "gradient_norm_first": Word(("n",), "norm of the loss's gradient in the weights, before the first step"),

@@ -71,10 +71,9 @@ def loss_sensitivity(loss_sensitivity: FloatArray) -> FloatArray:
     source="Arpit 2017, critical samples (A-csr)",
     ties="whole numbers; all that are not critical share the highest",
     blind_to=("flip",),
-    moment=True,
 )
 def critical_sample_steps(critical_steps: FloatArray) -> FloatArray:
-    """Steps of an adversarial search within a small box until the class changes, at one moment.
+    """Steps of an adversarial search within a small box until the class changes, after the last epoch.
 
     Args:
         critical_steps: (n,), as `study.evidence.inputs.critical_samples` counts them.
