@@ -19,7 +19,7 @@ from study.plan import describe, plan_study
 from study.proxies.neighbors import exact_routing
 from study.shards import depths
 from study.training import Hooks, Member, Stopped, fit
-from study.training.placement import Placement
+from study.training.placement import place
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -126,7 +126,8 @@ def test_the_depth_of_a_member_is_that_of_probes_of_its_own_examples(members, re
 
     own, depth, final = members[3]
     member = Member(("member", "0.9", 3), own)
-    placement = Placement("cpu", "float32", exact_routing("cpu"), 1, 1, 1)
+    placement = place(recipe.runtime, stackable=True)
+    placement = replace(placement, matmul=exact_routing("cpu"), threads=1, cores=1)
     list(fit([member], dataset, recipe.part("ensemble"), placement, Hooks(after_epoch=after_epoch)))
     (found, answers) = expected[0]
     assert (final == answers).all()
@@ -230,10 +231,10 @@ def test_the_corners_hold_the_nearest(report, table):
     corners = report.read_table("corners.parquet")
     known = table[table["type"] != ""]
     assert len(known) > 50
-    for place, name in enumerate(TYPES):
+    for number, name in enumerate(TYPES):
         own = corners[corners["type"] == name]
         assert own["rank"].tolist() == list(range(1, min(100, len(known)) + 1))
-        assert own["distance"].tolist() == sorted(known[f"distance_{place}"])[:100]
+        assert own["distance"].tolist() == sorted(known[f"distance_{number}"])[:100]
 
 
 # ------------------------------------------------------------------------------------------------------------- resume

@@ -68,6 +68,18 @@ def test_widths_need_not_fit_the_vectors(widths, shape):
 
 
 @needs_compiler
+def test_pixels_that_are_0_everywhere_or_in_some_batches_may_be_left_out():
+    """Margins as MNIST's, and images that are black altogether."""
+    recipe = toy_recipe(model={"name": "mlp", "settings": {"widths": [40]}}, train=TRAIN)
+    dataset = blobs(shape=(1, 14, 14))
+    images = dataset.images.copy()
+    images[:, :, :5] = images[:, :, :, 11:] = 0
+    images[::3] = 0
+    dataset = replace(dataset, images=images)
+    close(recipe, dataset, members(dataset, count=1))
+
+
+@needs_compiler
 @pytest.mark.parametrize("size", [0, 1, 7, 40])
 def test_batches_need_not_fit_the_vectors(size):
     recipe = toy_recipe(train=TRAIN | {"batch_size": size, "epochs": 3}, optimizer={"lr": 0.01})

@@ -4,11 +4,13 @@
 // are what a product reads word by word, in the layout that torch has them in, and examples lie along the vectors, so
 // nothing large is ever turned around.  The slope of the weights ends in registers and is folded into velocity, weights
 // and their rounded copy on the spot: there is no gradient in memory and no pass of an optimizer over it.
+// Pixels that are 0 in all examples of a panel are left out of the first layer's products, which changes no bit.
 // What is rounded to the kind's elements: images, activations, slopes at activations, the copies of the weights.  Sums,
 // weights, velocity, biases and the loss are of its numbers.
 
 #include "products.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
@@ -96,6 +98,9 @@ class Perceptron : public Trainer {
     std::vector<Layer> layers_;
     size_t batch_, classes_;
     Block<Element> images_;  // (batch, inputs) of the batch
+    Block<uint32_t> every_;  // 0, 1, 2, ...
+    Block<uint32_t> which_forward_, which_sideways_;  // k at which the images are not 0, panel by panel
+    std::vector<Held> whole_, held_forward_, held_sideways_;
     Block<Number> logits_;   // (classes, batch)
 
   public:
@@ -104,6 +109,14 @@ class Perceptron : public Trainer {
           classes_(widths[count]),
           images_(batch_ * spread(widths[0])),
           logits_(round_up(widths[count], ROWS) * batch_) {
+        size_t widest = batch_;
+        for (int64_t i = 0; i <= count; ++i) widest = std::max(widest, spread(widths[i]));
+        size_t panels = widest / LANES / PANEL + 1;
+        every_ = Block<uint32_t>(widest);
+        for (size_t k = 0; k < widest; ++k) every_(k)[0] = k;
+        which_forward_ = Block<uint32_t>(panels * spread(widths[0]));
+        which_sideways_ = Block<uint32_t>(panels * batch_);
+        whole_ = held_forward_ = held_sideways_ = std::vector<Held>(panels);
         for (int64_t i = 0; i < count; ++i) {
             size_t inputs = widths[i], outputs = widths[i + 1];
             Layer layer;
@@ -214,6 +227,14 @@ class Perceptron : public Trainer {
         }
         pack_columns<K>(as_words(images_()), layer.across / K::PER_WORD, padded, words(layer.inputs), layer.forward());
         pack_rows<K>(images_(), layer.across, padded, vectors(layer.inputs), layer.sideways());
+        press<K>(layer.forward(), vectors(size), words(layer.inputs), which_forward_(), held_forward_.data());
+        press<K>(layer.sideways(), vectors(layer.inputs), words(padded), which_sideways_(), held_sideways_.data());
+    }
+
+    // What the panels of a B hold that is whole.
+    const Held* whole(size_t depth) {
+        for (auto& held : whole_) held = {every_(), depth};
+        return whole_.data();
     }
 
     void forward(size_t size) {
@@ -227,7 +248,8 @@ class Perceptron : public Trainer {
                 else K::keep(layer.outcome(place), value < 0 ? Vector{} : value);  // NaN stays NaN
             };
             product<K>(as_words(layer.copy()), layer.across / K::PER_WORD, layer.outputs, layer.forward(), count,
-                       words(layer.inputs), nothing, finish);
+                       words(layer.inputs), &layer == &layers_[0] ? held_forward_.data() : whole(words(layer.inputs)),
+                       nothing, finish);
             if (last) break;
             auto& above = *(&layer + 1);
             pack_rows<K>(layer.outcome(), padded, layer.outputs, count, above.forward());
@@ -297,7 +319,7 @@ class Perceptron : public Trainer {
             K::keep(below.slope(place), K::widened(below.outcome(place)) <= 0 ? Vector{} : sum);
         };
         product<K>(as_words(layer.turned()), layer.back / K::PER_WORD, layer.inputs, layer.slope_panels(), count,
-                   words(layer.outputs), nothing, finish);
+                   words(layer.outputs), whole(words(layer.outputs)), nothing, finish);
     }
 
     void update(Layer& layer, size_t size, const Rule& rule, double rate) {
@@ -321,7 +343,8 @@ class Perceptron : public Trainer {
             return reinterpret_cast<const char*>(layer.state(tile_start(layer, row, vector, wide)));
         };
         product<K>(as_words(layer.slope()), padded / K::PER_WORD, layer.outputs, layer.sideways(),
-                   vectors(layer.inputs), words(padded), expect, finish);
+                   vectors(layer.inputs), words(padded),
+                   &layer == &layers_[0] ? held_sideways_.data() : whole(words(padded)), expect, finish);
         for (size_t row = 0; row < layer.outputs; ++row) {
             Vector sums{};
             for (size_t i = 0; i < padded; i += LANES) sums += K::widened(layer.slope(row * padded + i));

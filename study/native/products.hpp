@@ -97,18 +97,25 @@ struct Bfloat16 {
 // What a product says when its finish reads nothing large.
 constexpr auto nothing = [](size_t, size_t, size_t) { return nullptr; };
 
+// Which k a panel of B holds: all of them, in order, or those at which it is not 0.
+struct Held {
+    const uint32_t* k;
+    size_t count;
+};
+
 template <class K, int WIDE, class Ahead, class Finish>
-inline void tile(const typename K::Word* a, size_t stride, const typename K::Word* b, size_t depth, Ahead ahead,
+inline void tile(const typename K::Word* a, size_t stride, const typename K::Word* b, Held held, Ahead ahead,
                  Finish&& finish) {
     typename K::Vector sums[ROWS][WIDE] = {};
-    for (size_t k = 0; k < depth; ++k) {
+    for (size_t k = 0; k < held.count; ++k) {
+        const auto* column = a + held.k[k];
         if constexpr (!std::is_null_pointer_v<Ahead>) __builtin_prefetch(ahead + k * LINE, 1);
         typename K::Words lanes[WIDE];
 #pragma GCC unroll 4
         for (int v = 0; v < WIDE; ++v) lanes[v] = load<typename K::Words>(b + (k * WIDE + v) * K::LANES);
 #pragma GCC unroll 6
         for (int row = 0; row < ROWS; ++row) {
-            typename K::Word word = a[row * stride + k];
+            typename K::Word word = column[row * stride];
 #pragma GCC unroll 4
             for (int v = 0; v < WIDE; ++v) sums[row][v] = K::dot(sums[row][v], lanes[v], word);
         }
@@ -121,12 +128,12 @@ inline void tile(const typename K::Word* a, size_t stride, const typename K::Wor
 }
 
 // All of C.  A: `rows` rows, `stride` words apart, readable up to the next multiple of ROWS; B: panels of `vectors`
-// vectors in all.  finish(row, vector, i, v, wide, sum) gets the sum of row + i and of the lanes of vector + v, in a tile
+// vectors in all, `held` what each holds.  finish(row, vector, i, v, wide, sum) gets the sum of row + i and of the lanes of vector + v, in a tile
 // that is `wide` vectors wide and begins at row and vector.  expect(row, vector, wide) tells where the bytes begin that its
 // finish will read: they are fetched line by line during the sum, and the finish need not wait for them.
 template <class K, class Expect, class Finish>
 inline void product(const typename K::Word* a, size_t stride, size_t rows, const typename K::Word* b, size_t vectors,
-                    size_t depth, Expect&& expect, Finish&& finish) {
+                    size_t depth, const Held* held, Expect&& expect, Finish&& finish) {
     for (size_t first = 0; first < vectors; first += PANEL) {
         const auto* panel = b + first * K::LANES * depth;
         size_t wide = vectors - first < PANEL ? vectors - first : PANEL;
@@ -136,10 +143,10 @@ inline void product(const typename K::Word* a, size_t stride, size_t rows, const
             };
             const auto* start = a + row * stride;
             auto ahead = expect(row, first, wide);
-            if (wide == PANEL) tile<K, PANEL>(start, stride, panel, depth, ahead, end);
-            else if (wide == 1) tile<K, 1>(start, stride, panel, depth, ahead, end);
-            else if (wide == 2) tile<K, 2>(start, stride, panel, depth, ahead, end);
-            else tile<K, 3>(start, stride, panel, depth, ahead, end);
+            if (wide == PANEL) tile<K, PANEL>(start, stride, panel, held[first / PANEL], ahead, end);
+            else if (wide == 1) tile<K, 1>(start, stride, panel, held[first / PANEL], ahead, end);
+            else if (wide == 2) tile<K, 2>(start, stride, panel, held[first / PANEL], ahead, end);
+            else tile<K, 3>(start, stride, panel, held[first / PANEL], ahead, end);
         }
     }
 }
@@ -149,6 +156,26 @@ template <class K>
 inline size_t place(size_t k, size_t vector, size_t vectors, size_t depth) {
     size_t first = vector / PANEL * PANEL, wide = vectors - first < PANEL ? vectors - first : PANEL;
     return (first * depth + k * wide + (vector - first)) * K::LANES;
+}
+
+// Takes from B what is 0 in all lanes of a panel, as the margins of many images are: its products add nothing.
+template <class K>
+inline void press(typename K::Word* b, size_t vectors, size_t depth, uint32_t* which, Held* held) {
+    using Bits = VectorOf<uint64_t>;
+    for (size_t first = 0; first < vectors; first += PANEL, which += depth, ++held) {
+        size_t wide = vectors - first < PANEL ? vectors - first : PANEL, row = wide * K::LANES, count = 0;
+        auto* panel = b + first * K::LANES * depth;
+        for (size_t k = 0; k < depth; ++k) {
+            Bits bits{};
+            for (size_t v = 0; v < wide; ++v) bits |= load<Bits>(panel + k * row + v * K::LANES);
+            uint64_t any = 0;
+            for (size_t i = 0; i < BYTES / sizeof(uint64_t); ++i) any |= bits[i];
+            if (!any) continue;
+            if (count != k) std::memcpy(panel + count * row, panel + k * row, row * sizeof(typename K::Word));
+            which[count++] = k;
+        }
+        *held = {which, count};
+    }
 }
 
 template <class V, int STEP, int... I>
