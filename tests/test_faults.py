@@ -112,7 +112,7 @@ DEATHS = {
     "": lambda: None,
     "training": while_training,
     "file": lambda: before(os, "replace", die, match=file("members.npz"), skip=1),
-    "curves": lambda: before(running.Run, "series", die),
+    "curves": lambda: before(running.Run, "curves", die),
     "folding": lambda: before(running.Run, "table", die, match=lambda run, name, *_: name == "profile.parquet"),
     "epoch": lambda: before(single.Collector, "take", die, skip=1),
     "scores": lambda: before(running.Run, "json", die, match=lambda run, name, *_: name == "scores.json"),

@@ -88,6 +88,8 @@ FREE = {  # what only says how much, where, how fast, what is read out
     "search.space": {"optimizer.lr": {"choices": [0.1]}},
     "runtime.device": "cuda",
     "runtime.precision": "float64",
+    "runtime.kernel": "torch",
+    "runtime.layout": "contiguous",
     "runtime.threads": 1,
     "runtime.stack": 2,
     "runtime.shard": 1,

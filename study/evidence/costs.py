@@ -80,4 +80,5 @@ def convolution_backward(
 FORMULAS: Mapping[Any, Callable[..., int]] = {
     **flop_registry,
     torch.ops.aten.convolution_backward: convolution_backward,
+    torch.ops.aten._int_mm: flop_registry[torch.ops.aten.mm],  # of whole numbers: images' distances
 }
