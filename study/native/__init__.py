@@ -36,7 +36,7 @@ SIGNATURES = {
     ),
     "study_nearest_new": (POINTER, [LONG, LONG, INT]),
     "study_nearest_free": (None, [POINTER]),
-    "study_nearest_offer": (None, [POINTER, POINTER, LONG, POINTER, POINTER, POINTER]),
+    "study_nearest_offer": (None, [POINTER, POINTER, POINTER, LONG, POINTER, POINTER, POINTER]),
     "study_nearest_offer_direct": (None, [POINTER, POINTER, POINTER, LONG, LONG, POINTER, POINTER]),
     "study_nearest_measure": (None, [POINTER, POINTER, POINTER, LONG, LONG, LONG]),
     "study_nearest_best": (None, [POINTER, POINTER, POINTER]),

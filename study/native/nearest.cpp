@@ -77,20 +77,27 @@ class Search {
   public:
     Search(size_t queries, size_t k, int threads) : near_(queries), exact_(queries), k_(k), threads_(threads) {}
 
-    // Values (queries, count) of rows that are numbered.  slack: (queries) by which a value may be off, twice.
-    void offer(const float* values, size_t count, const int64_t* numbers, const float* slack, const int64_t* own) {
-        constexpr size_t GROUP = 4 * BYTES / sizeof(float);
+    // From products (queries, count) with rows that are numbered, of which |y|^2 is given: |y|^2 - 2 x y.
+    // slack: (queries) by which two such values may be off together.
+    void offer(const float* products, const float* squares, size_t count, const int64_t* numbers, const float* slack,
+               const int64_t* own) {
+        constexpr size_t LANES = BYTES / sizeof(float), GROUP = 4 * LANES;
+        using V = VectorOf<float>;
         share(threads_, near_.size(), [&](size_t q) {
             auto& query = near_[q];
-            const float* line = values + q * count;
-            auto take = [&](size_t j) {
-                if (line[j] <= query.limit && !(own && numbers[j] == own[q])) query.add(line[j], numbers[j], k_, slack[q], 0);
+            const float* line = products + q * count;
+            auto take = [&](size_t j, float value) {
+                if (value <= query.limit && !(own && numbers[j] == own[q])) query.add(value, numbers[j], k_, slack[q], 0);
             };
+            float values[GROUP];
             size_t j = 0;
-            for (; j + GROUP <= count; j += GROUP)
-                if (any_within(line + j, query.limit))
-                    for (size_t i = j; i < j + GROUP; ++i) take(i);
-            for (; j < count; ++j) take(j);
+            for (; j + GROUP <= count; j += GROUP) {
+                for (size_t v = 0; v < GROUP; v += LANES)
+                    store(values + v, load<V>(squares + j + v) - 2 * load<V>(line + j + v));
+                if (any_within(values, query.limit))
+                    for (size_t i = 0; i < GROUP; ++i) take(j + i, values[i]);
+            }
+            for (; j < count; ++j) take(j, squares[j] - 2 * line[j]);
             query.tidy(k_, slack[q], 0);
         });
     }
@@ -196,9 +203,9 @@ void* study_nearest_new(int64_t queries, int64_t k, int threads) { return new (s
 
 void study_nearest_free(void* search) { delete static_cast<Search*>(search); }
 
-void study_nearest_offer(void* search, const float* values, int64_t count, const int64_t* numbers, const float* slack,
-                         const int64_t* own) {
-    static_cast<Search*>(search)->offer(values, count, numbers, slack, own);
+void study_nearest_offer(void* search, const float* products, const float* squares, int64_t count, const int64_t* numbers,
+                         const float* slack, const int64_t* own) {
+    static_cast<Search*>(search)->offer(products, squares, count, numbers, slack, own);
 }
 
 void study_nearest_offer_direct(void* search, const double* left, const double* right, int64_t width, int64_t count,

@@ -20,6 +20,7 @@ from study.proxies.neighbors import DIRECT, Device, Features, Progress, exact_fl
 
 TILE = 8192  # rows searched at a time, fewer where they are wide
 BLOCK = 1024  # queries compared with them at a time
+NARROW = 2048  # rows whose products with a block a CPU's cache holds
 TILE_BYTES = 2**28
 BLOCK_BYTES = 2**26
 HELD = 3 * 2**29  # bytes of computed queries that are held; beyond, the rows searched are computed again
@@ -116,16 +117,22 @@ class _Field:
             marks.append(_marks(rows, weights))
             largest = max(largest, float(self.centred(rows).square().sum(dim=1).max()))
         self.largest = largest
+        self._room: Tensor | None = None
         self.kept = _first_copies(torch.cat(marks), k + 1)
 
     def centred(self, rows: Tensor) -> Tensor:
         """Rows as they are compared: float64 for direct differences, else float32 around the centre."""
         return rows.double() if self.direct else rows.float() - self.centre
 
-    def products(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """|y|^2 - 2 x y of centred rows, (b, t), and by how much two of them may be off together, (b, 1)."""
-        values = torch.addmm(right.square().sum(dim=1), left, right.T, alpha=-2)
-        return values, 2 * _error(self.width) * (left.square().sum(dim=1, keepdim=True) + self.largest)
+    def slack(self, left: Tensor) -> Tensor:
+        """(b, 1): by how much two values |y|^2 - 2 x y of centred queries may be off together."""
+        return 2 * _error(self.width) * (left.square().sum(dim=1, keepdim=True) + self.largest)
+
+    def room(self, queries: int, rows: int) -> Tensor:
+        """Memory for products, the same each time: fresh pages cost as much as the products of narrow rows."""
+        if self._room is None or len(self._room) < queries * rows:
+            self._room = torch.empty(queries * rows)
+        return self._room
 
     def search(self, queries: Tensor, start: int, k: int, exclude_self: bool, progress: Progress) -> "list[_Block]":
         """Compare queries, the first of them being number `start`, with all rows; each block then knows its best."""
@@ -140,12 +147,16 @@ class _Field:
                 rows = self.stream.read(low, high)
                 kept = self.kept[low:high]
                 columns = kept.nonzero().squeeze(1) + low
-                compared = None if measuring else self.centred(rows if len(columns) == len(rows) else rows[kept])
+                if measuring:
+                    rows = rows if self.direct or kind is _Block else rows.float().contiguous()
+                else:
+                    compared = self.centred(rows if len(columns) == len(rows) else rows[kept])
+                    squares = compared.square().sum(dim=1)
                 for block in blocks:
                     if measuring:
                         block.measure(rows, low)
                     else:
-                        block.offer(compared, columns, exclude_self)
+                        block.offer(compared, squares, columns, exclude_self)
                     done += 1
                     progress(done / steps)
         return blocks
@@ -163,14 +174,14 @@ class _Block:
         self.rows = torch.empty(shape, dtype=torch.int64, device=device)
         self.exact: Tensor | None = None
 
-    def offer(self, right: Tensor, columns: Tensor, exclude_self: bool) -> None:
-        """Keep those of the rows `right` (t, d), numbered `columns`, that can be among the k nearest so far."""
+    def offer(self, right: Tensor, squares: Tensor, columns: Tensor, exclude_self: bool) -> None:
+        """Keep those of the rows `right` (t, d) that can be among the k nearest so far; (t,) their squares, numbers."""
         left = self.field.centred(self.queries) if self.compared is None else self.compared
         if self.field.direct:
             values = torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
             slack = 1e-12  # relative, of a distance in float64
         else:
-            values, slack = self.field.products(left, right)
+            values, slack = torch.addmm(squares, left, right.T, alpha=-2), self.field.slack(left)
         if exclude_self:
             _forget(values, columns, self.low)
         limit = self._limit(self.values, slack)
@@ -230,28 +241,30 @@ class _NativeBlock:
         if not self.handle:
             raise MemoryError("too little memory for the neighbours of a block of queries")
         weakref.finalize(self, self.library.study_nearest_free, self.handle)
+        self.slack = None if field.direct else field.slack(field.centred(queries))
 
-    def offer(self, right: Tensor, columns: Tensor, exclude_self: bool) -> None:
-        """Keep those of the rows `right` (t, d), numbered `columns`, that can be among the k nearest so far."""
+    def offer(self, right: Tensor, squares: Tensor, columns: Tensor, exclude_self: bool) -> None:
+        """As a `_Block` does it."""
         left = self.field.centred(self.queries).contiguous()
         own = torch.arange(self.low, self.high) if exclude_self else None
-        told = (columns.data_ptr(), None if own is None else own.data_ptr())
+        own_rows = None if own is None else own.data_ptr()
         if self.field.direct:
             turned = right.T.contiguous()
-            size = (self.field.width, len(right))
-            self.library.study_nearest_offer_direct(self.handle, left.data_ptr(), turned.data_ptr(), *size, *told)
-        else:
-            values, slack = self.field.products(left, right)
-            parts = (values.data_ptr(), len(right), told[0], slack.data_ptr(), told[1])
-            self.library.study_nearest_offer(self.handle, *parts)
+            size = (self.field.width, len(right), columns.data_ptr())
+            self.library.study_nearest_offer_direct(self.handle, left.data_ptr(), turned.data_ptr(), *size, own_rows)
+            return
+        room = self.field.room(len(left), min(NARROW, len(right)))
+        for part, sizes, numbers in zip(*(each.split(NARROW) for each in (right, squares, columns)), strict=True):
+            products = torch.mm(left, part.T, out=room[: len(left) * len(part)].view(len(left), len(part)))
+            parts = (products.data_ptr(), sizes.data_ptr(), len(part), numbers.data_ptr())
+            self.library.study_nearest_offer(self.handle, *parts, self.slack.data_ptr(), own_rows)
 
     def measure(self, right: Tensor, low: int) -> None:
-        """Measure the candidates among the rows `right`, the first of them being number `low`, in float64."""
+        """As a `_Block` does it, from float32 rows; direct differences have been measured when they were offered."""
         if self.field.direct:
             return
-        left, rows = self.queries.float().contiguous(), right.float().contiguous()
-        span = (self.field.width, low, low + len(right))
-        self.library.study_nearest_measure(self.handle, left.data_ptr(), rows.data_ptr(), *span)
+        left, span = self.queries.float().contiguous(), (self.field.width, low, low + len(right))
+        self.library.study_nearest_measure(self.handle, left.data_ptr(), right.data_ptr(), *span)
 
     def best(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """The k nearest: (b, k) distances and rows."""
