@@ -139,6 +139,31 @@ def versions():
     return f"Python {sys.version.split()[0]}, torch {torch.__version__}, numpy {numpy.__version__}"
 
 
+def made_up(n, shape=(1, 28, 28)):
+    """n images of noise in ten classes, for what takes as long whatever it sees."""
+    import numpy as np
+
+    from study.data import Dataset
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+    labels = rng.integers(0, 10, n)
+    ids = np.array([f"train/{i}" for i in range(n)])
+    return Dataset("made-up", images, labels, ids, n, tuple("0123456789"), 255.0, (), "bench")
+
+
+def halves(recipe, dataset, count):
+    """Members with random halves of the data."""
+    import numpy as np
+
+    from study.training import Member
+
+    half = len(dataset.labels) // 2
+    return [
+        Member(("bench", i), np.sort(recipe.stream("bench", i).permutation(dataset.n)[:half])) for i in range(count)
+    ]
+
+
 def gibibytes(count):
     """Memory as a person reads it."""
     return f"{count / 2**30:.2f} GiB"
