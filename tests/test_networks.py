@@ -185,8 +185,18 @@ def test_a_network_without_a_linear_classifier_is_refused():
 
 
 def test_the_fit_check_builds_no_weights():
-    """ViT-L has 300 M of them; a check takes no memory for them."""
+    """ViT-L has 300 M of them; a check of timm's networks takes no memory for them."""
     networks.fit_check(Model(name="vit_large_patch16_224"), (3, 224, 224), 10)
+
+
+def test_checking_and_counting_do_not_import_torchs_compiler():
+    """It takes as long as all the rest of a start, and nothing here compiles with it."""
+    code = (
+        "import sys; from study import networks; from study.recipe import Model; model = Model(name='resnet8');"
+        "networks.fit_check(model, (3, 32, 32), 10), networks.flops(model, (3, 32, 32), 10);"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ probes of the prediction depth sit in any network, `table` and `networks_markdow
 """
 
 from study.networks.catalog import networks_markdown, table
+from study.networks.counting import FlopCounter
 from study.networks.door import (
     create,
     draws_random_numbers,
@@ -18,6 +19,7 @@ from study.networks.door import (
 from study.networks.probes import placements
 
 __all__ = [
+    "FlopCounter",
     "create",
     "draws_random_numbers",
     "fit_check",

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from study.errors import RecipeError
+from study.networks.counting import FlopCounter
 from study.networks.registry import GIVEN, OWN
 from study.recipe import Model, nearest
 
@@ -88,16 +89,16 @@ def _shown(settings: Mapping[str, object]) -> str:
 
 
 def fit_check(model: Model, shape: tuple[int, int, int], n_classes: int) -> None:
-    """Build the network on the meta device and feed it a batch of two: wrong shapes fail here, before any training."""
-    network = create(model, shape, n_classes, device="meta")
-    network.train()
+    """Feed a network a batch of two: wrong shapes fail here, before any training."""
+    network, images = _rehearsed(model, shape, n_classes)
     classifier = network.get_classifier() if hasattr(network, "get_classifier") else None
     if not isinstance(classifier, nn.Linear):
         raise RecipeError(
             f"model {model.name!r}: its classifier is no linear layer, so it has no penultimate layer to read"
         )
     try:
-        logits = network(torch.empty(2, *shape, device="meta"))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = network(images)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise RecipeError(f"model {model.name!r} does not take {shape} images: {str(error).splitlines()[0]}") from None
     if tuple(logits.shape) != (2, n_classes):
@@ -135,10 +136,18 @@ def normalization(network: nn.Module) -> str:
 
 def flops(model: Model, shape: tuple[int, int, int], n_classes: int) -> int:
     """Operations of one example's forward pass in training: matrix products and convolutions, two per multiply-add."""
-    from torch.utils.flop_counter import FlopCounterMode
+    network, images = _rehearsed(model, shape, n_classes)
+    counter = FlopCounter()
+    with counter, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        network(images)
+    return counter.flops // len(images)
 
-    network = create(model, shape, n_classes, device="meta").train()
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        network(torch.empty(2, *shape, device="meta"))  # BatchNorm needs two
-    return counter.get_total_flops() // 2
+
+def _rehearsed(model: Model, shape: tuple[int, int, int], n_classes: int) -> tuple[nn.Module, Tensor]:
+    """A network in training mode and two images (BatchNorm needs two) to see what it makes of such shapes.
+
+    timm's may be huge, and have no weights; own ones have, because torch imports its compiler to compute without, which
+    takes longer than all the rest of a start.
+    """
+    device = "cpu" if model.name in names() else "meta"
+    return create(model, shape, n_classes, device=device).train(), torch.zeros(2, *shape, device=device)
