@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
+from study import native
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -74,34 +76,26 @@ def concordance(x: ArrayLike, y: ArrayLike) -> tuple[IntArray, IntArray, IntArra
     """Count for each example how many others it is in order with.
 
     Args:
-        x: (n,) without NaN.
+        x: (n,) without NaN, n at least 1.
         y: (n,) without NaN.
 
     Returns:
         (n,) concordant minus discordant others, (n,) others with another x, (n,) others with another y.
+
+    Raises:
+        ValueError: not two arrays of one length.
+        MemoryError: no room for some 80 bytes per example.
+
+    The project's own kernel counts; where it cannot be compiled numpy does, to the same numbers in six times the time.
     """
-    x, y = _dense(x), _dense(y)
-    n = len(x)
-    below_x, level_x = _below_and_level(x)
-    below_y, level_y = _below_and_level(y)
-    order = np.argsort(x * (y.max() + 1) + y)
-    x, y = x[order], y[order]  # from here on by x, then by y
-    count, place = _group(x * (y.max() + 1) + y)
-    pair_start, start_x = np.arange(n) - place, below_x[order]
-    same_x_below_y = pair_start - start_x
-    ranks = np.empty(n, dtype=np.int64)
-    by_y = np.argsort(y * n + np.arange(n))
-    ranks[by_y] = np.arange(n)  # equal y: who comes later ranks higher
-    same_y_before = ranks - below_y[order]
-    same_y_below_x = same_y_before - place
-    both_below = earlier_and_smaller(ranks) - same_y_before - same_x_below_y
-    same_y_above_x = level_y[order] - count - same_y_below_x
-    x_below_y_above = start_x - both_below - same_y_below_x
-    y_below_x_above = below_y[order] - both_below - same_x_below_y
-    both_above = n - start_x - level_x[order] - y_below_x_above - same_y_above_x
-    agreement = np.empty(n, dtype=np.int64)
-    agreement[order] = both_below + both_above - x_below_y_above - y_below_x_above
-    return agreement, n - level_x, n - level_y
+    x, y = _columns(x, y)
+    library = native.library()
+    if library is None:
+        return _concordance(x, y)
+    counts = np.empty((3, len(x)), dtype=np.int64)
+    if not library.study_concordance(x.ctypes.data, y.ctypes.data, len(x), *(row.ctypes.data for row in counts)):
+        raise MemoryError(f"too little memory to count {len(x):,} pairs")
+    return tuple(counts)
 
 
 def spearman_brown(reliability_half: float) -> float:
@@ -160,11 +154,17 @@ def distinct(x: ArrayLike) -> int:
 
 
 def _pairs(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"two arrays of one length are needed, not {x.shape} and {y.shape}")
+    x, y = _columns(x, y)
     known = ~(np.isnan(x) | np.isnan(y))
     return x[known], y[known]
+
+
+def _columns(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Both in contiguous float64; shapes are told as they came, since a single number would become an array."""
+    shapes = np.shape(x), np.shape(y)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 1:
+        raise ValueError(f"two arrays of one length are needed, not {shapes[0]} and {shapes[1]}")
+    return np.ascontiguousarray(x, dtype=np.float64), np.ascontiguousarray(y, dtype=np.float64)
 
 
 def _undefined(x: FloatArray, y: FloatArray) -> bool:
@@ -205,21 +205,23 @@ def _ratio_with_interval(
     return Correlation(value, float(np.tanh(z - half_width)), float(np.tanh(z + half_width)), n)
 
 
-def _dense(x: ArrayLike) -> IntArray:
-    return np.unique(x, return_inverse=True)[1].astype(np.int64)
+def _concordance(x: FloatArray, y: FloatArray) -> tuple[IntArray, IntArray, IntArray]:
+    """What `concordance` says, by the formula of native/ranks.cpp."""
+    (x, same_x), (y, same_y) = _dense(x), _dense(y)
+    n = len(x)
+    pairs, same_pair = _dense(x * n + y)
+    by_x = np.argsort(pairs)
+    place, rank = np.arange(n), np.empty(n, dtype=np.int64)
+    rank[np.argsort(y[by_x] * n + place)] = place
+    agreement = n + same_pair - same_x - same_y
+    agreement[by_x] += 4 * earlier_and_smaller(rank) - 2 * (place + rank)
+    return agreement, n - same_x, n - same_y
 
 
-def _below_and_level(x: IntArray) -> tuple[IntArray, IntArray]:
-    """(n,) how many are smaller, (n,) how many are equal (itself included); x holds dense ranks."""
-    counts = np.bincount(x)
-    return (np.cumsum(counts) - counts)[x], counts[x]
-
-
-def _group(x: IntArray) -> tuple[IntArray, IntArray]:
-    """(n,) how many numbers of sorted x are equal to each, (n,) how many of them stand before it."""
-    starts = np.flatnonzero(np.concatenate(([True], x[1:] != x[:-1])))
-    sizes = np.diff(starts, append=len(x))
-    return np.repeat(sizes, sizes), np.arange(len(x)) - np.repeat(starts, sizes)
+def _dense(x: FloatArray | IntArray) -> tuple[IntArray, IntArray]:
+    """(n,) dense ranks from 0, (n,) how many are equal (itself included)."""
+    _, ranks, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return ranks.astype(np.int64), counts[ranks].astype(np.int64)
 
 
 def earlier_and_smaller(permutation: IntArray) -> IntArray:

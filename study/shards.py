@@ -71,18 +71,18 @@ def _kept_shards(store: Store, recipe: Recipe, dataset: Dataset) -> Iterator[tup
 
 
 def answers(store: Store, recipe: Recipe, dataset: Dataset, ratio: float) -> tuple[np.ndarray, np.ndarray]:
-    """What the members of one ratio were trained on, and what they get right, those that diverged left out.
+    """What the members of one ratio were trained on and which test examples they get right, the diverged left out.
 
     Returns:
-        (m, ceil(n_train / 8)) packed bits of the subsets, (m, n) bool; m is 0 where no shard can be read.
+        (m, ceil(n_train / 8)) packed bits of the subsets, (m, n_test) bool; m is 0 where no shard can be read.
     """
     subsets = [np.zeros((0, -(-dataset.n_train // 8)), dtype=np.uint8)]
-    right = [np.zeros((0, dataset.n), dtype=bool)]
+    right = [np.zeros((0, dataset.n_test), dtype=bool)]
     for _, kept in _kept_shards(store, recipe.part("ensemble"), dataset):
         if float(kept["ratio"]) == ratio:
             sound = ~kept["diverged"].astype(bool)
             subsets.append(kept["subset"][sound])
-            right.append(kept["miss"][sound] == 0)
+            right.append(kept["miss"][sound, dataset.n_train :] == 0)
     return np.concatenate(subsets), np.concatenate(right)
 
 

@@ -11,7 +11,8 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "study"
 FLOORS = (  # from the ground up; a module imports from lower floors, and within its own package
     ("errors", "display"),
-    ("native", "recipe", "ranks", "consensus", "difficulty", "regularity"),
+    ("native",),
+    ("recipe", "ranks", "consensus", "difficulty", "regularity"),
     ("cscore",),
     ("data", "memorization", "networks", "proxies", "tracking"),
     ("training", "notes"),

@@ -1,10 +1,13 @@
 """Rank statistics against scipy, naive counting, a bootstrap and hand-worked cases."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from study import ranks
+from study import native, ranks
 
 TIES = {
     "no ties": lambda values: values,
@@ -13,6 +16,15 @@ TIES = {
     "two values": lambda values: (values > 0.3).astype(float),
 }
 SIZES = (3, 4, 5, 8, 17, 64, 65, 500)
+ORDERS = {
+    "random": lambda rng, n: rng.permutation(n),
+    "sorted": lambda rng, n: np.arange(n),
+    "reversed": lambda rng, n: np.arange(n)[::-1],
+    "constant": lambda rng, n: np.full(n, -1.5),
+    "runs": lambda rng, n: np.arange(n) // 9 % 4,
+    "two values": lambda rng, n: rng.integers(2, size=n),
+    "extremes": lambda rng, n: rng.choice([-np.inf, -1e308, -5e-324, -0.0, 0.0, 5e-324, 1, 1 + 2**-52, np.inf], n),
+}
 
 
 def pairs(n: int, ties: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -44,13 +56,80 @@ def test_kendall_equals_scipy(n, ties):
     assert ranks.kendall(x, y).value == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-12)
 
 
-@pytest.mark.parametrize("ties", TIES)
-def test_concordance_equals_counting_all_pairs(ties):
+def all_pairs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(3, n) what `concordance` counts, by comparing all with all."""
+    sign_x, sign_y = (np.greater.outer(each, each).astype(int) - np.less.outer(each, each) for each in (x, y))
+    return np.stack([(sign_x * sign_y).sum(axis=1), (sign_x != 0).sum(axis=1), (sign_y != 0).sum(axis=1)])
+
+
+@pytest.fixture(params=["kernel", "numpy"])
+def by(request, monkeypatch):
+    """Who counts."""
+    if request.param == "numpy":
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif native.library() is None:
+        pytest.skip("no C++ compiler here")
+
+
+@pytest.mark.usefixtures("by")
+@pytest.mark.parametrize("of_y", ORDERS)
+@pytest.mark.parametrize("of_x", ORDERS)
+def test_concordance_equals_counting_all_pairs(of_x, of_y):
     """The interval of Kendall rests on each example's count; the total alone would hide errors that cancel."""
-    x, y = pairs(150, ties)
-    naive = (np.sign(np.subtract.outer(x, x)) * np.sign(np.subtract.outer(y, y))).sum(axis=1)
-    untied_x, untied_y = (np.not_equal.outer(values, values).sum(axis=1) for values in (x, y))
-    np.testing.assert_array_equal(ranks.concordance(x, y), (naive, untied_x, untied_y))
+    rng = np.random.default_rng(4)
+    for n in (*range(1, 71), 300):
+        x, y = (ORDERS[order](rng, n).astype(float) for order in (of_x, of_y))
+        np.testing.assert_array_equal(ranks.concordance(x, y), all_pairs(x, y))
+
+
+@pytest.mark.parametrize("digits", [1, 3, 17])
+def test_kernel_and_numpy_count_the_same_to_the_last_example(monkeypatch, digits):
+    """A report must not depend on a compiler; 70,000 examples take every level of both."""
+    rng = np.random.default_rng(5)
+    x, noise = rng.normal(size=(2, 70_000))
+    x, y = np.round(x, digits), np.round(x + noise, digits)
+    found = ranks.concordance(x, y)
+    monkeypatch.setattr(native, "library", lambda: None)
+    np.testing.assert_array_equal(found, ranks.concordance(x, y))
+
+
+@pytest.mark.usefixtures("by")
+@pytest.mark.parametrize("digits", [1, 3, 17])
+def test_kendall_of_100_000_pairs_equals_scipy(digits):
+    """Sums of counts grow with n squared; what fits at 500 examples may overflow at a data set's size."""
+    rng = np.random.default_rng(6)
+    x, noise = np.round(rng.normal(size=(2, 100_000)), digits)
+    assert ranks.kendall(x, x + noise).value == pytest.approx(stats.kendalltau(x, x + noise).statistic, abs=1e-12)
+
+
+def test_other_kinds_of_arrays_are_counted_as_float64_is():
+    """The kernel reads memory as it lies: strides, narrower numbers and lists must be turned first."""
+    x, y = np.random.default_rng(7).integers(-9, 9, size=(2, 40)).astype(np.int8)
+    wanted = all_pairs(x, y)
+    both = np.stack([x, y], axis=1).astype(np.float32)
+    for kind in ((x, y), (x.tolist(), y.tolist()), (both[:, 0], both[:, 1])):
+        np.testing.assert_array_equal(ranks.concordance(*kind), wanted)
+
+
+def test_too_little_memory_is_told(monkeypatch):
+    """The kernel says so by its answer; counts that were never written must not pass as a result."""
+
+    class Full:
+        def study_concordance(self, *_):
+            return 0
+
+    monkeypatch.setattr(native, "library", Full)
+    with pytest.raises(MemoryError, match="3 pairs"):
+        ranks.concordance([1.0, 2, 3], [1.0, 2, 3])
+
+
+def test_ranks_are_imported_without_torch_or_a_compiler():
+    """Whoever reads a table must not wait for five seconds of import, nor for a compiler."""
+    code = (
+        "import sys; from study import native, ranks; print('torch' in sys.modules, native.library.cache_info().misses)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "0"]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 100])
@@ -115,10 +194,12 @@ def test_perfect_orders_have_a_degenerate_interval(correlate, sign):
     assert correlate(x, sign * x**3) == (sign, sign, sign, 100)
 
 
-def test_arrays_of_different_length_are_refused():
-    """Broadcasting would correlate the wrong pairs silently."""
+@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall, ranks.concordance])
+@pytest.mark.parametrize(("x", "y"), [([1.0, 2, 3], [1.0]), ([[1.0, 2]], [[1.0, 2]]), (1.0, 1.0)])
+def test_arrays_of_different_length_are_refused(correlate, x, y):
+    """Broadcasting would correlate the wrong pairs silently, and the kernel would read beyond the shorter one."""
     with pytest.raises(ValueError, match="one length"):
-        ranks.spearman([1.0, 2, 3], [1.0])
+        correlate(x, y)
 
 
 def test_infinities_take_part_by_rank():

@@ -59,8 +59,9 @@ def influences(
         enough = int(np.ceil(2 * np.log(dataset.n_train) / (4 * FAINTEST**2) * (1 / ratio + 1 / (1 - ratio))))
         told = f"not computed: chance alone reaches {noise:.2f} with the answers {where}; {enough} members would do"
         return Influences(pd.DataFrame(columns=COLUMNS), told)
-    share = right[:, dataset.n_train :].mean(axis=0)
-    targets = dataset.n_train + np.flatnonzero((share > 0) & (share < 1))
+    share = right.mean(axis=0)
+    divided = np.flatnonzero((share > 0) & (share < 1))
+    targets = dataset.n_train + divided
 
     def subset(rows: slice) -> np.ndarray:
         low = rows.start // 8
@@ -71,7 +72,7 @@ def influences(
         if stop is not None and stop.is_set():
             raise Stopped
 
-    found = influence(subset, dataset.n_train, right[:, targets], top=top, progress=progress)
+    found = influence(subset, dataset.n_train, right[:, divided], top=top, progress=progress)
     told = f"{where}, on {len(targets)} test examples; what is below {noise:.2f} chance alone can put on top"
     return Influences(_table(found, targets, gathered, dataset), told)
 

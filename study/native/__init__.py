@@ -40,6 +40,7 @@ SIGNATURES = {
     "study_nearest_offer_direct": (None, [POINTER, POINTER, POINTER, LONG, LONG, POINTER, POINTER]),
     "study_nearest_measure": (None, [POINTER, POINTER, POINTER, LONG, LONG, LONG]),
     "study_nearest_best": (None, [POINTER, POINTER, POINTER]),
+    "study_concordance": (INT, [POINTER, POINTER, LONG, POINTER, POINTER, POINTER]),
 }
 
 log = logging.getLogger(__name__)
