@@ -2,7 +2,7 @@
 
 A compiler is asked for once per machine and version: the result lies in the user's cache folder under a digest of the
 sources, the compiler and the processor, and is put there whole, so that two launches at once do not disturb each other.
-Where there is no compiler, or it fails, the caller takes torch's operations: slower, never something else.
+Where there is no compiler, or it fails, the caller takes torch's or numpy's operations: slower, never something else.
 """
 
 import ctypes
@@ -52,7 +52,7 @@ def library() -> ctypes.CDLL | None:
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None or sys.platform == "win32":
         log.info(
-            "no C++ compiler here; torch's operations take the place of the project's own, at about half the speed"
+            "no C++ compiler here; torch's and numpy's operations take the place of the project's own, at about half the speed"
         )
         return None
     try:
@@ -60,7 +60,7 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
         log.warning(
-            "the C++ kernels cannot be made with %s (%s); torch's operations take their place", compiler, reason
+            "the C++ kernels cannot be made with %s (%s); torch's and numpy's take their place", compiler, reason
         )
         return None
     for name, (result, arguments) in SIGNATURES.items():
