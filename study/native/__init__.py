@@ -51,17 +51,13 @@ def library() -> ctypes.CDLL | None:
     """The kernels; None, and one line of the log, where they cannot be had.  Calls into them let other threads run."""
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None or sys.platform == "win32":
-        log.info(
-            "no C++ compiler here; torch's and numpy's operations take the place of the project's own, at about half the speed"
-        )
+        log.info("no C++ compiler here; torch and numpy take the place of the project's own kernels, at half the speed")
         return None
     try:
         found = ctypes.CDLL(str(_built(compiler)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
-        log.warning(
-            "the C++ kernels cannot be made with %s (%s); torch's and numpy's take their place", compiler, reason
-        )
+        log.warning("the C++ kernels cannot be made with %s (%s); torch and numpy take their place", compiler, reason)
         return None
     for name, (result, arguments) in SIGNATURES.items():
         function = getattr(found, name)
