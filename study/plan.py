@@ -92,11 +92,14 @@ def seconds_per_example(part: Recipe, dataset: Dataset, placement: Placement) ->
 
     Where a probe has chosen the placement, its rates are taken.  Else from two batches on, four times as many, until a
     trial takes PROBE_S or has seen all training examples; the first trial is not counted, since the first convolutions
-    of a process take seconds.  A look is then taken as a third of a step, by its FLOPs.
+    of a process take seconds.  A look is then taken as a third of a step, by its FLOPs.  Of several devices one is
+    measured.
     """
     known = measured_rate(part, dataset, placement)
+    placement, *others = placement.split()
+    devices = 1 + len(others)
     if known:
-        return known.train, known.look
+        return known.train / devices, known.look / devices
     one_epoch = part.model_copy(update={"train": part.train.model_copy(update={"epochs": 1, "steps": None})})
     size, warm = 2 * part.train.batch_size or dataset.n_train, False
     while True:
@@ -111,7 +114,7 @@ def seconds_per_example(part: Recipe, dataset: Dataset, placement: Placement) ->
         if warm and (seconds > PROBE_S or len(rows) == dataset.n_train):
             break
         size, warm = size * 4 if seconds <= PROBE_S else size, True
-    per_example = seconds / (len(members) * len(rows) * 4 / 3)
+    per_example = seconds / (len(members) * len(rows) * 4 / 3) / devices
     return per_example, per_example / 3
 
 

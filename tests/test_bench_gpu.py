@@ -21,7 +21,7 @@ def test_the_gpu_benchmark_runs_in_miniature():
     """The code that a large GPU runs once a month, on the CPU at every change."""
     done = bench("--miniature")
     assert done.returncode == 0, done.stderr
-    for way in ("authors", "paper", "stack 32", "speednet", "densities", "neighbours"):
+    for way in ("authors", "paper", "stack 32", "speednet", "streams 2", "densities", "neighbours"):
         assert f"| {way} |" in done.stdout
 
 

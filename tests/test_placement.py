@@ -10,10 +10,11 @@ from loops import EXACT, members, plain_loop
 from torch.func import functional_call, vjp, vmap
 from toys import blobs, toy_recipe
 
+from study.errors import RecipeError
 from study.recipe import Runtime
 from study.training import Hooks, fit, new_learner, probing
 from study.training.examples import Examples
-from study.training.placement import Placement, place
+from study.training.placement import Placement, find_devices, place
 from study.training.probing import Contender, Rate, cache_file, fastest, measured_rate, name, place_network
 
 LONG = 10**15
@@ -47,6 +48,111 @@ def tried(monkeypatch):
     monkeypatch.setattr(probing, "_measure", measure)
     asked_and = type("Tried", (), {"asked": asked, "seconds": seconds})
     return asked_and
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """As if there were so many GPUs, none of which is used."""
+
+    def have(count: int) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "GPU")
+        monkeypatch.setattr(probing, "free", lambda device: None)
+
+    return have
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "expected"),
+    [
+        (0, "auto", ("cpu",)),
+        (2, "cpu", ("cpu",)),
+        (1, "auto", ("cuda",)),
+        (1, "cuda", ("cuda",)),
+        (3, "auto", ("cuda:0", "cuda:1", "cuda:2")),
+        (2, "cuda", ("cuda:0", "cuda:1")),
+        (2, "cuda:1", ("cuda:1",)),
+    ],
+)
+def test_all_gpus_are_taken_unless_one_is_named(count, name, expected, gpus):
+    """An explicit number stays one device."""
+    gpus(count)
+    assert find_devices(name) == expected
+
+
+@pytest.mark.parametrize(("count", "name"), [(0, "cuda"), (0, "cuda:0"), (2, "cuda:2")])
+def test_a_gpu_that_is_not_there_is_told_in_one_line(count, name, gpus):
+    """With how many there are."""
+    gpus(count)
+    with pytest.raises(RecipeError, match=rf"{name} is not here \({count} CUDA devices\); --set runtime.device=cpu"):
+        find_devices(name)
+
+
+def test_several_gpus_share_the_cores_and_are_in_the_tags(gpus):
+    """Each process draws with its part of them; who reads the run sees how many there were."""
+    gpus(2)
+    found = place(Runtime(), stackable=True)
+    assert (found.device, found.devices, found.machine) == ("cuda:0", ("cuda:0", "cuda:1"), 2)
+    assert found.tags()["study.side_by_side"] == "1 threads x 2 cores, stacks of 128, on each of 2 devices"
+    assert [(own.device, own.devices, own.machine, own.stack) for own in found.split()] == [
+        ("cuda:0", (), 1, 128),
+        ("cuda:1", (), 1, 128),
+    ]
+
+
+def test_one_gpu_is_not_split(gpus):
+    """Nor is a CPU: there is one process, as ever."""
+    gpus(1)
+    for found in (place(Runtime(), stackable=True), place(Runtime(device="cpu", kernel="torch"), stackable=True)):
+        assert found.devices == ()
+        assert found.split() == [found]
+        assert "devices" not in found.tags()["study.side_by_side"]
+
+
+@pytest.mark.parametrize("way", ["alone", "trials", "depth"])
+def test_what_is_no_ensemble_of_plain_members_takes_one_gpu(way, gpus, tried):
+    """A single run has one network; trials and prediction depths go on in the process that asks for them."""
+    gpus(2)
+    recipe = convolutional(device="auto")
+    if way == "depth":
+        recipe = recipe.model_copy(update={"subset": recipe.subset.model_copy(update={"depth": True})})
+    found = place_network(recipe, DATA, LONG, **({} if way == "depth" else {way: True}))
+    assert (found.device, found.devices, found.threads, found.cores) == ("cuda:0", (), 1, 2)
+    assert tried.asked == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected", "count"),
+    [
+        ([1.0, 0.6, 0.4, 0.3], 8, 4),  # ever more pay
+        ([1.0, 0.6, 0.58, 0.1], 2, 3),  # four gain 3 %: not worth their memory, and nobody tries eight
+        ([1.0, 1.1, 0.1, 0.1], 1, 2),  # a wide network fills the device
+        ([1.0, 0.6, None, 0.1], 2, 3),  # four do not fit
+        ([None, 0.1, 0.1, 0.1], 1, 1),  # not even one does; the training will say so
+    ],
+)
+def test_a_gpu_takes_as_many_networks_as_are_faster_side_by_side(seconds, expected, count, gpus, tried):
+    """Each with a thread and a stream."""
+    gpus(1)
+    for threads, each in zip((1, 2, 4, 8), seconds, strict=True):
+        way = f"bfloat16, channels_last, {threads} x {max(1, 2 // threads)} cores"
+        tried.seconds[way] = each and Rate(each, 0.1)
+    found = place_network(convolutional(device="auto"), DATA, LONG)
+    assert (found.threads, len(tried.asked)) == (expected, count)
+    assert place_network(convolutional(device="auto"), DATA, LONG) == found
+    assert len(tried.asked) == count
+
+
+@pytest.mark.parametrize("what", ["threads", "tags", "a short training"])
+def test_a_gpu_is_not_probed_for_what_is_known(what, gpus, tried):
+    """What the recipe asks for, what the resumed run had, what is over before the probe."""
+    gpus(1)
+    was = Placement("cuda", "float32", "highest", 4, 1, 1, 2).tags() if what == "tags" else None
+    recipe = convolutional(device="auto", threads=4 if what == "threads" else 0)
+    found = place_network(recipe, DATA, 10_000 if what == "a short training" else LONG, like=was)
+    assert found.threads == (1 if what == "a short training" else 4)
+    assert tried.asked == []
 
 
 def test_every_precision_and_layout_is_tried_wide_then_the_best_side_by_side(tried):

@@ -8,6 +8,7 @@ from study import plan
 from study.ensemble import run_ensemble
 from study.plan import describe, plan_study
 from study.single import run_singles
+from study.training.placement import place
 from study.training.probing import Rate
 from tests.toys import blobs, toy_recipe
 
@@ -107,6 +108,13 @@ def test_the_estimate_takes_the_rates_of_the_probe(recipe, store, monkeypatch):
     monkeypatch.setattr(plan, "fit", None)
     for cost in plan_study(recipe, blobs(), store).values():
         assert cost.seconds == 2.0 * cost.examples + 0.5 * cost.looks
+
+
+def test_several_devices_share_the_time(recipe, monkeypatch):
+    """What was measured on one of them is divided."""
+    monkeypatch.setattr(plan, "measured_rate", lambda part, dataset, placement: Rate(2.0, 0.5))
+    placement = replace(place(recipe.runtime, stackable=True), devices=("cpu", "cpu"))
+    assert plan.seconds_per_example(recipe.part("ensemble"), blobs(), placement) == (1.0, 0.25)
 
 
 def test_a_single_run_is_placed_as_one_network(recipe, store, monkeypatch):

@@ -216,6 +216,6 @@ class Runtime(Section):
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     kernel: Literal["auto", "native", "torch"] = "auto"  # of an MLP's steps on a CPU; native: compiled on this machine
     layout: Literal["auto", "channels_last", "contiguous"] = "auto"  # of a convolutional network's images
-    threads: Annotated[int, Field(ge=0)] = 0  # networks at a time on a CPU; 0: what the network gains from
+    threads: Annotated[int, Field(ge=0)] = 0  # networks at a time, but for GPU stacks; 0: what the network gains from
     stack: Annotated[int, Field(ge=0)] = 0  # networks in one stack on a GPU; 0: what the device gains from
     shard: Annotated[int, Field(ge=1, le=500)] = 10  # members in one shard, the unit of resume

@@ -68,7 +68,7 @@ def cost(recipe: Recipe, dataset: Dataset) -> str:
     """
     check_search(recipe, dataset)
     search, part = recipe.search, recipe.part("ensemble")
-    placement = place_network(part, dataset, search.trials * part.train.seen(dataset.n_train))
+    placement = place_network(part, dataset, search.trials * part.train.seen(dataset.n_train), trials=True)
     work = WORKS[search.objective](part, dataset, Trainings(dataset, placement, validation_rows(recipe, dataset)))
     trials, total, bases = 0, 0.0, 1
     for scope in _rehearsed(recipe):
@@ -217,7 +217,7 @@ def _open(
         known = store.find("search", tags=own, max=1)
         can_stack = stackable(part)
         seen = recipe.search.trials * part.train.seen(dataset.n_train)
-        placement = place_network(part, dataset, seen, like=known[0].tags if known else None)
+        placement = place_network(part, dataset, seen, like=known[0].tags if known else None, trials=True)
         if any(_random(corner, dataset) for corner in corners):
             placement = placement.alone(wide=not can_stack)
         stacked = placement.stack > 1 and recipe.search.objective == "accuracy" and one_stack(corners)

@@ -6,9 +6,7 @@ order and augmentation are drawn from the recipe's streams of these words, so th
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 
@@ -20,6 +18,8 @@ from study.data import Dataset
 from study.networks import create, draws_random_numbers
 from study.recipe import Recipe
 from study.training import native
+from study.training.beside import Train, side_by_side
+from study.training.capture import RECORDING
 from study.training.conveyor import convey, in_background
 from study.training.epochs import train_epoch
 from study.training.examples import Examples
@@ -28,10 +28,12 @@ from study.training.members import AnyOf, Hooks, Member, Outcome, Stopped, stack
 from study.training.mlp import MLPLearner
 from study.training.modules import ModuleLearner
 from study.training.placement import Placement, float32_routing, operation_threads
+from study.training.processes import deal
 
 __all__ = ["Hooks", "Look", "Member", "Outcome", "Stopped", "fit", "stackable"]
 
 PREPARE_ROWS = 5000
+DEALT = 64  # outcomes of several devices that wait for the caller
 
 
 def fit(
@@ -43,7 +45,7 @@ def fit(
         members: consumed lazily, a few ahead of the training.
         dataset: n examples.
         recipe: model, optimizer, schedule, train and the random streams.
-        placement: device, precision, how many at a time.
+        placement: device or devices, precision, how many at a time.
         hooks: progress, end of epochs (for members that train alone), stop.
 
     Yields:
@@ -51,48 +53,52 @@ def fit(
 
     Raises:
         Stopped: `hooks.stop` was set.
+        RecipeError: not even one network, or two rows of a stack, fit into the device's memory.
+        StudyError: the process of one of several devices has died.
     """
     hooks, abandoned = hooks or Hooks(), threading.Event()
     heard = replace(hooks, stop=AnyOf(hooks.stop, abandoned))
+    if placement.devices and hooks.after_epoch is None:
+        dealt = deal(members, dataset, recipe, placement, heard)
+        with closing(in_background(dealt, DEALT, abandoned)) as told:
+            yield from told
+        return
     random = draws_random_numbers(recipe.model, dataset.shape, dataset.n_classes)
     if random:  # dropout draws from torch's one generator: side by side the draws would mix
         placement = placement.alone(wide=not stackable(recipe))
     threads_before = torch.get_num_threads()
     dtype = placement.compute if stackable(recipe) else placement.master
     examples = Examples(dataset, recipe.train, placement.device, dtype)
-    if placement.stack > 1 and stackable(recipe) and hooks.after_epoch is None:
-        finished = convey(members, examples, dataset, recipe, placement, heard)
-        try:
-            with (
-                float32_routing(placement.matmul),
-                closing(in_background(finished, placement.stack, abandoned)) as told,
-            ):
-                yield from (each.outcome() for each in told)
-        finally:
-            torch.set_num_threads(threads_before)
-        return
-    # a GPU captures the steps of one network for all; who looks at networks between passes may work on their gradients
-    spare = [] if placement.device != "cpu" and hooks.after_epoch is None and not random else None
+    try:
+        with float32_routing(placement.matmul):
+            if placement.stack > 1 and stackable(recipe) and hooks.after_epoch is None:
+                finished = convey(members, examples, dataset, recipe, placement, heard)
+                with closing(in_background(finished, placement.stack, abandoned)) as told:
+                    yield from (each.outcome() for each in told)
+            else:
+                train = _way(examples, dataset, recipe, placement, random)
+                with closing(side_by_side(members, train, placement, heard)) as told:
+                    yield from told
+    finally:
+        torch.set_num_threads(threads_before)
 
-    def work(member: Member) -> Outcome:
+
+def _way(examples: Examples, dataset: Dataset, recipe: Recipe, placement: Placement, random: bool) -> Train:
+    """How one member trains alone, in whatever thread."""
+    own = threading.local()  # steps are captured in the stream of their thread, for all networks that it trains
+
+    def train(member: Member, hooks: Hooks) -> Outcome:
         torch.set_num_threads(placement.cores)
+        spare = own.__dict__.setdefault("spare", []) if captures(placement, hooks, random) else None
         with own_randomness(recipe, member) if random else nullcontext():
-            return _fit_alone(member, examples, dataset, recipe, placement, heard, spare)
+            return _fit_alone(member, examples, dataset, recipe, placement, hooks, spare)
 
-    with float32_routing(placement.matmul), ThreadPoolExecutor(placement.threads) as pool:
-        waiting: deque[Future[Outcome]] = deque()
-        try:
-            for member in members:
-                waiting.append(pool.submit(work, member))
-                if len(waiting) > 2 * placement.threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            abandoned.set()  # a caller that stops asking, or an error, ends what is under way
-            for future in waiting:
-                future.cancel()
-            torch.set_num_threads(threads_before)
+    return train
+
+
+def captures(placement: Placement, hooks: Hooks, random: bool) -> bool:
+    """Whether steps are captured: on a GPU, unless somebody works with a network's gradients between two passes."""
+    return placement.device != "cpu" and hooks.after_epoch is None and not random
 
 
 def _fit_alone(
@@ -160,7 +166,8 @@ def new_learner(
         return MLPLearner(networks, recipe.optimizer, *where, loss=recipe.train.loss)
     network = networks[0].to(placement.device, placement.master)
     if hasattr(network, "prepare"):
-        _prepare(network, group[0], examples)
+        with RECORDING if placement.device != "cpu" else nullcontext():  # solvers may wait for the whole device
+            _prepare(network, group[0], examples)
     if spare:
         learner = spare.pop()
         learner.load(network)
@@ -183,6 +190,6 @@ def _prepare(network: torch.nn.Module, member: Member, examples: Examples) -> No
 @contextmanager
 def own_randomness(recipe: Recipe, member: Member) -> Iterator[None]:
     """Torch's global generators, seeded for one member and put back afterwards."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(int(recipe.stream("dropout", *member.words).integers(2**63)))
         yield

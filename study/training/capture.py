@@ -5,6 +5,7 @@ longer than running them.  A CUDA graph starts all of them at once.  It freezes 
 recorded, so the function may read nothing that changes but tensors, and must write its results into the same ones.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from study.display import say
 
 WARM = 3  # runs before the recording: libraries choose their kernels and take their workspaces
+RECORDING = threading.Lock()  # held while a step is recorded: meanwhile nobody may wait for the whole device
 
 
 class Captured:
@@ -33,7 +35,8 @@ class Captured:
         self.inputs = tuple(inputs)
         self.replay: Callable[[], Sequence[Tensor]] = function
         if state[0].is_cuda:
-            self.replay = self._recorded(state)
+            with RECORDING:  # a recording begins by waiting for the whole device, which one beside it forbids
+                self.replay = self._recorded(state)
 
     def __call__(self, *values: Tensor | float) -> Sequence[Tensor]:
         """Fill the inputs in and run; the outputs are overwritten by the next call."""

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ DRAWERS = 8  # threads that draw; permutations run side by side, initial weights
 LOOKED = 2**26  # inputs in one block of a look on a GPU: few and large operations
 SMALLEST = 2  # rows of a stack
 SPARE = 0.8  # of the free memory is taken
+T = TypeVar("T")
 
 
 @dataclass
@@ -339,17 +341,17 @@ def _fitting(loads: Sequence[Load], examples: Examples, placement: Placement) ->
     return max(SMALLEST, min(len(loads), int(SPARE * free) // row))
 
 
-def in_background(finished: Iterator[Finished], size: int, over: threading.Event) -> Iterator[Finished]:
+def in_background(finished: Iterator[T], size: int, over: threading.Event) -> Iterator[T]:
     """Train in a thread, so that the device goes on while the caller writes down what is finished.
 
     Args:
-        finished: what `convey` gives.
+        finished: what training gives.
         size: of them wait for the caller, no more.
         over: is set when the caller asks no more; ends the training.
     """
-    waiting: queue.Queue[Finished | BaseException | None] = queue.Queue(size)
+    waiting: queue.Queue[T | BaseException | None] = queue.Queue(size)
 
-    def put(entry: Finished | BaseException | None) -> None:
+    def put(entry: T | BaseException | None) -> None:
         while not over.is_set():
             with suppress(queue.Full):
                 waiting.put(entry, timeout=0.1)

@@ -3,8 +3,8 @@
 On a CPU one network per core, each with one thread inside its operations: stacking several loses there, because the
 state of one network stays in the cache and that of four does not.  On a GPU, MLPs train as a stack.  Which float32
 routing and whether bfloat16 pays is measured by a probe of some 50 ms; the answer is kept on the run, so that a resumed
-launch trains in the precision in which it began.  How networks without a stacked form lie on a CPU is measured with the
-network itself, see `probing`.
+launch trains in the precision in which it began.  How networks without a stacked form lie is measured with the network
+itself, see `probing`.  Several GPUs have a process each, see `processes`.
 """
 
 import os
@@ -35,12 +35,13 @@ class Placement:
     device: str
     precision: str  # of the matrix products; master weights are float32 (float64 with "float64")
     matmul: str  # torch's float32 routing: "highest" or "medium"
-    threads: int  # networks trained at a time on a CPU
+    threads: int  # networks trained at a time, each in a thread; on a GPU in a stream of its own
     cores: int  # threads inside one operation
     stack: int  # networks in one stack
     machine: int = 1  # cores that this launch may use in all
     kernel: str = "torch"  # of an MLP's steps: "native" or "torch"
     layout: str = "channels_last"  # of a convolutional network's images in memory, or "contiguous"
+    devices: tuple[str, ...] = ()  # more than one: `fit` deals the members to a process for each; `device` is the first
 
     @property
     def compute(self) -> torch.dtype:
@@ -58,15 +59,22 @@ class Placement:
         Wide networks take all cores inside their operations.  An MLP's operations last some 100 us, less than two
         threads need to meet: it stays on one core (two gave .6 of its speed, measured at batches of 32 and of 128).
         """
-        return replace(self, threads=1, cores=self.machine if wide else 1, stack=1)
+        return replace(self, threads=1, cores=self.machine if wide else 1, stack=1, devices=())
+
+    def split(self) -> "list[Placement]":
+        """One for each device, with its share of the cores; just this one where there is one device."""
+        share = max(1, self.machine // max(1, len(self.devices)))
+        own = replace(self, devices=(), cores=min(self.cores, share), machine=share)
+        return [replace(own, device=device) for device in self.devices] or [self]
 
     def tags(self) -> dict[str, str]:
         """What a run says of its placement."""
         told = {"device": device_name(self.device), "precision": self.precision, "matmul": self.matmul}
         told |= {"layout": self.layout, "kernel": self.kernel}
-        return {f"study.{key}": value for key, value in told.items()} | {
-            "study.side_by_side": f"{self.threads} threads x {self.cores} cores, stacks of {self.stack}"
-        }
+        side_by_side = f"{self.threads} threads x {self.cores} cores, stacks of {self.stack}"
+        if self.devices:
+            side_by_side += f", on each of {len(self.devices)} devices"
+        return {f"study.{key}": value for key, value in told.items()} | {"study.side_by_side": side_by_side}
 
 
 def place(runtime: Runtime, *, stackable: bool, like: Mapping[str, str] | None = None) -> Placement:
@@ -76,12 +84,13 @@ def place(runtime: Runtime, *, stackable: bool, like: Mapping[str, str] | None =
         runtime: what the recipe asks for.
         stackable: whether the network has a stacked form (MLPs).
         like: tags of the run that is resumed; its precision, routing and layout win over the probe, so that bits agree,
-            and a network without a stacked form has as many cores as there, where they are.
+            and a network without a stacked form has as many cores as there, where they are, or as many beside it.
 
     Raises:
         RecipeError: a device that is not there.
     """
-    device = find_device(runtime.device)
+    devices = find_devices(runtime.device)
+    device = devices[0]
     like = like or {}
     matmul, probed = (
         like.get(f"study.{key}", found) for key, found in zip(("matmul", "precision"), probe(device), strict=True)
@@ -97,7 +106,10 @@ def place(runtime: Runtime, *, stackable: bool, like: Mapping[str, str] | None =
         kernel = choose_kernel(runtime, like, DTYPES[precision]) if stackable and stack == 1 else "torch"
         return Placement(device, precision, matmul, threads, inside, stack, cores, kernel, layout)
     stack = (runtime.stack or STACK) if stackable else 1
-    return Placement(device, precision, matmul, 1, cores, stack, cores, layout=layout)
+    threads = 1 if stackable else runtime.threads or threads_told(like) or 1
+    several = devices if len(devices) > 1 else ()
+    inside = max(1, cores // threads)
+    return Placement(device, precision, matmul, threads, inside, stack, cores, layout=layout, devices=several)
 
 
 def choose_kernel(runtime: Runtime, like: Mapping[str, str], compute: torch.dtype) -> str:
@@ -122,16 +134,27 @@ def cores_inside(tags: Mapping[str, str]) -> int:
     return int(told[1]) if told else 0
 
 
-def find_device(name: str) -> str:
-    """`auto` is CUDA where there is a device, else the CPU."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda"):
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = int(name.partition(":")[2] or 0)
-        if index >= count:
-            raise RecipeError(f"runtime.device: {name} is not here ({count} CUDA devices); --set runtime.device=cpu")
-    return name
+def threads_told(tags: Mapping[str, str]) -> int:
+    """How many networks trained at a time, by the tags of their run; 0 where they do not say."""
+    told = re.match(r"(\d+) threads", tags.get("study.side_by_side", ""))
+    return int(told[1]) if told else 0
+
+
+def find_devices(name: str) -> tuple[str, ...]:
+    """`auto` is CUDA where there is a device, else the CPU; CUDA without a number is every CUDA device.
+
+    Raises:
+        RecipeError: a device that is not there.
+    """
+    count = torch.cuda.device_count() if name != "cpu" and torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not count):
+        return ("cpu",)
+    _, number, index = name.partition(":")
+    if int(index or 0) >= count:
+        raise RecipeError(f"runtime.device: {name} is not here ({count} CUDA devices); --set runtime.device=cpu")
+    if number:
+        return (name,)
+    return tuple(f"cuda:{each}" for each in range(count)) if count > 1 else ("cuda",)
 
 
 def device_name(device: str) -> str:

@@ -1,13 +1,16 @@
-"""How networks without a stacked form lie best on a CPU, by trying.  in: a recipe, a Dataset   out: a Placement
+"""How networks without a stacked form lie best, by trying.  in: a recipe, a Dataset   out: a Placement
 
-A few training steps of the recipe's own network are timed in every way that can pay: float32 or bfloat16 autocast,
-images channels last or contiguous, one network with all cores inside its operations or one network per core.  Which is
-fastest depends on the network (narrow ones lose to the meeting of threads, wide ones fill the cores) and on what else
-runs: a step that shares one of its cores with another process waits for it at every operation.
+On a CPU a few training steps of the recipe's own network are timed in every way that can pay: float32 or bfloat16
+autocast, images channels last or contiguous, one network with all cores inside its operations or one network per core.
+Which is fastest depends on the network (narrow ones lose to the meeting of threads, wide ones fill the cores) and on
+what else runs: a step that shares one of its cores with another process waits for it at every operation.
+
+A GPU takes bfloat16 and channels last by rule.  There one, two, four and eight networks are tried side by side, as long
+as more are faster: wide ones fill the device alone, narrow ones leave most of it idle.
 
 What was found is kept in the user's cache folder, `study/placement.json`, by network, shape, batch, device, cores and
 torch; to measure anew, delete the file.  torch.compile is not tried: on a CPU it brought nothing (.96 to 1.00 of the
-plain step's rate in bfloat16, ResNet-8 and small Inception).  A GPU takes bfloat16 and channels last by rule.
+plain step's rate in bfloat16, ResNet-8 and small Inception).
 """
 
 import json
@@ -28,6 +31,7 @@ from study.display import say
 from study.networks import draws_random_numbers, flops
 from study.recipe import Recipe
 from study.training import Member, new_learner, own_randomness, stackable
+from study.training.beside import free, own_stream, settle
 from study.training.examples import Examples
 from study.training.looks import Learner
 from study.training.placement import (
@@ -46,6 +50,9 @@ FLOP = 3e10  # of a step of the probe, about: the batch is cut to it
 ROWS = 16  # but not below this
 LONG = 1e12  # operations below which a training is not worth a probe: some five seconds of one core
 WORTH = 10  # a training is at least so many times longer than its probe
+BESIDE = (1, 2, 4, 8)  # networks side by side on a GPU that are tried
+STEPS = 20  # of each network in a turn on a GPU: it is asked for the next ones while it is at work
+MORE = 1.05  # twice as many networks on a GPU have to be so much faster to be worth their memory
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ def place_network(
     *,
     like: Mapping[str, str] | None = None,
     alone: bool = False,
+    trials: bool = False,
 ) -> Placement:
     """Choose the placement of a recipe's networks, by a probe where one pays.
 
@@ -77,21 +85,28 @@ def place_network(
         seen: examples that all trainings will take in; a probe has to be short beside them.
         like: tags of the run that is resumed.
         alone: one network trains at a time.
+        trials: networks come and go, each with a recipe of its own: on a GPU one at a time, or as one stack.
 
     Raises:
         RecipeError: a device that is not there.
     """
     stacks = stackable(recipe)
     placement = place(recipe.runtime, stackable=stacks, like=like)
+    on_gpu = placement.device != "cpu"
     if alone:
         placement = placement.alone(wide=not stacks)
-    if stacks or like or placement.device != "cpu":
+    elif on_gpu and (trials or recipe.subset.depth):  # depths are looked up between passes, by products of their own
+        placement = replace(placement, threads=1, cores=placement.machine, devices=())
+    if stacks or like:
         return placement
-    rows = _rows(recipe, dataset)
+    random = draws_random_numbers(recipe.model, dataset.shape, dataset.n_classes)
+    if on_gpu:
+        told = alone or trials or recipe.subset.depth or random or recipe.runtime.threads
+        return placement if told else _beside(recipe, dataset, placement, seen)
     work = 3.0 * flops(recipe.model, dataset.shape, dataset.n_classes)
-    if seen * work < LONG or seen < WORTH * WAYS * (ROUNDS + 1) * rows:
+    if seen * work < LONG or seen < WORTH * WAYS * (ROUNDS + 1) * _rows(recipe, dataset, placement):
         return placement
-    if draws_random_numbers(recipe.model, dataset.shape, dataset.n_classes):
+    if random:
         placement = placement.alone(wide=True)  # as `fit` will have it
     return _probed(recipe, dataset, placement)
 
@@ -129,6 +144,29 @@ def _probed(recipe: Recipe, dataset: Dataset, placement: Placement) -> Placement
     return best or placement
 
 
+def _beside(recipe: Recipe, dataset: Dataset, placement: Placement, seen: int) -> Placement:
+    """Try twice as many networks side by side on a GPU for as long as that pays and there is memory."""
+    if seen < WORTH * sum(BESIDE) * (ROUNDS + 1) * STEPS * _rows(recipe, dataset, placement):
+        return placement
+    start, key, best = time.perf_counter(), _key(recipe, dataset, placement), placement
+    before = _remembered(key)
+    rates, fastest_yet = dict(before), math.inf
+    for threads in BESIDE:
+        way = replace(placement, threads=threads, cores=max(1, placement.machine // threads))
+        if name(way) not in rates:
+            rates |= _measure(recipe, dataset, [way])
+            free(placement.device)
+        rate = rates[name(way)]
+        if rate is None or rate.train * MORE > fastest_yet:
+            break
+        best, fastest_yet = way, rate.train
+    if rates != before:
+        _keep(key, rates)
+        seconds = time.perf_counter() - start
+        say(f"placement of {recipe.model.name}: {name(best)}, measured in {seconds:.1f} s")
+    return best
+
+
 def _ways(recipe: Recipe, placement: Placement) -> list[Placement]:
     """The precisions and layouts that the recipe leaves open; bfloat16 only where products gain from it."""
     runtime = recipe.runtime
@@ -161,16 +199,24 @@ class Contender:
 
     def __post_init__(self) -> None:
         rows = np.arange(self.dataset.n_train)
-        self.examples = Examples(self.dataset, self.recipe.train, "cpu", self.placement.master)
+        device = self.placement.device
+        self.steps = 1 if device == "cpu" else STEPS
+        self.examples = Examples(self.dataset, self.recipe.train, device, self.placement.master)
         for number in range(self.placement.threads):
             member = Member(("probe", number), rows)
-            learner = new_learner([member], self.examples, self.dataset, self.recipe, self.placement)
+            spare = None if device == "cpu" else []  # a GPU captures its steps
+            learner = new_learner([member], self.examples, self.dataset, self.recipe, self.placement, spare)
             self.learners.append((member, learner))
-        self.images, self.labels = self.examples.batch(torch.from_numpy(rows)), self.examples.labels
+        self.images, self.labels = self.examples.batch(torch.from_numpy(rows).to(device)), self.examples.labels
+        settle(device)
 
     def turn(self) -> bool:
-        """One step and one look of every network, timed; whether its loss is finite."""
-        with float32_routing(self.placement.matmul), ThreadPoolExecutor(self.placement.threads) as pool:
+        """Steps and one look of every network, timed; whether its loss is finite."""
+        threads, device = self.placement.threads, self.placement.device
+        with (
+            float32_routing(self.placement.matmul),
+            ThreadPoolExecutor(threads, initializer=own_stream, initargs=(device,)) as pool,
+        ):
             start = time.perf_counter()
             finite = all(pool.map(self._step, self.learners))
             middle = time.perf_counter()
@@ -183,22 +229,25 @@ class Contender:
         member, learner = entry
         torch.set_num_threads(self.placement.cores)
         drawing = generators([member], self.recipe, 0, self.labels.device)
-        images = perturbed(self.images, self.labels, learner, self.recipe.train, drawing)
-        return math.isfinite(float(learner.step(images, self.labels, 0.0)))  # at rate 0 nothing can diverge
+        for _ in range(self.steps):
+            images = perturbed(self.images, self.labels, learner, self.recipe.train, drawing)
+            loss = learner.step(images, self.labels, 0.0)  # at rate 0 nothing can diverge
+        return math.isfinite(float(loss))
 
     def _look(self, entry: tuple[Member, Learner]) -> None:
         torch.set_num_threads(self.placement.cores)
-        entry[1].evaluate(self.images)
+        logits, _ = entry[1].evaluate(self.images)
+        float(logits[0, 0])  # has to be there
 
     def rate(self) -> Rate:
         """Seconds per example."""
         count = len(self.labels) * len(self.learners)
-        return Rate(self.train / count, self.look / count)
+        return Rate(self.train / (count * self.steps), self.look / count)
 
 
 def _measure(recipe: Recipe, dataset: Dataset, placements: Sequence[Placement]) -> dict[str, Rate | None]:
     """Let the ways take turns, so that a busy moment meets all; the first of each, a slow one, is not counted."""
-    rows = np.arange(_rows(recipe, dataset))
+    rows = np.arange(_rows(recipe, dataset, placements[0]))
     images, labels = dataset.images[rows], dataset.labels[rows]
     small = replace(dataset, images=images, labels=labels, ids=dataset.ids[rows], n_train=len(rows))
     found: dict[str, Rate | None] = {name(placement): None for placement in placements}
@@ -209,7 +258,7 @@ def _measure(recipe: Recipe, dataset: Dataset, placements: Sequence[Placement]) 
                 contender = Contender(recipe, small, placement)
                 if contender.turn():
                     able.append(contender)
-            except RuntimeError:  # a precision or a layout that an operation does not have
+            except RuntimeError:  # a precision or a layout that an operation does not have, too little memory
                 continue
             contender.train = contender.look = math.inf
         for _ in range(ROUNDS):
@@ -218,10 +267,11 @@ def _measure(recipe: Recipe, dataset: Dataset, placements: Sequence[Placement]) 
     return found | {name(contender.placement): contender.rate() for contender in able}
 
 
-def _rows(recipe: Recipe, dataset: Dataset) -> int:
-    """Examples in a batch of the probe: the recipe's, unless a step would take too long."""
+def _rows(recipe: Recipe, dataset: Dataset, placement: Placement) -> int:
+    """Examples in a batch of the probe: the recipe's, unless a step would take a CPU too long."""
     work = 3.0 * flops(recipe.model, dataset.shape, dataset.n_classes)
-    return min(recipe.train.batch_size or dataset.n_train, dataset.n_train, max(ROWS, int(FLOP / max(work, 1.0))))
+    most = max(ROWS, int(FLOP / max(work, 1.0))) if placement.device == "cpu" else dataset.n_train
+    return min(recipe.train.batch_size or dataset.n_train, dataset.n_train, most)
 
 
 def _key(recipe: Recipe, dataset: Dataset, placement: Placement) -> str:
@@ -230,7 +280,7 @@ def _key(recipe: Recipe, dataset: Dataset, placement: Placement) -> str:
     noise = [train.input_noise, train.input_dropout, train.adversarial]
     network = [recipe.model.name, recipe.model.settings, dataset.shape, dataset.n_classes, recipe.optimizer.name]
     machine = [device_name(placement.device), placement.machine, placement.matmul, torch.__version__]
-    return json.dumps([*network, _rows(recipe, dataset), noise, *machine])
+    return json.dumps([*network, _rows(recipe, dataset, placement), noise, *machine])
 
 
 def cache_file() -> Path:
