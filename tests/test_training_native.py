@@ -68,9 +68,10 @@ def test_widths_need_not_fit_the_vectors(widths, shape):
 
 
 @needs_compiler
-def test_pixels_that_are_0_everywhere_or_in_some_batches_may_be_left_out():
+@pytest.mark.parametrize("widths", [[40], [70, 20]])
+def test_pixels_that_are_0_everywhere_or_in_some_batches_may_be_left_out(widths):
     """Margins as MNIST's, and images that are black altogether."""
-    recipe = toy_recipe(model={"name": "mlp", "settings": {"widths": [40]}}, train=TRAIN)
+    recipe = toy_recipe(model={"name": "mlp", "settings": {"widths": widths}}, train=TRAIN)
     dataset = blobs(shape=(1, 14, 14))
     images = dataset.images.copy()
     images[:, :, :5] = images[:, :, :, 11:] = 0
@@ -188,6 +189,25 @@ def test_a_learner_can_be_given_a_new_network():
     for learner in learners:
         learner.step(images, labels, 0.1)
     assert torch.equal(learners[0].weights, learners[1].weights)
+
+
+@needs_compiler
+@pytest.mark.parametrize("compute", [torch.float64, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
+def test_a_learner_that_diverged_can_be_given_a_new_network(compute):
+    """What lies beyond an odd number of inputs, units or classes must not keep a NaN."""
+    recipe = toy_recipe(model={"name": "mlp", "settings": {"widths": [7, 5]}})
+    master = torch.float64 if compute == torch.float64 else torch.float32
+    ill, sound = (
+        NativeLearner(create(recipe.model, (1, 3, 5), 3), recipe.optimizer, master, compute, 16) for _ in range(2)
+    )
+    images, labels = torch.linspace(0, 1, 240).view(16, 1, 3, 5).to(compute), torch.arange(16) % 3
+    ill.step(torch.full_like(images, torch.nan), labels, 0.1)
+    for learner in (ill, sound):
+        learner.reset(0, create(recipe.model, (1, 3, 5), 3, seed=1))
+        learner.step(images, labels, 0.1)
+        learner.step(images, labels, 0.1)
+    assert torch.isfinite(sound.weights).all()
+    assert torch.equal(ill.weights, sound.weights)
 
 
 def test_only_sgd_has_a_kernel():

@@ -1,25 +1,21 @@
-// Training of a multilayer perceptron by stochastic gradient descent, one network on one core.
+// Training of a multilayer perceptron by stochastic gradient descent, one network on one core.  It has two layers or more.
 //
 // A step is bound by its three products per layer: forward, the slope at the inputs, the slope of the weights.  Weights
 // are what a product reads word by word, in the layout that torch has them in, and examples lie along the vectors, so
 // nothing large is ever turned around.  The slope of the weights ends in registers and is folded into velocity, weights
 // and their rounded copy on the spot: there is no gradient in memory and no pass of an optimizer over it.
-// Pixels that are 0 in all examples of a panel are left out of the first layer's products, which changes no bit.
+// The first layer is the other way round: there the images are read word by word, and only where they are not 0; its
+// outputs lie along the vectors.
 // What is rounded to the kind's elements: images, activations, slopes at activations, the copies of the weights.  Sums,
 // weights, velocity, biases and the loss are of its numbers.
 
+#include "memory.hpp"
 #include "products.hpp"
+#include "sparse.hpp"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <vector>
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 namespace {
 
@@ -48,28 +44,21 @@ struct Trainer {
     virtual void train(const Batches& batches, const Rule& rule, Loss loss) = 0;
 };
 
-constexpr size_t HUGE = 2 << 20;  // bytes of a page that spares the tables of small ones
+// How a step moves a weight, or a vector of them.
+template <class Number>
+struct Move {
+    Number momentum, decay, rate;
+    int nesterov;
 
-size_t round_up(size_t count, size_t to) { return (count + to - 1) / to * to; }
+    Move(const Rule& rule, double rate)
+        : momentum(rule.momentum), decay(rule.decay), rate(rate), nesterov(rule.nesterov) {}
 
-template <class T>
-class Block {
-  public:
-    Block() : Block(0) {}
-    explicit Block(size_t count)
-        : data_(nullptr, std::free) {
-        size_t bytes = count * sizeof(T) + LINE, page = bytes < HUGE / 2 ? LINE : HUGE;
-        data_.reset(static_cast<T*>(std::aligned_alloc(page, round_up(bytes, page))));
-        if (!data_) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-        if (page == HUGE) madvise(data_.get(), round_up(bytes, page), MADV_HUGEPAGE);
-#endif
-        std::memset(data_.get(), 0, bytes);
+    template <class T>
+    void operator()(T& weight, T& velocity, T gradient) const {
+        gradient += weight * decay;
+        velocity = velocity * momentum + gradient;
+        weight -= (nesterov ? gradient + velocity * momentum : velocity) * rate;
     }
-    T* operator()(size_t offset = 0) const { return data_.get() + offset; }
-
-  private:
-    std::unique_ptr<T, decltype(&std::free)> data_;
 };
 
 template <class K>
@@ -79,86 +68,71 @@ class Perceptron : public Trainer {
     using Word = typename K::Word;
     using Vector = typename K::Vector;
     static constexpr size_t LANES = K::LANES;
+    static constexpr size_t AHEAD = 4;  // tiles of the first layer's state that are fetched before their turn
 
     struct Layer {
         size_t inputs, outputs;
-        size_t across;  // elements from one row of the copy to the next
+        bool first;
+        size_t across;  // elements from one row of the copy to the next; not of the first layer
         size_t back;    // the same of the copy the other way round
-        Block<Number> state;      // weights and velocity, tile by tile as `update` goes through them
+        Block<Number> state;  // weights and velocity, tile by tile as the update goes through them
         Block<Number> bias, bias_velocity;
-        Block<Element> copy;      // (outputs, inputs) rounded
-        Block<Element> turned;    // (inputs, outputs) rounded; not of the first layer
-        Block<Word> forward;      // its inputs as B: k along inputs, examples along lanes
-        Block<Word> sideways;     // its inputs as B: k along examples, inputs along lanes
-        Block<Element> outcome;   // (outputs, batch) after the ReLU; not of the last layer
-        Block<Element> slope;     // (outputs, batch) at the outputs before the ReLU
-        Block<Word> slope_panels;  // as B: k along outputs, examples along lanes; not of the first layer
+        Block<Element> copy;       // (outputs, inputs) rounded; of the first layer B: k along inputs, outputs along lanes
+        Block<Element> turned;     // (inputs, outputs) rounded; not of the first layer
+        Block<Word> forward;       // its inputs as B: k along inputs, examples along lanes; not of the first layer
+        Block<Word> sideways;      // its inputs as B: k along examples, inputs along lanes; not of the first layer
+        Block<Element> slope;      // (outputs, batch) at the outputs before the ReLU
+        Block<Word> slope_panels;  // as B: k along outputs, examples along lanes; of the first layer the other way round
     };
 
     std::vector<Layer> layers_;
-    size_t batch_, classes_;
-    Block<Element> images_;  // (batch, inputs) of the batch
-    Block<uint32_t> every_;  // 0, 1, 2, ...
-    Block<uint32_t> which_forward_, which_sideways_;  // k at which the images are not 0, panel by panel
-    std::vector<Held> whole_, held_forward_, held_sideways_;
-    Block<Number> logits_;   // (classes, batch)
+    size_t batch_, classes_, pixels_;  // elements of an image, up to whole vectors
+    Block<Element> images_;            // (batch, pixels) of the batch
+    Block<Element> turned_images_;     // (pixels, batch)
+    Lists<K> by_example_, by_pixel_;   // where images are not 0
+    Block<Element> outcome_;           // of one layer after the ReLU: (outputs, batch), of the first (batch, outputs)
+    Block<Number> logits_;             // (classes, batch)
 
   public:
     Perceptron(int64_t count, const int64_t* widths, int64_t batch)
-        : batch_(round_up(batch, LANES)),
+        : batch_(spread(batch)),
           classes_(widths[count]),
-          images_(batch_ * spread(widths[0])),
+          pixels_(spread(widths[0])),
+          images_(batch_ * pixels_),
+          turned_images_(pixels_ * batch_),
+          by_example_(batch_, pixels_ / K::PER_WORD),
+          by_pixel_(pixels_, batch_ / K::PER_WORD),
           logits_(round_up(widths[count], ROWS) * batch_) {
-        size_t widest = batch_;
-        for (int64_t i = 0; i <= count; ++i) widest = std::max(widest, spread(widths[i]));
-        size_t panels = widest / LANES / PANEL + 1;
-        every_ = Block<uint32_t>(widest);
-        for (size_t k = 0; k < widest; ++k) every_(k)[0] = k;
-        which_forward_ = Block<uint32_t>(panels * spread(widths[0]));
-        which_sideways_ = Block<uint32_t>(panels * batch_);
-        whole_ = held_forward_ = held_sideways_ = std::vector<Held>(panels);
+        size_t widest = 0;
         for (int64_t i = 0; i < count; ++i) {
-            size_t inputs = widths[i], outputs = widths[i + 1];
-            Layer layer;
-            layer.inputs = inputs, layer.outputs = outputs;
-            layer.across = spread(inputs), layer.back = spread(outputs);
-            layer.state = Block<Number>(2 * round_up(outputs, ROWS) * vectors(inputs) * LANES);
-            layer.bias = Block<Number>(outputs);
-            layer.bias_velocity = Block<Number>(outputs);
-            layer.copy = Block<Element>(round_up(outputs, ROWS) * layer.across);
-            layer.forward = Block<Word>(spread(inputs) * batch_);
-            layer.sideways = Block<Word>(batch_ * spread(inputs));
-            layer.slope = Block<Element>(round_up(outputs, ROWS) * batch_);
-            if (i) {
-                layer.turned = Block<Element>(round_up(inputs, ROWS) * layer.back);
-                layer.slope_panels = Block<Word>(spread(outputs) * batch_);
-            }
-            if (i + 1 < count) layer.outcome = Block<Element>(round_up(outputs, ROWS) * batch_);
-            layers_.push_back(std::move(layer));
+            widest = std::max<size_t>(widest, widths[i + 1]);
+            layers_.push_back(make(widths[i], widths[i + 1], i == 0));
         }
+        outcome_ = Block<Element>(spread(widest + ROWS) * batch_);
     }
 
     void read(const void* from) override {
         const auto* weights = static_cast<const Number*>(from);
         for (auto& layer : layers_) {
-            each_weight(layer, [&](Number& weight, Number& velocity, size_t row, size_t input) {
-                weight = weights[row * layer.inputs + input];
-                velocity = 0;
-                layer.copy(row * layer.across)[input] = K::rounded(weight);
+            layer.state.clear();
+            layer.copy.clear();
+            layer.bias_velocity.clear();
+            each_weight(layer, [&](Number& weight, size_t output, size_t input) {
+                weight = weights[output * layer.inputs + input];
+                copied(layer, output, input) = K::rounded(weight);
             });
             weights += layer.inputs * layer.outputs;
             std::memcpy(layer.bias(), weights, layer.outputs * sizeof(Number));
-            std::memset(layer.bias_velocity(), 0, layer.outputs * sizeof(Number));
             weights += layer.outputs;
-            if (&layer != &layers_[0]) turn(layer);
+            if (!layer.first) turn_copy(layer);
         }
     }
 
     void write(void* to) override {
         auto* weights = static_cast<Number*>(to);
         for (auto& layer : layers_) {
-            each_weight(layer, [&](Number& weight, Number&, size_t row, size_t input) {
-                weights[row * layer.inputs + input] = weight;
+            each_weight(layer, [&](Number& weight, size_t output, size_t input) {
+                weights[output * layer.inputs + input] = weight;
             });
             weights += layer.inputs * layer.outputs;
             std::memcpy(weights, layer.bias(), layer.outputs * sizeof(Number));
@@ -175,10 +149,13 @@ class Perceptron : public Trainer {
             if (batches.logits) tell(static_cast<Number*>(batches.logits) + low * classes_, size);
             batches.losses[step] =
                 loss == CROSS_ENTROPY ? cross_entropy(batches.labels + low, size) : zero_hinge(batches.labels + low, size);
-            for (size_t i = layers_.size(); i-- > 0;) {
-                if (i) descend(layers_[i], layers_[i - 1], size);  // at the weights before the step
-                update(layers_[i], size, rule, batches.rates[step]);
+            Move<Number> move(rule, batches.rates[step]);
+            for (size_t i = layers_.size(); i-- > 1;) {
+                descend(layers_[i], layers_[i - 1], size);  // at the weights before the step
+                update(layers_[i], size, move);
             }
+            update_first(size, move);
+            for (auto& layer : layers_) update_bias(layer, size, move);
         }
     }
 
@@ -189,21 +166,54 @@ class Perceptron : public Trainer {
     static size_t vectors(size_t count) { return (count + LANES - 1) / LANES; }
     static const Word* as_words(const Element* elements) { return reinterpret_cast<const Word*>(elements); }
 
-    // Where in the state of a layer a tile begins: its weights, then its velocities.
+    // Of B with k along so many inputs.
+    static size_t depth_first(size_t inputs) { return round_up(inputs, GROUP) / K::PER_WORD; }
+
+    Layer make(size_t inputs, size_t outputs, bool first) {
+        Layer layer;
+        layer.inputs = inputs, layer.outputs = outputs, layer.first = first;
+        layer.across = spread(inputs), layer.back = spread(outputs);
+        layer.bias = Block<Number>(round_up(outputs, LANES));
+        layer.bias_velocity = Block<Number>(outputs);
+        layer.slope = Block<Element>(round_up(outputs, ROWS) * batch_);
+        layer.slope_panels = Block<Word>(spread(outputs) * batch_);
+        if (first) {
+            layer.state = Block<Number>(2 * round_up(inputs, GROUP) * vectors(outputs) * LANES);
+            layer.copy = Block<Element>(round_up(inputs, GROUP) * vectors(outputs) * LANES);
+        } else {
+            layer.state = Block<Number>(2 * round_up(outputs, ROWS) * vectors(inputs) * LANES);
+            layer.copy = Block<Element>(round_up(outputs, ROWS) * layer.across);
+            layer.turned = Block<Element>(round_up(inputs, ROWS) * layer.back);
+            layer.forward = Block<Word>(spread(inputs) * batch_);
+            layer.sideways = Block<Word>(batch_ * spread(inputs));
+        }
+        return layer;
+    }
+
+    // Where in the state a tile begins: its weights, then its velocities.  Rows are outputs, and inputs lie along vectors;
+    // of the first layer it is the other way round.
     static size_t tile_start(const Layer& layer, size_t row, size_t vector, size_t wide) {
-        return 2 * LANES * (vector * round_up(layer.outputs, ROWS) + row * wide);
+        size_t rows = layer.first ? round_up(layer.inputs, GROUP) : round_up(layer.outputs, ROWS);
+        return 2 * LANES * (vector * rows + row * wide);
     }
 
     template <class Visit>
     static void each_weight(const Layer& layer, Visit&& visit) {
-        for (size_t row = 0; row < layer.outputs; ++row) {
+        size_t tall = layer.first ? GROUP : ROWS, width = layer.first ? layer.outputs : layer.inputs;
+        for (size_t output = 0; output < layer.outputs; ++output) {
             for (size_t input = 0; input < layer.inputs; ++input) {
-                size_t first = input / LANES / PANEL * PANEL, left = vectors(layer.inputs) - first;
-                size_t wide = left < PANEL ? left : PANEL, inside = (row % ROWS * wide - first) * LANES + input;
-                Number* at = layer.state(tile_start(layer, row / ROWS * ROWS, first, wide) + inside);
-                visit(at[0], at[ROWS * wide * LANES], row, input);
+                size_t row = layer.first ? input : output, lane = layer.first ? output : input;
+                size_t start = lane / LANES / PANEL * PANEL, left = vectors(width) - start;
+                size_t wide = left < PANEL ? left : PANEL, inside = (row % tall * wide - start) * LANES + lane;
+                visit(layer.state(tile_start(layer, row / tall * tall, start, wide) + inside)[0], output, input);
             }
         }
+    }
+
+    static Element& copied(const Layer& layer, size_t output, size_t input) {
+        if (!layer.first) return layer.copy(output * layer.across)[input];
+        size_t word = place<K>(input / K::PER_WORD, output / LANES, vectors(layer.outputs), depth_first(layer.inputs));
+        return layer.copy((word + output % LANES) * K::PER_WORD)[input % K::PER_WORD];
     }
 
     static void fetch(const Element* from, size_t count) {
@@ -225,37 +235,48 @@ class Perceptron : public Trainer {
                 std::memset(row, 0, layer.inputs * sizeof(Element));
             }
         }
-        pack_columns<K>(as_words(images_()), layer.across / K::PER_WORD, padded, words(layer.inputs), layer.forward());
-        pack_rows<K>(images_(), layer.across, padded, vectors(layer.inputs), layer.sideways());
-        press<K>(layer.forward(), vectors(size), words(layer.inputs), which_forward_(), held_forward_.data());
-        press<K>(layer.sideways(), vectors(layer.inputs), words(padded), which_sideways_(), held_sideways_.data());
-    }
-
-    // What the panels of a B hold that is whole.
-    const Held* whole(size_t depth) {
-        for (auto& held : whole_) held = {every_(), depth};
-        return whole_.data();
+        turn<K>(images_(), pixels_, padded, layer.inputs, turned_images_(), batch_);
+        by_example_.fill(as_words(images_()), pixels_ / K::PER_WORD, padded, words(layer.inputs));
+        by_pixel_.fill(as_words(turned_images_()), batch_ / K::PER_WORD, layer.inputs, words(padded));
     }
 
     void forward(size_t size) {
         size_t count = vectors(size), padded = count * LANES;
-        for (auto& layer : layers_) {
-            bool last = &layer == &layers_.back();
+        forward_first(padded);
+        for (size_t i = 1; i < layers_.size(); ++i) {
+            auto& layer = layers_[i];
+            bool last = i + 1 == layers_.size();
             auto finish = [&](size_t row, size_t vector, size_t i, size_t v, size_t, Vector sum) {
                 size_t place = (row + i) * padded + (vector + v) * LANES;
                 Vector value = sum + layer.bias(row + i)[0];
                 if (last) store(logits_(place), value);
-                else K::keep(layer.outcome(place), value < 0 ? Vector{} : value);  // NaN stays NaN
+                else K::keep(outcome_(place), value < 0 ? Vector{} : value);
             };
             product<K>(as_words(layer.copy()), layer.across / K::PER_WORD, layer.outputs, layer.forward(), count,
-                       words(layer.inputs), &layer == &layers_[0] ? held_forward_.data() : whole(words(layer.inputs)),
-                       nothing, finish);
+                       words(layer.inputs), nothing, finish);
             if (last) break;
-            auto& above = *(&layer + 1);
-            pack_rows<K>(layer.outcome(), padded, layer.outputs, count, above.forward());
-            pack_columns<K>(as_words(layer.outcome()), padded / K::PER_WORD, layer.outputs, words(padded),
-                            above.sideways());
+            auto& above = layers_[i + 1];
+            pack_rows<K>(outcome_(), padded, layer.outputs, count, above.forward());
+            pack_columns<K>(as_words(outcome_()), padded / K::PER_WORD, layer.outputs, words(padded), above.sideways());
         }
+    }
+
+    void forward_first(size_t padded) {
+        auto &layer = layers_[0], &above = layers_[1];
+        size_t count = vectors(layer.outputs);
+        auto finish = [&]<size_t WIDE>(size_t row, size_t vector, const Vector (&sums)[GROUP][WIDE]) {
+            for (size_t v = 0; v < WIDE; ++v) {
+                size_t lane = (vector + v) * LANES;
+                Vector bias = load<Vector>(layer.bias(lane));
+                for (size_t i = 0; i < GROUP; ++i) {
+                    Vector value = sums[i][v] + bias;
+                    K::keep(outcome_((row + i) * layer.back + lane), value < 0 ? Vector{} : value);  // NaN stays NaN
+                }
+            }
+        };
+        product<K>(by_example_, padded, as_words(layer.copy()), count, depth_first(layer.inputs), finish);
+        pack_columns<K>(as_words(outcome_()), layer.back / K::PER_WORD, padded, words(layer.outputs), above.forward());
+        pack_rows<K>(outcome_(), layer.back, padded, count, above.sideways());
     }
 
     void tell(Number* to, size_t size) const {
@@ -315,26 +336,21 @@ class Perceptron : public Trainer {
         size_t count = vectors(size), padded = count * LANES;
         pack_rows<K>(layer.slope(), padded, layer.outputs, count, layer.slope_panels());
         auto finish = [&](size_t row, size_t vector, size_t i, size_t v, size_t, Vector sum) {
-            size_t place = (row + i) * padded + (vector + v) * LANES;
-            K::keep(below.slope(place), K::widened(below.outcome(place)) <= 0 ? Vector{} : sum);
+            size_t unit = row + i, word = place<K>(unit / K::PER_WORD, vector + v, count, words(layer.inputs));
+            Vector outcome = K::part(load<typename K::Words>(layer.forward(word)), unit);
+            K::keep(below.slope(unit * padded + (vector + v) * LANES), outcome <= 0 ? Vector{} : sum);
         };
         product<K>(as_words(layer.turned()), layer.back / K::PER_WORD, layer.inputs, layer.slope_panels(), count,
-                   words(layer.outputs), whole(words(layer.outputs)), nothing, finish);
+                   words(layer.outputs), nothing, finish);
     }
 
-    void update(Layer& layer, size_t size, const Rule& rule, double rate) {
-        size_t count = vectors(size), padded = count * LANES;
-        Number momentum = rule.momentum, decay = rule.decay, lr = rate;
-        auto moved = [&](auto& weight, auto& velocity, auto gradient) {
-            gradient += weight * decay;
-            velocity = velocity * momentum + gradient;
-            weight -= (rule.nesterov ? gradient + velocity * momentum : velocity) * lr;
-        };
+    void update(Layer& layer, size_t size, const Move<Number>& move) {
+        size_t padded = vectors(size) * LANES;
         auto finish = [&](size_t row, size_t vector, size_t i, size_t v, size_t wide, Vector sum) {
             Number* at = layer.state(tile_start(layer, row, vector, wide) + (i * wide + v) * LANES);
             Number* moving = at + ROWS * wide * LANES;
             Vector weight = load<Vector>(at), velocity = load<Vector>(moving);
-            moved(weight, velocity, sum);
+            move(weight, velocity, sum);
             store(at, weight);
             store(moving, velocity);
             K::keep(layer.copy((row + i) * layer.across + (vector + v) * LANES), weight);
@@ -343,34 +359,56 @@ class Perceptron : public Trainer {
             return reinterpret_cast<const char*>(layer.state(tile_start(layer, row, vector, wide)));
         };
         product<K>(as_words(layer.slope()), padded / K::PER_WORD, layer.outputs, layer.sideways(),
-                   vectors(layer.inputs), words(padded),
-                   &layer == &layers_[0] ? held_sideways_.data() : whole(words(padded)), expect, finish);
+                   vectors(layer.inputs), words(padded), expect, finish);
+        turn_copy(layer);
+    }
+
+    void update_first(size_t size, const Move<Number>& move) {
+        auto& layer = layers_[0];
+        size_t padded = vectors(size) * LANES;
+        pack_columns<K>(as_words(layer.slope()), padded / K::PER_WORD, layer.outputs, words(padded),
+                        layer.slope_panels());
+        // The product comes by tiles in the order in which they lie in the state and in the copy.
+        auto finish = [at = layer.state(), to = reinterpret_cast<Word*>(layer.copy()),
+                       move]<size_t WIDE>(size_t, size_t, const Vector (&sums)[GROUP][WIDE]) mutable {
+            constexpr size_t TILE = GROUP * WIDE * LANES;  // numbers
+            for (size_t i = 0; i < 2 * TILE * sizeof(Number); i += LINE)  // it need not wait for what comes soon
+                __builtin_prefetch(reinterpret_cast<const char*>(at + AHEAD * 2 * TILE) + i, 1);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < WIDE; ++v) {
+                Vector weights[GROUP];
+#pragma GCC unroll 4
+                for (size_t i = 0; i < GROUP; ++i) {
+                    Number *weight = at + (i * WIDE + v) * LANES, *moving = weight + TILE;
+                    Vector velocity = load<Vector>(moving);
+                    weights[i] = load<Vector>(weight);
+                    move(weights[i], velocity, sums[i][v]);
+                    store(weight, weights[i]);
+                    store(moving, velocity);
+                }
+#pragma GCC unroll 4
+                for (size_t i = 0; i < GROUP; i += K::PER_WORD)
+                    store(to + (i / K::PER_WORD * WIDE + v) * LANES, K::joined(weights + i));
+            }
+            at += 2 * TILE;
+            to += TILE / K::PER_WORD;
+        };
+        product<K>(by_pixel_, layer.inputs, layer.slope_panels(), vectors(layer.outputs), words(padded), finish);
+    }
+
+    void update_bias(Layer& layer, size_t size, const Move<Number>& move) {
+        size_t padded = vectors(size) * LANES;
         for (size_t row = 0; row < layer.outputs; ++row) {
             Vector sums{};
             for (size_t i = 0; i < padded; i += LANES) sums += K::widened(layer.slope(row * padded + i));
             Number gradient = 0;
             for (size_t i = 0; i < LANES; ++i) gradient += sums[i];
-            moved(layer.bias(row)[0], layer.bias_velocity(row)[0], gradient);
+            move(layer.bias(row)[0], layer.bias_velocity(row)[0], gradient);
         }
-        if (&layer != &layers_[0]) turn(layer);
     }
 
-    // The copy of the weights the other way round, pairs along the outputs.
-    void turn(Layer& layer) {
-        for (size_t i = 0; i < layer.inputs; i += LANES) {
-            for (size_t o = 0; o < layer.outputs; o += LANES * K::PER_WORD) {
-                typename K::Words square[LANES];
-                for (size_t k = 0; k < LANES; ++k) {
-                    size_t row = o + k * K::PER_WORD;
-                    const auto* first = layer.copy(row * layer.across + i);
-                    if (row >= layer.outputs) square[k] = typename K::Words{};
-                    else square[k] = K::pair(first, row + 1 < layer.outputs ? first + layer.across : nullptr);
-                }
-                transpose<LANES>(square);
-                for (size_t k = 0; k < LANES && i + k < layer.inputs; ++k)
-                    store(reinterpret_cast<Word*>(layer.turned((i + k) * layer.back + o)), square[k]);
-            }
-        }
+    void turn_copy(Layer& layer) {
+        turn<K>(layer.copy(), layer.across, layer.outputs, layer.inputs, layer.turned(), layer.back);
     }
 };
 

@@ -58,6 +58,8 @@ struct Plain {
     static Element rounded(Number value) { return value; }
     static Vector widened(const Element* from) { return load<Vector>(from); }
     static Words pair(const Element* first, const Element*) { return load<Words>(first); }
+    static Words joined(const Vector* numbers) { return numbers[0]; }
+    static Vector part(Words words, size_t) { return words; }
 };
 
 #ifdef __AVX512BF16__
@@ -91,24 +93,26 @@ struct Bfloat16 {
     static Words pair(const Element* first, const Element* second) {
         return second ? wide(first) | wide(second) << 16 : wide(first);
     }
+    // The same of two vectors of numbers, rounded.
+    static Words joined(const Vector* numbers) {
+        Element narrow[2][LANES];
+        for (int i = 0; i < 2; ++i) keep(narrow[i], numbers[i]);
+        return pair(narrow[0], narrow[1]);
+    }
+    // Of each word the number at so many elements.
+    static Vector part(Words words, size_t at) { return (Vector)(at % 2 ? words & 0xffff0000u : words << 16); }
 };
 #endif
 
 // What a product says when its finish reads nothing large.
 constexpr auto nothing = [](size_t, size_t, size_t) { return nullptr; };
 
-// Which k a panel of B holds: all of them, in order, or those at which it is not 0.
-struct Held {
-    const uint32_t* k;
-    size_t count;
-};
-
 template <class K, int WIDE, class Ahead, class Finish>
-inline void tile(const typename K::Word* a, size_t stride, const typename K::Word* b, Held held, Ahead ahead,
+inline void tile(const typename K::Word* a, size_t stride, const typename K::Word* b, size_t depth, Ahead ahead,
                  Finish&& finish) {
     typename K::Vector sums[ROWS][WIDE] = {};
-    for (size_t k = 0; k < held.count; ++k) {
-        const auto* column = a + held.k[k];
+    for (size_t k = 0; k < depth; ++k) {
+        const auto* column = a + k;
         if constexpr (!std::is_null_pointer_v<Ahead>) __builtin_prefetch(ahead + k * LINE, 1);
         typename K::Words lanes[WIDE];
 #pragma GCC unroll 4
@@ -128,12 +132,12 @@ inline void tile(const typename K::Word* a, size_t stride, const typename K::Wor
 }
 
 // All of C.  A: `rows` rows, `stride` words apart, readable up to the next multiple of ROWS; B: panels of `vectors`
-// vectors in all, `held` what each holds.  finish(row, vector, i, v, wide, sum) gets the sum of row + i and of the lanes of vector + v, in a tile
-// that is `wide` vectors wide and begins at row and vector.  expect(row, vector, wide) tells where the bytes begin that its
-// finish will read: they are fetched line by line during the sum, and the finish need not wait for them.
+// vectors in all.  finish(row, vector, i, v, wide, sum) gets the sum of row + i and of the lanes of vector + v, in a tile
+// that is `wide` vectors wide and begins at row and vector.  expect(row, vector, wide) tells where the bytes begin that
+// its finish will read: they are fetched line by line during the sum, and the finish need not wait for them.
 template <class K, class Expect, class Finish>
 inline void product(const typename K::Word* a, size_t stride, size_t rows, const typename K::Word* b, size_t vectors,
-                    size_t depth, const Held* held, Expect&& expect, Finish&& finish) {
+                    size_t depth, Expect&& expect, Finish&& finish) {
     for (size_t first = 0; first < vectors; first += PANEL) {
         const auto* panel = b + first * K::LANES * depth;
         size_t wide = vectors - first < PANEL ? vectors - first : PANEL;
@@ -143,10 +147,10 @@ inline void product(const typename K::Word* a, size_t stride, size_t rows, const
             };
             const auto* start = a + row * stride;
             auto ahead = expect(row, first, wide);
-            if (wide == PANEL) tile<K, PANEL>(start, stride, panel, held[first / PANEL], ahead, end);
-            else if (wide == 1) tile<K, 1>(start, stride, panel, held[first / PANEL], ahead, end);
-            else if (wide == 2) tile<K, 2>(start, stride, panel, held[first / PANEL], ahead, end);
-            else tile<K, 3>(start, stride, panel, held[first / PANEL], ahead, end);
+            if (wide == PANEL) tile<K, PANEL>(start, stride, panel, depth, ahead, end);
+            else if (wide == 1) tile<K, 1>(start, stride, panel, depth, ahead, end);
+            else if (wide == 2) tile<K, 2>(start, stride, panel, depth, ahead, end);
+            else tile<K, 3>(start, stride, panel, depth, ahead, end);
         }
     }
 }
@@ -156,26 +160,6 @@ template <class K>
 inline size_t place(size_t k, size_t vector, size_t vectors, size_t depth) {
     size_t first = vector / PANEL * PANEL, wide = vectors - first < PANEL ? vectors - first : PANEL;
     return (first * depth + k * wide + (vector - first)) * K::LANES;
-}
-
-// Takes from B what is 0 in all lanes of a panel, as the margins of many images are: its products add nothing.
-template <class K>
-inline void press(typename K::Word* b, size_t vectors, size_t depth, uint32_t* which, Held* held) {
-    using Bits = VectorOf<uint64_t>;
-    for (size_t first = 0; first < vectors; first += PANEL, which += depth, ++held) {
-        size_t wide = vectors - first < PANEL ? vectors - first : PANEL, row = wide * K::LANES, count = 0;
-        auto* panel = b + first * K::LANES * depth;
-        for (size_t k = 0; k < depth; ++k) {
-            Bits bits{};
-            for (size_t v = 0; v < wide; ++v) bits |= load<Bits>(panel + k * row + v * K::LANES);
-            uint64_t any = 0;
-            for (size_t i = 0; i < BYTES / sizeof(uint64_t); ++i) any |= bits[i];
-            if (!any) continue;
-            if (count != k) std::memcpy(panel + count * row, panel + k * row, row * sizeof(typename K::Word));
-            which[count++] = k;
-        }
-        *held = {which, count};
-    }
 }
 
 template <class V, int STEP, int... I>
@@ -201,6 +185,26 @@ inline void transpose(V* rows) {
     if constexpr (LANES > 2) transpose_step<LANES, 2>(rows);
     if constexpr (LANES > 4) transpose_step<LANES, 4>(rows);
     if constexpr (LANES > 8) transpose_step<LANES, 8>(rows);
+}
+
+// Elements (rows, columns) the other way round, (columns, rows).
+template <class K>
+inline void turn(const typename K::Element* from, size_t stride, size_t rows, size_t columns, typename K::Element* to,
+                 size_t back) {
+    for (size_t column = 0; column < columns; column += K::LANES) {
+        for (size_t start = 0; start < rows; start += K::LANES * K::PER_WORD) {
+            typename K::Words square[K::LANES];
+            for (size_t k = 0; k < K::LANES; ++k) {
+                size_t row = start + k * K::PER_WORD;
+                const auto* first = from + row * stride + column;
+                if (row >= rows) square[k] = typename K::Words{};
+                else square[k] = K::pair(first, row + 1 < rows ? first + stride : nullptr);
+            }
+            transpose<K::LANES>(square);
+            for (size_t k = 0; k < K::LANES && column + k < columns; ++k)
+                store(reinterpret_cast<typename K::Word*>(to + (column + k) * back + start), square[k]);
+        }
+    }
 }
 
 // B from rows of elements that lie along its lanes: k counts words of rows, one of them or two.
