@@ -1,6 +1,8 @@
 """Training as a user would write it, in float64: torch.optim, autograd, one image after another."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,9 @@ from study.data import Dataset
 from study.data.augment import draw_crop_flip
 from study.networks import create
 from study.recipe import Optimizer, Recipe, Train
-from study.training import Member
+from study.training import Member, conveyor
+from study.training.examples import Examples
+from study.training.mlp import MLPLearner
 from study.training.placement import Placement
 from study.training.schedules import rate_factor
 
@@ -72,6 +76,18 @@ def members(dataset: Dataset, count: int = 4, size: int = 60) -> list[Member]:
     return [
         Member(("member", index), np.sort(rng.choice(dataset.n_train, size, replace=False))) for index in range(count)
     ]
+
+
+def at_their_ends(monkeypatch, kept: Callable[[MLPLearner, Examples], Any]) -> dict[tuple, Any]:
+    """What `kept` makes of each row of a stack when its member's training is over; by the member's words."""
+    found, finish = {}, conveyor.Belt._finish
+
+    def finished(belt, row, seat):
+        found[seat.load.member.words] = kept(belt.learner.row(row), belt.examples)
+        return finish(belt, row, seat)
+
+    monkeypatch.setattr(conveyor.Belt, "_finish", finished)
+    return found
 
 
 def torch_rule(optimizer: Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -107,8 +107,8 @@ def gathered(logged, recipe, dataset) -> Gathered:
 
 
 @pytest.fixture(scope="module")
-def table(gathered, dataset) -> pd.DataFrame:
-    return correlations(gathered, dataset)
+def table(gathered) -> pd.DataFrame:
+    return correlations(gathered)
 
 
 def test_runs_are_found_by_recipe_and_data(gathered, logged):
@@ -199,7 +199,7 @@ def test_tables_in_another_order_give_the_same_correlations(table, stores, log, 
     """They are joined by example, so the order of a table says nothing."""
     rng, store = np.random.default_rng(2), stores()
     log(store, cscores=cscores.iloc[rng.permutation(100)], scores=scores.iloc[rng.permutation(100)])
-    found = correlations(gather(recipe, dataset, store), dataset)
+    found = correlations(gather(recipe, dataset, store))
     pd.testing.assert_frame_equal(found, table)
 
 
@@ -291,7 +291,7 @@ def test_published_scores_of_this_data_are_a_reference_of_their_own(
     published = np.linspace(0, 1, dataset.n_train)
     np.savez(tmp_path / "theirs.npz", labels=dataset.labels[: dataset.n_train], scores=published)
     log_reference(tmp_path / "theirs.npz", "digits", dataset, store)
-    table = correlations(gather(recipe, dataset, store), dataset)
+    table = correlations(gather(recipe, dataset, store))
     row = one(table, proxy="cbtl", reference="published", part="all")
     assert row["spearman"] == pytest.approx(stats.spearmanr(scores["cbtl"][:80], published).statistic)
     assert np.isnan(row["ceiling"])
@@ -311,19 +311,19 @@ def test_published_scores_of_other_data_are_not_read(logged, recipe, dataset, ga
     assert gather(recipe, dataset, store).reference is None
 
 
-def test_a_proxy_that_is_no_longer_registered_is_left_out(gathered, dataset):
+def test_a_proxy_that_is_no_longer_registered_is_left_out(gathered):
     """A table of last year may hold one; the others are still worth a row."""
     old = gathered.scores[0].assign(gone=1.0)
-    table = correlations(replace(gathered, scores=(old,)), dataset)
+    table = correlations(replace(gathered, scores=(old,)))
     assert "gone" not in set(table["proxy"])
     with pytest.raises(AnalysisError, match="still registered"):
-        correlations(replace(gathered, scores=(old[["example", "label", "split", "gone"]],)), dataset)
+        correlations(replace(gathered, scores=(old[["example", "label", "split", "gone"]],)))
 
 
-def test_a_constant_proxy_has_no_correlation(gathered, dataset):
+def test_a_constant_proxy_has_no_correlation(gathered):
     """Undefined is missing, not 0 and not an error."""
     flat = gathered.scores[0].assign(cbtl=np.float32(3))
-    row = one(correlations(replace(gathered, scores=(flat,)), dataset), proxy="cbtl", reference="cscore", part="all")
+    row = one(correlations(replace(gathered, scores=(flat,))), proxy="cbtl", reference="cscore", part="all")
     assert np.isnan(row["spearman"])
     assert row["distinct"] == 1
 

@@ -25,6 +25,15 @@ class Terminal:
         return True
 
 
+def shown(monkeypatch) -> Terminal:
+    """A terminal in the place of stderr, wide enough for a bar and its words."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    return terminal
+
+
 class Clock:
     """A time that a test sets."""
 
@@ -135,10 +144,7 @@ def test_the_last_line_is_left_out_when_the_work_fails(capsys, clock):
 
 def test_a_terminal_gets_a_bar_with_rate_and_time_left(monkeypatch, clock):
     """What is done, what remains, how fast."""
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    terminal = shown(monkeypatch)
     with display.bar("training", 100) as advance:
         for _ in range(5):
             clock.now += 2.0
@@ -150,10 +156,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(monkeypatch, clock):
 
 def test_a_terminal_shows_what_goes_on_aside_in_place_of_the_rate(monkeypatch, clock):
     """The bar stands still; somebody must say why."""
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    terminal = shown(monkeypatch)
     with display.bar("training", 100) as advance:
         clock.now += 2.0
         advance(0, "gathering norms, 40%")
@@ -163,8 +166,7 @@ def test_a_terminal_shows_what_goes_on_aside_in_place_of_the_rate(monkeypatch, c
 
 def test_threads_may_advance_together(monkeypatch, clock):
     """Decoding and training count from several threads; a lost count ends below 100 %."""
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    terminal = shown(monkeypatch)
     with display.bar("training", 4000) as advance:
         threads = [threading.Thread(target=lambda: [advance(1) for _ in range(1000)]) for _ in range(4)]
         for thread in threads:

@@ -34,10 +34,12 @@ import errno, json, os, signal, sys, time, warnings
 from pathlib import Path
 
 warnings.simplefilter("error")
-from study import cli, display, ensemble, launch, plan, single, training
+from study import cli, display, ensemble, launch, networks, plan, single, training
+from study.recipe import Model
 from study.tracking import door
 import study.tracking.run as running
 door.load()
+networks.fit_check(Model(), (1, 6, 6), 3)  # the first product on the meta device imports half of torch
 
 folder = Path(sys.argv[1])
 shards = 0

@@ -39,13 +39,16 @@ optimizer.momentum = { choices = [0.0, 0.5, 0.9] }
 DRIVER = """
 import json, os, signal, sys, time, warnings
 from pathlib import Path
+import alembic.command, sqlalchemy.dialects.sqlite  # as Optuna does when the first storage is opened
 
 warnings.simplefilter("error")
-from study import cli, plan, search
+from study import cli, networks, plan, search
+from study.recipe import Model
 from study.search import ledger, session, summary
 from study.tracking import door
 import study.tracking.run as running
 door.load()
+networks.fit_check(Model(), (1, 6, 6), 3)  # the first product on the meta device imports half of torch
 
 
 def die():

@@ -275,7 +275,7 @@ def test_a_process_knows_its_own_life():
 OPEN = """
 import os, sys
 from pathlib import Path
-import optuna
+import alembic.command, optuna, sqlalchemy.dialects.sqlite  # once, not in every child
 from study.search.storage import open_storage
 
 def child():

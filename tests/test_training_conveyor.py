@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, OPTIMIZERS, SCHEDULES, plain_loop
+from loops import EXACT, OPTIMIZERS, SCHEDULES, at_their_ends, plain_loop
 from toys import blobs, toy_recipe
 
 from study.data import Dataset
 from study.errors import RecipeError
 from study.recipe import Recipe
-from study.training import Hooks, Member, Outcome, Stopped, conveyor, fit
+from study.training import Hooks, Member, Outcome, Stopped, fit
 from study.training.losses import LOSSES, of_counted
 from study.training.mlp import MLPLearner
 
@@ -29,20 +29,6 @@ def ragged(dataset: Dataset, sizes: tuple[int, ...] = SIZES) -> list[Member]:
     ]
 
 
-def logits_of(dataset: Dataset, recipe: Recipe, group: list[Member], stack: int, monkeypatch) -> dict[int, np.ndarray]:
-    """The logits of every member at its own end, (n, c) float64, as the stack's row gives them; by its place."""
-    found, finish = {}, conveyor.Belt._finish
-
-    def kept(belt, row, seat):
-        blocks = belt.examples.block(0, dataset.n)
-        found[seat.load.number] = belt.learner.row(row).evaluate(blocks)[0].numpy()
-        return finish(belt, row, seat)
-
-    monkeypatch.setattr(conveyor.Belt, "_finish", kept)
-    list(fit(group, dataset, recipe, replace(EXACT, stack=stack)))
-    return found
-
-
 def bits(outcomes: list[Outcome]) -> list[tuple]:
     return [(o.prediction.tobytes(), o.confidence.tobytes(), o.top_confidence.tobytes(), o.losses) for o in outcomes]
 
@@ -50,11 +36,12 @@ def bits(outcomes: list[Outcome]) -> list[tuple]:
 def close_to_the_plain_loop(recipe: Recipe, stack: int, monkeypatch, dataset: Dataset | None = None) -> None:
     dataset = dataset or blobs()
     group = ragged(dataset)
-    found = logits_of(dataset, recipe, group, stack, monkeypatch)
-    assert sorted(found) == list(range(len(group)))
-    for number, member in enumerate(group):
+    found = at_their_ends(monkeypatch, lambda one, examples: one.evaluate(examples.block(0, examples.n))[0].numpy())
+    list(fit(group, dataset, recipe, replace(EXACT, stack=stack)))
+    assert len(found) == len(group)
+    for member in group:
         expected = plain_loop(dataset, recipe, member).logits.numpy()
-        np.testing.assert_allclose(found[number], expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found[member.words], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

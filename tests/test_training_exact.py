@@ -4,15 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from loops import EXACT, OPTIMIZERS, SCHEDULES, members, plain_loop
+from loops import EXACT, OPTIMIZERS, SCHEDULES, at_their_ends, members, plain_loop
 from toys import blobs, toy_recipe
 
 from study.data import Dataset
 from study.recipe import Recipe
 from study.training import Hooks, Member, fit
-from study.training.epochs import train_epoch
-from study.training.examples import Examples
 from study.training.placement import Placement
 
 TRAIN = {"epochs": 5, "batch_size": 16}  # 60 examples: 20 steps
@@ -86,28 +83,28 @@ def test_gradient_descent_takes_all_examples_at_once(network):
     close(group, dataset, recipe)
 
 
-def weights_of(group: list[Member], dataset: Dataset, recipe: Recipe) -> torch.Tensor:
-    """The weights of the group after the whole training as one stack, (K, p), or (p,) of one."""
-    from study import training
+def same_as_alone(recipe: Recipe, monkeypatch) -> None:
+    """All weights of three members at the end of their training, as one stack against each by itself."""
+    dataset, alone = blobs(), {}
+    group = members(dataset, count=3)
 
-    examples = Examples(dataset, recipe.train, "cpu", torch.float64)
-    learner = training.new_learner(group, examples, dataset, recipe, replace(EXACT, stack=len(group)))
-    for epoch in range(recipe.train.length(len(group[0].subset))[0]):
-        train_epoch(learner, group, examples, recipe, epoch, Hooks())
-    return learner.weights
+    def keep(member, epoch, look):
+        alone[member.words] = look.learner.weights.clone()
+
+    stacked = at_their_ends(monkeypatch, lambda one, examples: one.weights.clone())
+    list(fit(group, dataset, recipe, replace(EXACT, stack=3)))
+    list(fit(group, dataset, recipe, EXACT, Hooks(after_epoch=keep)))
+    assert len(stacked) == len(group)
+    for words, weights in stacked.items():
+        assert float((weights - alone[words]).abs().max()) < 1e-9
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_stack_equals_its_members_alone(optimizer, schedule):
+def test_a_stack_equals_its_members_alone(optimizer, schedule, monkeypatch):
     """The law of the house: placement changes speed, not results.  All weights, with augmentation."""
     train = TRAIN | {"pad": 1, "flip": True, "normalize": "standard"}
-    recipe = toy_recipe(optimizer=OPTIMIZERS[optimizer], schedule=SCHEDULES[schedule], train=train)
-    dataset = blobs()
-    group = members(dataset, count=3)
-    stacked = weights_of(group, dataset, recipe)
-    for row, member in zip(stacked, group, strict=True):
-        assert float((row - weights_of([member], dataset, recipe)).abs().max()) < 1e-9
+    same_as_alone(toy_recipe(optimizer=OPTIMIZERS[optimizer], schedule=SCHEDULES[schedule], train=train), monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +120,6 @@ def test_a_stack_equals_its_members_alone(optimizer, schedule):
     ],
     ids=str,
 )
-def test_a_stack_equals_its_members_alone_whatever_the_recipe_asks(train):
+def test_a_stack_equals_its_members_alone_whatever_the_recipe_asks(train, monkeypatch):
     """Noise is drawn from each member's own generator, never from the stack's."""
-    dataset, recipe = blobs(), toy_recipe(train=TRAIN | train)
-    group = members(dataset, count=3)
-    stacked = weights_of(group, dataset, recipe)
-    for row, member in zip(stacked, group, strict=True):
-        assert float((row - weights_of([member], dataset, recipe)).abs().max()) < 1e-9
+    same_as_alone(toy_recipe(train=TRAIN | train), monkeypatch)

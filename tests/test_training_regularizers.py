@@ -23,7 +23,8 @@ CPU = torch.device("cpu")
 def drawn(train: Train, images: torch.Tensor, words: int = 1, epoch: int = 0) -> torch.Tensor:
     """A batch of `words` members, perturbed by their own generators; no network is asked."""
     recipe = toy_recipe(train=train.model_dump(exclude_none=True))
-    return perturbed(images, None, None, train, generators(GROUP[:words], recipe, epoch, CPU))
+    sizes = [images.shape[1]] * words if words > 1 else None
+    return perturbed(images, None, None, train, generators(GROUP[:words], recipe, epoch, CPU), sizes)
 
 
 def test_input_noise_is_gaussian_of_the_asked_deviation():

@@ -8,7 +8,6 @@ import pandas as pd
 from study import cscore
 from study.analysis.gathering import Gathered
 from study.cscore import Profile
-from study.data import Dataset
 from study.errors import AnalysisError
 from study.proxies import PROXIES, Spec, oriented
 from study.ranks import distinct, kendall, noise_ceiling, spearman
@@ -59,7 +58,7 @@ def references(gathered: Gathered) -> dict[str, np.ndarray]:
     return {name: gathered.cscores[name].to_numpy(dtype=float) for name in names}
 
 
-def correlations(gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
+def correlations(gathered: Gathered) -> pd.DataFrame:
     """Every proxy of every repeat against every reference, over all examples and over the unsaturated ones.
 
     Returns:

@@ -53,7 +53,7 @@ def findings(
     Raises:
         Stopped: `stop` was set.
     """
-    table = correlations(gathered, dataset)
+    table = correlations(gathered)
     points = point_estimates(gathered.cscores)
     found = influences(gathered, recipe, dataset, store, stop=stop)
     hard = difficulty(gathered, recipe, dataset, store)

@@ -35,7 +35,7 @@ def league(gathered: Gathered, dataset: Dataset, table: pd.DataFrame | None = No
         seconds, flops: what a run spent on the proxy beyond the training, mean over the repeats; evidence that several
         proxies share counts whole for each.  NaN where nothing is known: one repeat, no other network, no record.
     """
-    table = correlations(gathered, dataset) if table is None else table
+    table = correlations(gathered) if table is None else table
     chosen = table[(table["reference"] == gathered.main) & (table["part"] == "all")]
     means = chosen.groupby(KEYS, sort=False)[MEASURES].mean().reset_index()
     declared = [run.read_json("scores.json") for run in gathered.singles]

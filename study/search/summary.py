@@ -27,12 +27,12 @@ def table(ledgers: Sequence[Ledger]) -> pd.DataFrame:
     for number, ledger in enumerate(ledgers, 1):
         for trial in ledger.trials():
             if trial.state in FINISHED:
-                rows.append(_row(number, ledger, trial))
+                rows.append(_row(number, trial))
     frame = pd.DataFrame(rows)
     return frame[[*COLUMNS, *(name for name in frame if name not in COLUMNS)]]
 
 
-def _row(number: int, ledger: Ledger, trial: FrozenTrial) -> dict:
+def _row(number: int, trial: FrozenTrial) -> dict:
     known, seconds = trial.user_attrs, trial.duration.total_seconds() if trial.duration else math.nan
     told = {"round": number, "trial": known.get("first", trial.number), "state": trial.state.name}
     told |= {"value": math.nan if trial.value is None else trial.value, "last_step": trial.last_step or 0}

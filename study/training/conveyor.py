@@ -25,7 +25,7 @@ from study.errors import RecipeError
 from study.recipe import Recipe
 from study.training.capture import Captured
 from study.training.examples import Examples
-from study.training.looks import EVALUATE_ROWS
+from study.training.looks import EVALUATE_ROWS, answers
 from study.training.members import Hooks, Member, Outcome, Stopped
 from study.training.mlp import MLPLearner
 from study.training.placement import Placement
@@ -216,13 +216,14 @@ class Belt:
             self.learner.reset(row, load.start)
         self._begin_pass(row, seat)
 
-    @torch.no_grad()
     def _finish(self, row: int, seat: Seat) -> Finished:
         """Every example through this row alone, without augmentation."""
-        found = [*_answers(self.learner.row(row), self.examples), torch.stack(seat.losses)]
-        arrays = [each.to("cpu", non_blocking=True) for each in found]
+        on_gpu = self.device.type == "cuda"
+        size = max(EVALUATE_ROWS, LOOKED // self.examples.images[0].numel()) if on_gpu else EVALUATE_ROWS
+        told, _ = answers(self.learner.row(row), self.examples, {}, size)
+        arrays = [each.to("cpu", non_blocking=True) for each in (*told, torch.stack(seat.losses))]
         arrived = None
-        if self.device.type == "cuda":
+        if on_gpu:
             arrived = torch.cuda.Event()
             arrived.record()
         seconds = (time.perf_counter() - seat.begun) / sum(each is not None for each in self.seats)
@@ -246,19 +247,6 @@ class Belt:
         seats = [seat for seat in self.seats if seat]
         self.hooks.progress(-sum(seat.seen for seat in seats))
         return [seat.load for seat in seats]
-
-
-def _answers(one: MLPLearner, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
-    """Prediction (n,) int16, confidence and top confidence (n,) float32 of one network, on the device."""
-    found = []
-    size = max(EVALUATE_ROWS, LOOKED // examples.images[0].numel()) if one.weights.is_cuda else EVALUATE_ROWS
-    for low in range(0, examples.n, size):
-        high = min(low + size, examples.n)
-        p = torch.softmax(one.evaluate(examples.block(low, high))[0].to(one.weights.dtype), dim=-1)
-        top, best = p.max(dim=-1)
-        own = p.gather(-1, examples.labels[low:high].unsqueeze(-1)).squeeze(-1)
-        found.append((best.to(torch.int16), own.float(), top.float()))
-    return tuple(torch.cat(each) for each in zip(*found, strict=True))
 
 
 def convey(

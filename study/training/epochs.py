@@ -1,4 +1,4 @@
-"""One pass over the subsets of a stack.  in: a learner, its members, a recipe   out: mean losses, the learner moved"""
+"""One pass over a member's subset.  in: a learner, its member, a recipe   out: the mean loss, the learner moved"""
 
 from collections.abc import Sequence
 
@@ -24,26 +24,26 @@ def train_epoch(
     hooks: Hooks,
     online: Tensor | None = None,
 ) -> list[float]:
-    """Make one pass (0-based `epoch`); fills `online`, (n,) bool, with what was right in passing, of a
-    member that trains alone.
+    """Make one pass (0-based `epoch`) of the one member of a group; fills `online`, (n,) bool, with what was right in
+    passing.
 
     Returns:
-        The mean loss of each member's batches, before the steps on them.
+        The mean loss of its batches, before the steps on them.
 
     Raises:
         Stopped: `hooks.stop` was set.
     """
-    rows, crops = _orders(group, examples, recipe, epoch)
-    if learner.stack == 1:
-        rows, crops = rows[0], crops and tuple(crop[0] for crop in crops)
+    (member,) = group
+    device = examples.labels.device
+    rows, *crops = (torch.from_numpy(each).to(device) for each in drawn(member, recipe, epoch))
     labels = examples.labels[rows]
-    edges = recipe.train.edges(rows.shape[-1])
+    edges = recipe.train.edges(len(rows))
     per_pass = len(edges) - 1
-    _, steps = recipe.train.length(rows.shape[-1])
+    _, steps = recipe.train.length(len(rows))
     numbers = range(epoch * per_pass, min((epoch + 1) * per_pass, steps))
     rates = [recipe.optimizer.lr * rate_factor(recipe.schedule, number, steps, per_pass) for number in numbers]
-    total = torch.zeros(rows.shape[:-1], dtype=learner.weights.dtype, device=rows.device)
-    drawing = generators(group, recipe, epoch, rows.device)
+    total = torch.zeros((), dtype=learner.weights.dtype, device=device)
+    drawing = generators([member], recipe, epoch, device)
     plain = examples.prepared and not drawing and not recipe.train.adversarial
     at_once = learner.steps_at_once if plain else 1
     for first in range(0, len(rates), at_once):
@@ -58,27 +58,22 @@ def train_epoch(
             )
             total.add_((losses * torch.tensor(np.diff(starts))).sum())
         else:
-            crop = crops and tuple(each[..., low:high].reshape(-1) for each in crops)
-            images = examples.batch(rows[..., low:high], crop or None)
-            images = perturbed(images, labels[..., low:high], learner, recipe.train, drawing)
-            total.add_(learner.step(images, labels[..., low:high], rates[first]), alpha=high - low)
+            images = examples.batch(rows[low:high], tuple(each[low:high] for each in crops) or None)
+            images = perturbed(images, labels[low:high], learner, recipe.train, drawing)
+            total.add_(learner.step(images, labels[low:high], rates[first]), alpha=high - low)
         if online is not None:
             online[rows[low:high]] = learner.logits.argmax(dim=-1) == labels[low:high]
-        hooks.progress((high - low) * learner.stack)
-    seen = edges[len(rates)]
-    return np.atleast_1d((total / seen).cpu().numpy()).tolist()
+        hooks.progress(high - low)
+    return [float(total / edges[len(rates)])]
 
 
-def _orders(
-    group: Sequence[Member], examples: Examples, recipe: Recipe, epoch: int
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Each member's batch order of this epoch, (K, n_subset), and its crops and flips in that order."""
-    device = examples.labels.device
-    orders = [recipe.stream("order", *member.words, epoch).permutation(member.subset) for member in group]
-    rows = torch.from_numpy(np.stack(orders)).to(device)
-    if not examples.augmented:
-        return rows, ()
+def drawn(member: Member, recipe: Recipe, epoch: int) -> list[np.ndarray]:
+    """The order of a member's pass, (n_subset,) row numbers; where images are augmented dy, dx and mirrored after it.
+
+    From the streams that the member alone draws from, so it is the same wherever the member trains.
+    """
+    order = recipe.stream("order", *member.words, epoch).permutation(member.subset)
     pad, flip = recipe.train.pad, recipe.train.flip
-    streams = [recipe.stream("augment", *member.words, epoch) for member in group]
-    drawn = [draw_crop_flip(rows.shape[-1], pad, flip, rng) for rng in streams]
-    return rows, tuple(torch.from_numpy(np.stack(each)).to(device) for each in zip(*drawn, strict=True))
+    if not (pad or flip):
+        return [order]
+    return [order, *draw_crop_flip(len(order), pad, flip, recipe.stream("augment", *member.words, epoch))]

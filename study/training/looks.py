@@ -1,6 +1,6 @@
-"""A look at networks between two steps.  in: a learner, all examples   out: what it says of each, the network itself"""
+"""A look at a network between two steps.  in: a learner, all examples   out: what it says of each, the network"""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,8 +55,9 @@ class Look:
         """
         missing = {name: formula for name, formula in measures.items() if name not in self._measured}
         if missing or self._outcome is None:
-            (self._outcome,), found = _pass(self.learner, self.examples, missing)
-            self._measured |= found
+            told, found = answers(self.learner, self.examples, missing, EVALUATE_ROWS)
+            self._outcome = _read(told)
+            self._measured |= {name: each.cpu().numpy() for name, each in found.items()}
         return {name: self._measured[name] for name in measures}
 
     def network(self) -> nn.Module:
@@ -80,30 +81,33 @@ class Look:
 
 
 def look(learner: Learner, examples: Examples) -> list[Outcome]:
-    """Every example through the network(s), without augmentation; one Outcome per network of the stack."""
-    return _pass(learner, examples, {})[0]
+    """Every example through the one network, without augmentation."""
+    told, _ = answers(learner, examples, {}, EVALUATE_ROWS)
+    return [_read(told)]
 
 
 @torch.no_grad()
-def _pass(
-    learner: Learner, examples: Examples, measures: Mapping[str, Measure]
-) -> tuple[list[Outcome], dict[str, np.ndarray]]:
-    """Block by block; measures are for a network that trains alone."""
-    shape = (learner.stack, examples.n)
-    prediction = torch.empty(shape, dtype=torch.int16)
-    confidence, top = torch.empty(shape), torch.empty(shape)
-    measured = {name: torch.empty(examples.n) for name in measures}
-    for low in range(0, examples.n, EVALUATE_ROWS):
-        high = min(low + EVALUATE_ROWS, examples.n)
+def answers(
+    learner: Learner, examples: Examples, measures: Mapping[str, Measure], size: int
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """What one network says of all examples, `size` of them at a time; on its device, so nothing waits.
+
+    Returns:
+        Prediction (n,) int16, confidence and top confidence (n,) float32; measures by name, (n,) float32.
+    """
+    blocks = []
+    for low in range(0, examples.n, size):
+        high = min(low + size, examples.n)
         labels = examples.labels[low:high]
         logits = learner.evaluate(examples.block(low, high))[0].to(learner.weights.dtype)
         p = torch.softmax(logits, dim=-1)
-        best = p.max(dim=-1)
-        own = p.gather(-1, labels.expand(p.shape[:-1]).unsqueeze(-1)).squeeze(-1)
-        for kept, block in ((prediction, best.indices), (confidence, own), (top, best.values)):
-            kept[:, low:high] = block
-        for name, formula in measures.items():
-            measured[name][low:high] = formula(logits, labels)
-    arrays = (prediction.numpy(), confidence.numpy(), top.numpy())
-    outcomes = [Outcome(*(array[index] for array in arrays)) for index in range(learner.stack)]
-    return outcomes, {name: array.numpy() for name, array in measured.items()}
+        top, best = p.max(dim=-1)
+        own = p.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        measured = (formula(logits, labels) for formula in measures.values())
+        blocks.append([best.to(torch.int16), *(each.float() for each in (own, top, *measured))])
+    found = [torch.cat(each) for each in zip(*blocks, strict=True)]
+    return found[:3], dict(zip(measures, found[3:], strict=True))
+
+
+def _read(told: Iterable[Tensor]) -> Outcome:
+    return Outcome(*(each.cpu().numpy() for each in told))

@@ -5,6 +5,7 @@ holds one network or a stack.  Numbers that all rows share stay Python floats; w
 search do, they are a (K, 1) column.  Checked against torch.optim in tests.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +18,7 @@ Rate = float | Tensor
 """A number for all rows of a block, or (K, 1) float64, one for each."""
 
 
-class Rule:
+class Rule(ABC):
     """What the update rules share: the settings of each row, L2 weight decay in the gradient, fresh state for a row.
 
     Args:
@@ -66,9 +67,9 @@ class Rule:
             self.taken = self.taken[rows]
         self._settle()
 
+    @abstractmethod
     def _kept(self) -> tuple[str, ...]:
         """The names of the state that a step needs."""
-        raise NotImplementedError
 
     def _rows(self, values: Sequence[float]) -> Rate:
         if len(set(values)) == 1:
@@ -108,8 +109,9 @@ class Rule:
         if used is not None:
             used.copy_(weights)
 
+    @abstractmethod
     def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
-        raise NotImplementedError
+        """Move the weights in place, at a rate that `_rate` has shaped."""
 
     def reset(self, row: int, optimizer: Optimizer | None = None) -> None:
         """Forget what one row has done, for a new network in its place; with `optimizer` it gets settings of its own.

@@ -45,7 +45,7 @@ def perturbed(
         learner: whose loss the adversarial step climbs.
         train: strengths; 0 is off.
         drawing: the members' generators, see `generators`.
-        sizes: of the batches in a stack, where shorter ones are padded to b; nothing is drawn for padding.
+        sizes: (K,) of the batches in a stack, where shorter ones are padded to b; nothing is drawn for padding.
 
     Source: the notes on Arpit et al. 2017 (A-reg) name regularizers, dropout as the strongest, without settings.
     """
@@ -67,12 +67,11 @@ def _drawn(
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Random numbers of the batch's shape, drawn in float32, each network's from its own generator; 0 for padding."""
-    shape = images.shape if len(drawing) == 1 else images.shape[1:]
     if sizes is None:
-        rows = [draw(shape, generator=own, device=images.device) for own in drawing]
-        return (rows[0] if len(rows) == 1 else torch.stack(rows)).to(dtype or images.dtype)
+        (own,) = drawing
+        return draw(images.shape, generator=own, device=images.device).to(dtype or images.dtype)
     drawn = torch.zeros(images.shape, dtype=dtype or images.dtype, device=images.device)
     for row, own, size in zip(drawn, drawing, sizes, strict=True):
         if size:
-            row[:size] = draw((size, *shape[1:]), generator=own, device=images.device)
+            row[:size] = draw((size, *images.shape[2:]), generator=own, device=images.device)
     return drawn

@@ -14,6 +14,7 @@ import torch
 
 from study.networks import create
 from study.recipe import Recipe
+from study.training.epochs import drawn
 from study.training.examples import Examples
 from study.training.members import Member, Stopped, stackable
 from study.training.mlp import MLPLearner
@@ -34,6 +35,11 @@ class Row:
     def member(self) -> Member:
         """Its one network."""
         return self.entry.members[0]
+
+    def order(self) -> np.ndarray:
+        """(n_subset,) row numbers in the order of the next pass."""
+        (order,) = drawn(self.member, self.entry.recipe, self.epoch)
+        return order
 
     def rates(self, edges: Sequence[int]) -> list[float]:
         """The learning rate of each step of the next pass; 0 beyond the last step of the training."""
@@ -137,7 +143,7 @@ def _train_pass(
     some = next(row for row in rows if row)
     edges = some.entry.recipe.train.edges(len(some.member.subset))
     device = trainings.placement.device
-    order = torch.from_numpy(np.stack([_order(row or some) for row in rows])).to(device)
+    order = torch.from_numpy(np.stack([(row or some).order() for row in rows])).to(device)
     still = [0.0] * (len(edges) - 1)
     rates = torch.tensor([row.rates(edges) if row else still for row in rows], dtype=torch.float64, device=device)
     total = torch.zeros(learner.stack, dtype=learner.weights.dtype, device=device)
@@ -154,12 +160,6 @@ def _train_pass(
         seen += counted
         trainings.progress((high - low) * sum(row is not None for row in rows))
     return (total / seen).tolist()
-
-
-def _order(row: Row) -> np.ndarray:
-    """(n_subset,) rows in the order of the next pass, as `train_epoch` draws it."""
-    stream = row.entry.recipe.stream("order", *row.member.words, row.epoch)
-    return stream.permutation(row.member.subset)
 
 
 def _network(row: Row, trainings: Trainings) -> torch.nn.Module:

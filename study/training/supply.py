@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from study.data import Dataset
-from study.data.augment import draw_crop_flip
 from study.networks import create
 from study.networks.mlp import MLP
 from study.recipe import Recipe
+from study.training.epochs import drawn
 from study.training.members import Member
 from study.training.mlp import flat
 from study.training.placement import Placement
@@ -89,13 +89,7 @@ class Streams:
         return Load(number, member, course, network, self._pinned(flat(network)), self._draw(member, 0))
 
     def _draw(self, member: Member, epoch: int) -> Draw:
-        train = self.recipe.train
-        order = self.recipe.stream("order", *member.words, epoch).permutation(member.subset)
-        crop = ()
-        if train.pad or train.flip:
-            crop = draw_crop_flip(
-                len(order), train.pad, train.flip, self.recipe.stream("augment", *member.words, epoch)
-            )
+        order, *crop = drawn(member, self.recipe, epoch)
         noise = generators([member], self.recipe, epoch, self.device)
         kept = self._pinned(torch.from_numpy(order.astype(np.int32)))
         return Draw(kept, tuple(self._pinned(torch.from_numpy(each.astype(np.uint8))) for each in crop), noise)
