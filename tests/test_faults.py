@@ -64,13 +64,13 @@ def after_a_shard(act):
         shards += 1
         return part
 
-    def acting(learner, group, examples, recipe, number, hooks, online):
-        words = group[0].words
+    def acting(learner, member, examples, recipe, number, hooks, online):
+        words = member.words
         while words[0] == "member" and words not in first and not shards:
             time.sleep(0.01)
         if shards:
             act(hooks)
-        return epoch(learner, group, examples, recipe, number, hooks, online)
+        return epoch(learner, member, examples, recipe, number, hooks, online)
 
     ensemble._write_shard, training.train_epoch, ensemble.plan = counted, acting, divided
 

@@ -119,9 +119,9 @@ def _fit_alone(
         if ended:
             break
         online = torch.zeros(examples.n, dtype=torch.bool, device=placement.device) if hooks.online else None
-        losses += train_epoch(learner, [member], examples, recipe, epoch, hooks, online)
+        losses.append(train_epoch(learner, member, examples, recipe, epoch, hooks, online))
         ended = _ended(learner, member, examples, placement, hooks, epoch + 1, online)
-    (outcome,) = look(learner, examples)
+    outcome = look(learner, examples)
     if spare is not None:
         spare.append(learner)
     outcome.losses, outcome.epochs, outcome.seconds = losses, len(losses), time.perf_counter() - start

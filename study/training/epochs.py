@@ -1,7 +1,5 @@
 """One pass over a member's subset.  in: a learner, its member, a recipe   out: the mean loss, the learner moved"""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,14 +15,14 @@ from study.training.schedules import rate_factor
 
 def train_epoch(
     learner: Learner,
-    group: Sequence[Member],
+    member: Member,
     examples: Examples,
     recipe: Recipe,
     epoch: int,
     hooks: Hooks,
     online: Tensor | None = None,
-) -> list[float]:
-    """Make one pass (0-based `epoch`) of the one member of a group; fills `online`, (n,) bool, with what was right in
+) -> float:
+    """Make one pass (0-based `epoch`) of a member that trains alone; fills `online`, (n,) bool, with what was right in
     passing.
 
     Returns:
@@ -33,7 +31,6 @@ def train_epoch(
     Raises:
         Stopped: `hooks.stop` was set.
     """
-    (member,) = group
     device = examples.labels.device
     rows, *crops = (torch.from_numpy(each).to(device) for each in drawn(member, recipe, epoch))
     labels = examples.labels[rows]
@@ -64,7 +61,7 @@ def train_epoch(
         if online is not None:
             online[rows[low:high]] = learner.logits.argmax(dim=-1) == labels[low:high]
         hooks.progress(high - low)
-    return [float(total / edges[len(rates)])]
+    return float(total / edges[len(rates)])
 
 
 def drawn(member: Member, recipe: Recipe, epoch: int) -> list[np.ndarray]:

@@ -80,10 +80,10 @@ class Look:
         return (self.examples.block(low, min(low + EVALUATE_ROWS, self.examples.n)) for low in edges)
 
 
-def look(learner: Learner, examples: Examples) -> list[Outcome]:
-    """Every example through the one network, without augmentation."""
+def look(learner: Learner, examples: Examples) -> Outcome:
+    """Every example through the network, without augmentation."""
     told, _ = answers(learner, examples, {}, EVALUATE_ROWS)
-    return [_read(told)]
+    return _read(told)
 
 
 @torch.no_grad()

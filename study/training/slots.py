@@ -184,7 +184,7 @@ class Trainings:
     def outcome(self, recipe: Recipe, member: Member, stop: AnyOf) -> Outcome:
         """Train a member to its end and look at all examples with it."""
         *_, (_, _, learner, examples) = self._passes(recipe, member, stop)
-        return look(learner, examples)[0]
+        return look(learner, examples)
 
     def _mark(
         self, epoch: int, loss: float, found: tuple[float, float], last: bool, learner: Learner, examples: Examples
@@ -208,7 +208,7 @@ class Trainings:
             learner = new_learner([member], examples, self.dataset, recipe, self.placement)
             passes, _ = recipe.train.length(len(member.subset))
             for epoch in range(passes):
-                (loss,) = train_epoch(learner, [member], examples, recipe, epoch, hooks)
+                loss = train_epoch(learner, member, examples, recipe, epoch, hooks)
                 yield epoch + 1, loss, learner, examples
 
     def examples(self, recipe: Recipe) -> Examples:
