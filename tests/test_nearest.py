@@ -7,8 +7,10 @@ import pytest
 import torch
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
+from study import native
 from study.errors import DataError
 from study.proxies import nearest as module
+from study.proxies import nearest_tiles as tiles
 from study.proxies.density import local_outlier_factor, reachability
 from study.proxies.nearest import Stream, nearest, votes
 from study.proxies.neighbors import _medium_is_exact
@@ -30,6 +32,7 @@ FEATURES = {
 }
 FEATURES["softmax"] /= FEATURES["softmax"].sum(axis=1, keepdims=True)
 every_kind = pytest.mark.parametrize("name", FEATURES)
+needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C++ compiler here")
 
 
 def plain(features: np.ndarray) -> np.ndarray:
@@ -148,14 +151,135 @@ def test_no_matrix_of_all_pairs_is_held():
         return multiply
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("addmm", "mm"):  # with and without a compiler
-            patch.setattr(torch, name, watched(getattr(torch, name)))
+        patch.setattr(module.native, "library", lambda: None)
+        patch.setattr(torch, "addmm", watched(torch.addmm))
         tracemalloc.start()
         nearest(features, K, tile=512)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert max(biggest) == 1024 * 512
     assert peak < 20 * 2**20
+
+
+def counted_parts(monkeypatch):
+    """How many rows each part had that was made."""
+    made, make = [], tiles.Form.part
+
+    def part(form, rows, *given):
+        made.append(len(rows))
+        return make(form, rows, *given)
+
+    monkeypatch.setattr(tiles.Form, "part", part)
+    return made
+
+
+@needs_compiler
+@pytest.mark.parametrize("bytes_held", [1, 2**30])
+def test_parts_that_do_not_fit_are_made_again(bytes_held, monkeypatch):
+    """Converted rows of all tiles would be more than the features themselves; the answer must not know."""
+    features = FEATURES["hidden"]
+    _, expected = nearest(features, K)
+    made = counted_parts(monkeypatch)
+    monkeypatch.setattr(tiles, "PARTS_BYTES", bytes_held)
+    _, rows = nearest(features, K, tile=100)
+    np.testing.assert_array_equal(rows, expected)
+    assert (len(made) == 4) == (bytes_held > 1)
+    assert max(made) == 100
+
+
+@needs_compiler
+@every_kind
+@pytest.mark.parametrize("form", ["floats", "halves"])
+def test_every_form_of_products_gives_the_same_neighbors(name, form, monkeypatch):
+    """bfloat16 is taken where it is fast; where its bounds are of no use it must be slow, and right."""
+    if form == "halves" and not native.library().study_has_bfloat16():
+        pytest.skip("no bfloat16 instructions here")
+    monkeypatch.setattr(tiles, "_tells_apart", lambda *given: form == "halves")
+    monkeypatch.setattr(tiles, "WIDEST", 0)  # no whole numbers
+    features, rest = FEATURES[name], FEATURES[name][:150]
+    np.testing.assert_array_equal(nearest(features, K, tile=150)[1], brute(features, K)[1])
+    np.testing.assert_array_equal(nearest(features, K, queries=rest, tile=90)[1], brute(features, K, rest)[1])
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.parametrize("name", ["images", "binary images", "hidden", "duplicates", "logits"])
+@pytest.mark.parametrize("n", [2, 7, 400])
+def test_any_number_of_threads_gives_the_same_bits(n, name, threads):
+    """Threads share lists that both sides of a product go to; there may be more threads than rows."""
+    features, k = FEATURES[name][:n], min(n, K)
+    expected = nearest(features, k, tile=150)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = nearest(features, k, tile=150)
+        asked = nearest(features, k, queries=features.copy(), tile=150)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(asked, expected)
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-12, 1e25])
+@pytest.mark.parametrize("form", ["floats", "halves"])
+def test_features_of_any_scale_have_their_neighbors(scale, form, monkeypatch):
+    """Squares of float32 end at 1e-38 and 1e38; what cannot be bounded must be measured."""
+    if form == "halves" and not native.library().study_has_bfloat16():
+        pytest.skip("no bfloat16 instructions here")
+    monkeypatch.setattr(tiles, "_tells_apart", lambda *given: form == "halves")
+    features = (FEATURES["hidden"] * np.float32(scale)).astype(np.float32)
+    np.testing.assert_array_equal(nearest(features, K)[1], brute(features, K)[1])
+
+
+@pytest.mark.parametrize("form", ["floats", "halves"])
+@pytest.mark.parametrize("rows", ["random", "alike", "one large number", "wide scale"])
+def test_margins_hold_what_rounding_can_do(form, rows):
+    """Half a squared distance is never below size + size - product, of rounded words summed one after the other."""
+    rng, width = np.random.default_rng(0), 4096
+    made = {
+        "random": rng.normal(size=(20, width)),
+        "alike": np.repeat(rng.normal(size=(20, 1)), width, axis=1),  # each sum is rounded the same way
+        "one large number": rng.normal(size=(20, width)) + 1e4 * np.eye(20, width),
+        "wide scale": np.exp(3 * rng.normal(size=(20, width))),
+    }[rows]
+    made = torch.from_numpy(made).float()
+    part = tiles.Form(form, width, torch.zeros(width)).part(made, torch.arange(20), torch.ones(20, dtype=torch.bool), 0)
+    words, sizes = part.held[0][:20, :width].float().numpy(), part.held[1][0].numpy()
+    products = (words[:, None] * words[None]).cumsum(axis=2, dtype=np.float32)[:, :, -1]
+    bounds = sizes[:, None] + sizes - products
+    half = np.square(plain(made.numpy())[:, None] - plain(made.numpy())).sum(axis=2) / 2
+    assert (bounds <= half).all()
+    assert np.median(half - bounds) < 0.02 * np.median(half)
+
+
+@needs_compiler
+def test_bfloat16_is_taken_where_it_tells_rows_apart():
+    """Twice the speed, unless classes have collapsed: then nearly all of a class would be measured."""
+    if not native.library().study_has_bfloat16():
+        pytest.skip("no bfloat16 instructions here")
+    rng = np.random.default_rng(0)
+    apart = torch.from_numpy(rng.normal(size=(2000, 256))).float()
+    collapsed = torch.from_numpy(np.eye(256)[rng.integers(10, size=2000)]).float() + 0.001 * apart
+    kinds = [tiles.form_of(rows, rows.dtype, K, 2000, rows.mean(dim=0)).kind for rows in (apart, collapsed)]
+    assert kinds == ["halves", "floats"]
+
+
+@needs_compiler
+def test_each_pair_of_parts_is_compared_once(monkeypatch):
+    """Where the features are the queries, a product serves both sides: half of the work."""
+    pairs, each_other = [], tiles.Lists.each_other
+
+    def watched(lists, left, right):
+        pairs.append((left.structure.first, right.structure.first))
+        each_other(lists, left, right)
+
+    monkeypatch.setattr(tiles.Lists, "each_other", watched)
+    features = FEATURES["hidden"]
+    own, queried = nearest(features, K, tile=100), nearest(features, K, queries=features, tile=100)
+    np.testing.assert_array_equal(own, queried)
+    assert len(pairs) == 2 * 10
+    assert len(set(pairs)) == 10
 
 
 def test_wide_rows_are_searched_in_narrow_tiles():

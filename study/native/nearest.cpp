@@ -1,220 +1,375 @@
-// Which rows are near each query, kept while all rows pass by.
+// Which rows are nearest to each query, found while tiles of rows pass by.
 //
-// A query has a list of candidates and a limit that falls as nearer ones are found; a row beyond the limit is passed over
-// in a comparison of whole vectors, so that looking through costs little beside computing the distances.  Values may be
-// rounded: the limit lies so far above the k-th smallest that no row of the true k is lost, and what is left is
-// measured in float64.
+// A query has the k nearest rows that it has met, and a limit that falls as nearer ones come.  The product of a tile is
+// compared with the limits while it is in registers, so that no value is written out that nobody wants.  Where the rows
+// are the queries too, one product serves both: row i looks at it for j, and row j for i.
+//
+// Of the kinds in which rows come, some give the distance itself.  Products of float32 and of bfloat16 give a lower
+// bound: every row has a size that is less than half its square by what rounding can do at most, so that half the
+// squared distance of two rows is never below  size + size - product.  A row that passes by that bound waits with some
+// others, and is then measured in float64, nearest bounds first.
 
-#include "products.hpp"
+#include "kinds.hpp"
+#include "threads.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <thread>
+#include <new>
 #include <vector>
 
 namespace {
 
-constexpr size_t WIDEST = 32;  // columns of `offer_direct`
+constexpr size_t ALIGNED = 16;  // words that a row's length in memory is a multiple of
 
-template <class T>
-struct Candidate {
-    T value;
+// Rows as a caller has them; study/proxies/nearest_tiles.py has the same structure.
+struct Part {
+    const void* words;  // (count, stride), readable to the next multiple of ROWS; what products are made of
+    const void* sizes;  // (count) as rows of a tile, and as its columns
+    const void* column_sizes;
+    const float* rows;  // (count, width) what is measured; none where values are exact
+    const int64_t* numbers;  // (count) of the rows among the features
+    const uint8_t* offered;  // (count) whether a row is among those searched
+    int64_t count;
+    int64_t first;  // the place of the first one's list, if they are queries
+};
+
+struct Found {
+    double value;
     int64_t row;
-    bool operator<(const Candidate& other) const { return value < other.value || (value == other.value && row < other.row); }
-};
-
-template <class T>
-struct Query {
-    std::vector<Candidate<T>> found;
-    T limit = std::numeric_limits<T>::infinity();
-    size_t full = 0;  // candidates at which those beyond the limit are dropped
-
-    void add(T value, int64_t row, size_t k, T absolute, T relative) {
-        if (full == 0) found.reserve(full = 4 * k + 64);
-        found.push_back({value, row});
-        if (found.size() >= full) tidy(k, absolute, relative);
-    }
-
-    void tidy(size_t k, T absolute, T relative) {
-        if (found.size() < k) return;
-        std::nth_element(found.begin(), found.begin() + (k - 1), found.end());
-        limit = found[k - 1].value * (1 + relative) + absolute;
-        auto beyond = [&](const Candidate<T>& each) { return each.value > limit; };
-        found.erase(std::remove_if(found.begin(), found.end(), beyond), found.end());
-        if (2 * found.size() > full) full = 2 * found.size();
+    bool operator<(const Found& other) const {
+        return value < other.value || (value == other.value && row < other.row);
     }
 };
 
-// Calls work(i) for i below count, on so many threads.
-template <class Work>
-void share(int threads, size_t count, Work&& work) {
-    if (threads <= 1) {
-        for (size_t i = 0; i < count; ++i) work(i);
-        return;
-    }
-    std::vector<std::thread> others;
-    for (int t = 0; t < threads; ++t)
-        others.emplace_back([&, t] {
-            for (size_t i = count * t / threads; i < count * (t + 1) / threads; ++i) work(i);
-        });
-    for (auto& each : others) each.join();
-}
+struct Waiting {
+    float bound;
+    int32_t place;
+    bool operator<(const Waiting& other) const { return bound < other.bound; }
+};
 
-template <class T>
-bool any_within(const T* values, T limit) {
-    using V = VectorOf<T>;
-    constexpr size_t LANES = BYTES / sizeof(T);
-    auto hit = (load<V>(values) <= limit) | (load<V>(values + LANES) <= limit) | (load<V>(values + 2 * LANES) <= limit) |
-               (load<V>(values + 3 * LANES) <= limit);
-    uint64_t parts[BYTES / 8], together = 0;
-    std::memcpy(parts, &hit, BYTES);
-    for (auto part : parts) together |= part;
-    return together;
+double squared_distance(const float* a, const float* b, size_t width) {
+    constexpr size_t LANES = BYTES / sizeof(double);
+    using V = VectorOf<double>;
+    using Half [[gnu::vector_size(BYTES / 2)]] = float;
+    V sums[2] = {};
+    size_t i = 0;
+    for (; i + 2 * LANES <= width; i += 2 * LANES) {
+        for (int v = 0; v < 2; ++v) {
+            V difference = __builtin_convertvector(load<Half>(a + i + v * LANES), V) -
+                           __builtin_convertvector(load<Half>(b + i + v * LANES), V);
+            sums[v] += difference * difference;
+        }
+    }
+    double total = 0;
+    for (; i < width; ++i) total += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
+    V both = sums[0] + sums[1];
+    for (size_t v = 0; v < LANES; ++v) total += both[v];
+    return total;
 }
 
 class Search {
   public:
-    Search(size_t queries, size_t k, int threads) : near_(queries), exact_(queries), k_(k), threads_(threads) {}
+    virtual ~Search() = default;
+    virtual void one_way(const Part& queries, const Part& rows) = 0;
+    virtual void both_ways(const Part& left, const Part& right) = 0;
+    virtual void within(const Part& part) = 0;
+    virtual void best(double* distances, int64_t* rows) = 0;
+};
 
-    // From products (queries, count) with rows that are numbered, of which |y|^2 is given: |y|^2 - 2 x y.
-    // slack: (queries) by which two such values may be off together.
-    void offer(const float* products, const float* squares, size_t count, const int64_t* numbers, const float* slack,
-               const int64_t* own) {
-        constexpr size_t LANES = BYTES / sizeof(float), GROUP = 4 * LANES;
-        using V = VectorOf<float>;
-        share(threads_, near_.size(), [&](size_t q) {
-            auto& query = near_[q];
-            const float* line = products + q * count;
-            auto take = [&](size_t j, float value) {
-                if (value <= query.limit && !(own && numbers[j] == own[q])) query.add(value, numbers[j], k_, slack[q], 0);
-            };
-            float values[GROUP];
-            size_t j = 0;
-            for (; j + GROUP <= count; j += GROUP) {
-                for (size_t v = 0; v < GROUP; v += LANES)
-                    store(values + v, load<V>(squares + j + v) - 2 * load<V>(line + j + v));
-                if (any_within(values, query.limit))
-                    for (size_t i = 0; i < GROUP; ++i) take(j + i, values[i]);
+template <class K>
+class SearchOf : public Search {
+    using Number = typename K::Number;
+    using Word = typename K::Word;
+    using V = typename K::Vector;
+    static constexpr size_t LANES = K::LANES, ACROSS = PANEL * LANES, TALL = 8 * ROWS;
+    static constexpr size_t DEEP = 1024;  // words of a panel that are multiplied at a time
+    using Limits = std::numeric_limits<Number>;
+    static constexpr Number FAR = Limits::has_infinity ? Limits::infinity() : Limits::max();
+
+  public:
+    SearchOf(size_t queries, size_t k, size_t width, size_t depth, bool exclude_self, size_t threads)
+        : k_(k), wait_(std::max<size_t>(64, 2 * k)), width_(width), depth_(depth),
+          stride_((depth + ALIGNED - 1) / ALIGNED * ALIGNED),
+          exclude_self_(exclude_self), threads_(threads), found_(queries * k), counts_(queries), limits_(queries, FAR) {
+        if constexpr (!K::EXACT) {
+            waiting_.resize(queries * wait_);
+            waiting_counts_.resize(queries);
+        }
+    }
+
+    // The queries get what they want of the rows.
+    void one_way(const Part& queries, const Part& rows) override {
+        together(threads_, [&](size_t t) {
+            Span own = share(queries.count, t, threads_);
+            compare<false>(queries, own, rows, {0, size_t(rows.count)});
+            settle(queries, own, rows);
+        });
+    }
+
+    // Each gets what it wants of the other.  Threads are never in the same lists: in a round, each has a share of the
+    // left and one of the right to itself.  So the answer does not know of threads.
+    void both_ways(const Part& left, const Part& right) override {
+        Meeting meeting(threads_);
+        together(threads_, [&](size_t t) {
+            for (size_t round = 0; round < threads_; ++round) {
+                Span other = share(right.count, (t + round) % threads_, threads_);
+                compare<true>(left, share(left.count, t, threads_), right, other);
+                meeting.wait();
             }
-            for (; j < count; ++j) take(j, squares[j] - 2 * line[j]);
-            query.tidy(k_, slack[q], 0);
+            settle(left, share(left.count, t, threads_), right);
+            settle(right, share(right.count, t, threads_), left);
         });
     }
 
-    // The same from WIDEST coordinates or fewer: left (queries, width), right (width, count), by squared differences.
-    void offer_direct(const double* left, const double* right, size_t width, size_t count, const int64_t* numbers,
-                      const int64_t* own) {
-        constexpr size_t GROUP = 4 * BYTES / sizeof(double);
-        constexpr double RELATIVE = 1e-12;  // rounding of sums of 32 squares and less
-        share(threads_, exact_.size(), [&](size_t q) {
-            auto& query = exact_[q];
-            const double* centre = left + q * width;
-            double line[GROUP];
-            for (size_t j = 0; j < count; j += GROUP) {
-                size_t size = std::min(GROUP, count - j);
-                squares<GROUP>(centre, right + j, width, count, size, line);
-                if (!any_within(line, query.limit)) continue;
-                for (size_t i = 0; i < size; ++i)
-                    if (line[i] <= query.limit && !(own && numbers[j + i] == own[q]))
-                        query.add(line[i], numbers[j + i], k_, 0, RELATIVE);
+    // A part with itself: its shares, two for each thread, meet each other as the players of a tournament do.
+    void within(const Part& part) override {
+        Meeting meeting(threads_);
+        size_t players = 2 * threads_, rounds = players - 1;
+        auto own = [&](size_t player) { return share(part.count, player, players); };
+        together(threads_, [&](size_t t) {
+            compare<true>(part, own(2 * t), part, own(2 * t));
+            compare<true>(part, own(2 * t + 1), part, own(2 * t + 1));
+            for (size_t round = 0; round < rounds; ++round) {
+                meeting.wait();
+                size_t one = t ? (round + t) % rounds : rounds, other = (round + rounds - t) % rounds;
+                compare<true>(part, own(one), part, own(other));
             }
-            query.tidy(k_, 0, RELATIVE);
+            meeting.wait();
+            settle(part, share(part.count, t, threads_), part);
         });
     }
 
-    // Measures those candidates of `offer` that are rows low..high-1, of which `right` (high - low, width) are the features.
-    void measure(const float* left, const float* right, size_t width, int64_t low, int64_t high) {
-        share(threads_, near_.size(), [&](size_t q) {
-            for (auto& each : near_[q].found)
-                if (each.row >= low && each.row < high)
-                    exact_[q].found.push_back({square(left + q * width, right + (each.row - low) * width, width), each.row});
-        });
-    }
-
-    // The k nearest of what was measured: distances and rows (queries, k), equal ones in the order of their rows.
-    void best(double* distances, int64_t* rows) {
-        share(threads_, exact_.size(), [&](size_t q) {
-            auto& found = exact_[q].found;
-            size_t count = std::min(k_, found.size());
-            std::partial_sort(found.begin(), found.begin() + count, found.end());
-            for (size_t i = 0; i < count; ++i) {
-                distances[q * k_ + i] = std::sqrt(found[i].value);
-                rows[q * k_ + i] = found[i].row;
+    // Distances and rows (queries, k), equal distances in the order of their rows.
+    void best(double* distances, int64_t* rows) override {
+        together(threads_, [&](size_t t) {
+            auto [low, high] = share(counts_.size(), t, threads_);
+            for (size_t query = low; query < high; ++query) {
+                Found* found = &found_[query * k_];
+                std::sort_heap(found, found + counts_[query]);
+                for (size_t i = 0; i < counts_[query]; ++i) {
+                    distances[query * k_ + i] = std::sqrt(found[i].value);
+                    rows[query * k_ + i] = found[i].row;
+                }
             }
         });
     }
 
   private:
-    // Squared distances of so many columns of `right`, infinite beyond; a last few go the same way as all, to the bit.
-    template <size_t GROUP>
-    static void squares(const double* centre, const double* right, size_t width, size_t stride, size_t size, double* line) {
-        using V = VectorOf<double>;
-        constexpr size_t LANES = BYTES / sizeof(double);
-        double last[WIDEST * GROUP];
-        if (size < GROUP) {
-            for (size_t c = 0; c < width; ++c)
-                for (size_t i = 0; i < GROUP; ++i) last[c * GROUP + i] = i < size ? right[c * stride + i] : 0;
-            right = last;
-            stride = GROUP;
+    // What the columns of a panel are compared with, in whole vectors.
+    struct Edge {
+        Edge(const Part& part, size_t first, size_t columns, const Number* from) : limits_from(from), count(columns) {
+            std::memcpy(sizes, static_cast<const Number*>(part.column_sizes) + first, columns * sizeof(Number));
+            refresh();
         }
-        V sums[4] = {};
-        for (size_t c = 0; c < width; ++c) {
-            for (int v = 0; v < 4; ++v) {
-                V difference = load<V>(right + c * stride + v * LANES) - centre[c];
-                sums[v] += difference * difference;
+        void refresh() {
+            if (limits_from) std::memcpy(limits, limits_from, count * sizeof(Number));
+        }
+        alignas(LINE) Number sizes[ACROSS] = {}, limits[ACROSS] = {}, sums[TALL][ACROSS], gaps[ACROSS], hits[ACROSS];
+        const Number* limits_from;
+        size_t count;
+    };
+
+    // All pairs of rows of two spans, which are the same or have none in common.
+    template <bool BOTH>
+    void compare(const Part& left, Span across, const Part& right, Span down) {
+        bool same = &left == &right && across.low == down.low && across.high == down.high;
+        const auto* words = static_cast<const Word*>(left.words);
+        std::vector<Word> panel(ACROSS * depth_);
+        std::vector<uint32_t> which(depth_);
+        for (size_t i = 0; i < depth_; ++i) which[i] = i;
+        for (size_t first = down.low; first < down.high; first += ACROSS) {
+            size_t columns = std::min(ACROSS, down.high - first), vectors = (columns + LANES - 1) / LANES;
+            size_t end = same ? first + columns : across.high;
+            const auto* from = static_cast<const Word*>(right.words) + first * stride_;
+            Held held = pack(from, columns, panel.data(), which.data());
+            Edge edge(right, first, columns, BOTH ? &limits_[right.first + first] : nullptr);
+            for (size_t row = across.low; row < end; row += TALL) {
+                size_t rows = std::min(TALL, end - row);
+                multiply(words + row * stride_, rows, panel.data(), vectors, held, edge);
+                look<BOTH>(left, row, rows, right, first, edge, same);
             }
         }
-        for (int v = 0; v < 4; ++v) store(line + v * LANES, sums[v]);
-        std::fill(line + size, line + GROUP, std::numeric_limits<double>::infinity());
     }
 
-    static double square(const float* a, const float* b, size_t width) {
-        constexpr size_t LANES = BYTES / sizeof(double);
-        using V = VectorOf<double>;
-        using Half [[gnu::vector_size(BYTES / 2)]] = float;
-        V sums[2] = {};
-        size_t i = 0;
-        for (; i + 2 * LANES <= width; i += 2 * LANES) {
-            for (int v = 0; v < 2; ++v) {
-                V difference = __builtin_convertvector(load<Half>(a + i + v * LANES), V) -
-                               __builtin_convertvector(load<Half>(b + i + v * LANES), V);
-                sums[v] += difference * difference;
-            }
+    // The sums of some rows with a panel.  They are put aside before they are looked at, which would take the registers
+    // that they are made in; and made of as many words at a time as the cache holds.
+    void multiply(const Word* words, size_t rows, const Word* panel, size_t vectors, Held held, Edge& edge) const {
+        std::fill_n(edge.sums[0], rows * ACROSS, Number(0));
+        for (size_t low = 0; low < held.count; low += DEEP) {
+            Held some{held.k + low, std::min(DEEP, held.count - low)};
+            auto add = [&](size_t row, size_t, size_t i, size_t v, size_t, V sum) {
+                Number* to = edge.sums[row + i] + v * LANES;
+                store(to, load<V>(to) + sum);
+            };
+            product<K>(words, stride_, rows, panel + low * vectors * LANES, vectors, depth_, &some, nothing, add);
         }
-        double total = 0;
-        for (; i < width; ++i) total += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
-        V both = sums[0] + sums[1];
-        for (size_t v = 0; v < LANES; ++v) total += both[v];
-        return total;
     }
 
-    std::vector<Query<float>> near_;
-    std::vector<Query<double>> exact_;
-    size_t k_;
-    int threads_;
+    Held pack(const Word* from, size_t columns, Word* panel, uint32_t* which) const {
+        pack_columns<K>(from, stride_, columns, depth_, panel);
+        size_t vectors = (columns + LANES - 1) / LANES;
+        if constexpr (std::is_integral_v<Number>)
+            for (size_t i = 0; i < vectors * LANES * depth_; ++i) panel[i] ^= 0x80808080;
+        Held held{which, depth_};
+        if constexpr (K::PRESSED) press<K>(panel, vectors, depth_, which, &held);
+        return held;
+    }
+
+    // Looks through the sums of some rows with a panel.
+    template <bool BOTH>
+    void look(const Part& left, size_t row, size_t rows, const Part& right, size_t first, Edge& edge, bool same) {
+        const auto* sizes = static_cast<const Number*>(left.sizes);
+        for (size_t i = row; i < row + rows; ++i) {
+            VectorOf<int32_t> hit{};
+            Number limit = limits_[left.first + i];
+            for (size_t c = 0; c < edge.count; c += LANES) {
+                V gap = K::gap(load<V>(edge.sums[i - row] + c), load<V>(edge.sizes + c), V{} + sizes[i]);
+                V wanted = V{} + limit;
+                store(edge.gaps + c, gap);
+                if constexpr (BOTH) {
+                    V others = load<V>(edge.limits + c);
+                    wanted = others > wanted ? others : wanted;
+                }
+                auto hits = ~(gap > wanted);  // what is not a number, of rows too large to square, hits
+                store(edge.hits + c, hits);
+                hit |= (VectorOf<int32_t>)hits;
+            }
+            if (any(hit)) choose<BOTH>(left, i, right, first, edge, same);
+        }
+    }
+
+    // Takes what is wanted of the gaps of a row and a panel.
+    template <bool BOTH>
+    void choose(const Part& left, size_t i, const Part& right, size_t first, Edge& edge, bool same) {
+        const Number& limit = limits_[left.first + i];
+        for (size_t c = 0; c < edge.count; ++c) {
+            if (!some(edge.hits + c)) continue;
+            Number gap = edge.gaps[c];
+            size_t j = first + c;
+            if ((same && j < i) || (exclude_self_ && left.numbers[i] == right.numbers[j])) continue;
+            if (right.offered[j] && !(gap > limit)) take(left, i, right, j, gap);
+            if (BOTH && !(same && i == j) && left.offered[i] && !(gap > edge.limits[c])) take(right, j, left, i, gap);
+        }
+        edge.refresh();
+    }
+
+    static bool some(const Number* hit) {
+        Number none = 0;
+        return std::memcmp(hit, &none, sizeof(none));
+    }
+
+    static bool any(VectorOf<int32_t> mask) {
+        uint64_t parts[BYTES / 8], some = 0;
+        std::memcpy(parts, &mask, BYTES);
+        for (auto part : parts) some |= part;
+        return some;
+    }
+
+    void take(const Part& own, size_t i, const Part& other, size_t j, Number gap) {
+        size_t query = own.first + i;
+        if constexpr (K::EXACT) {
+            insert(query, {double(gap), other.numbers[j]});
+        } else {
+            Waiting* waiting = &waiting_[query * wait_];
+            waiting[waiting_counts_[query]++] = {gap == gap ? gap : -FAR, int32_t(j)};
+            if (waiting_counts_[query] == wait_) measure(own, i, other);
+        }
+    }
+
+    // Measures what waits, nearest bounds first: the others may then be too far.
+    void measure(const Part& own, size_t i, const Part& other) {
+        size_t query = own.first + i;
+        Waiting *waiting = &waiting_[query * wait_], *end = waiting + waiting_counts_[query];
+        std::sort(waiting, end);
+        for (; waiting < end && !(waiting->bound > limits_[query]); ++waiting) {
+            size_t j = waiting->place;
+            if (waiting + 1 < end) fetch(other.rows + waiting[1].place * width_);
+            double value = squared_distance(own.rows + i * width_, other.rows + j * width_, width_);
+            insert(query, {value, other.numbers[j]});
+        }
+        waiting_counts_[query] = 0;
+    }
+
+    void fetch(const float* row) const {
+        for (size_t i = 0; i < width_; i += LINE / sizeof(float)) __builtin_prefetch(row + i);
+    }
+
+    // Measures what waits in these lists, before the rows that it is among go.
+    void settle(const Part& own, Span span, const Part& other) {
+        if constexpr (!K::EXACT)
+            for (size_t i = span.low; i < span.high; ++i)
+                if (waiting_counts_[own.first + i]) measure(own, i, other);
+    }
+
+    void insert(size_t query, Found one) {
+        Found *found = &found_[query * k_], *end = found + k_;
+        if (counts_[query] < k_) {
+            found[counts_[query]++] = one;
+            std::push_heap(found, found + counts_[query]);
+        } else if (one < *found) {
+            std::pop_heap(found, end);
+            end[-1] = one;
+            std::push_heap(found, end);
+        }
+        if (counts_[query] == k_) limits_[query] = Number(K::EXACT ? found->value : found->value / 2);
+    }
+
+    size_t k_, wait_, width_, depth_, stride_;
+    bool exclude_self_;
+    size_t threads_;
+    std::vector<Found> found_;  // (queries, k) heaps, the farthest first
+    std::vector<size_t> counts_;
+    std::vector<Number> limits_;
+    std::vector<Waiting> waiting_;
+    std::vector<uint32_t> waiting_counts_;
 };
 
 }  // namespace
 
 extern "C" {
 
-void* study_nearest_new(int64_t queries, int64_t k, int threads) { return new (std::nothrow) Search(queries, k, threads); }
+int study_has_bytes() {
+#ifdef __AVX512VNNI__
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+// kind: 0 differences of float64, 1 products of float32, 2 of bfloat16, 3 of bytes; depth: words of a row.  None when
+// this machine has no such kind, or too little memory.
+void* study_nearest_new(int kind, int64_t queries, int64_t k, int64_t width, int64_t depth, int exclude_self,
+                        int threads) {
+    auto made = [&]<class K>(K*) -> Search* {
+        return new SearchOf<K>(queries, k, width, depth, exclude_self, threads);
+    };
+    try {
+        if (kind == 0) return made((Differences*)nullptr);
+        if (kind == 1) return made((Floats*)nullptr);
+#ifdef __AVX512BF16__
+        if (kind == 2) return made((Halves*)nullptr);
+#endif
+#ifdef __AVX512VNNI__
+        if (kind == 3) return made((Bytes*)nullptr);
+#endif
+    } catch (const std::bad_alloc&) {
+    }
+    return nullptr;
+}
 
 void study_nearest_free(void* search) { delete static_cast<Search*>(search); }
 
-void study_nearest_offer(void* search, const float* products, const float* squares, int64_t count, const int64_t* numbers,
-                         const float* slack, const int64_t* own) {
-    static_cast<Search*>(search)->offer(products, squares, count, numbers, slack, own);
+void study_nearest_one_way(void* search, const void* queries, const void* rows) {
+    static_cast<Search*>(search)->one_way(*static_cast<const Part*>(queries), *static_cast<const Part*>(rows));
 }
 
-void study_nearest_offer_direct(void* search, const double* left, const double* right, int64_t width, int64_t count,
-                                const int64_t* numbers, const int64_t* own) {
-    static_cast<Search*>(search)->offer_direct(left, right, width, count, numbers, own);
+void study_nearest_both_ways(void* search, const void* left, const void* right) {
+    static_cast<Search*>(search)->both_ways(*static_cast<const Part*>(left), *static_cast<const Part*>(right));
 }
 
-void study_nearest_measure(void* search, const float* left, const float* right, int64_t width, int64_t low, int64_t high) {
-    static_cast<Search*>(search)->measure(left, right, width, low, high);
+void study_nearest_within(void* search, const void* part) {
+    static_cast<Search*>(search)->within(*static_cast<const Part*>(part));
 }
 
 void study_nearest_best(void* search, double* distances, int64_t* rows) {

@@ -1,13 +1,15 @@
 """Exact nearest neighbours, in tiles.  in: features (n, d), queries (q, d)   out: distances and rows (q, k)
 
-Two passes over the features, and nothing q x n is held.  The first finds, by float32 matrix products, every row that
-can be among the k nearest once the products' rounding is allowed for; the second measures these candidates by direct
-differences in float64.  So the answer is that of float64 brute force, equal distances by the lower row.
+Nothing q x n is held.  On a CPU the project's own kernel looks at the products of a tile as they are made; where the
+features are the queries, once for both sides.  Elsewhere, two passes over the features: the first finds, by float32
+products, every row that can be among the k nearest once the products' rounding is allowed for; the second measures
+these by direct differences in float64.  Either way the answer is that of float64 brute force, equal distances by the
+lower row.
 """
 
 import dataclasses
-import weakref
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,11 +18,11 @@ from torch import Tensor
 
 from study import native
 from study.errors import DataError
+from study.proxies.nearest_tiles import SAMPLED, Lists, among_others, among_themselves, form_of, spans
 from study.proxies.neighbors import DIRECT, Device, Features, Progress, exact_float32
 
 TILE = 8192  # rows searched at a time, fewer where they are wide
 BLOCK = 1024  # queries compared with them at a time
-NARROW = 2048  # rows whose products with a block a CPU's cache holds
 TILE_BYTES = 2**28
 BLOCK_BYTES = 2**26
 HELD = 3 * 2**29  # bytes of computed queries that are held; beyond, the rows searched are computed again
@@ -69,25 +71,29 @@ def nearest(
         DataError: k is not between 1 and the number of rows to be found, or features are not finite.
         ValueError: widths that differ, or `exclude_self` with queries.
 
-    Memory beyond the features: 1 GiB for tiles, 24 (k + some) q bytes for the answer, and 1.5 GiB more for a Stream of
+    Memory beyond the features: 1 GiB for tiles, 64 (k + 8) q bytes for the answer, and 1.5 GiB more for a Stream of
     queries.  Of a row with many exact copies, the k + 1 first are searched: later ones lose every tie.
     """
     if exclude_self and queries is not None:
         raise ValueError("queries that are not the features have no self to exclude")
+    queries = None if queries is features else queries
     searched = _stream(features, device)
     asked = searched if queries is None else _stream(queries, device)
     if not 1 <= k <= searched.n - exclude_self:
         raise DataError(f"{k} neighbours cannot be found among {searched.n - exclude_self} examples; set another k")
-    distances, rows = np.empty((asked.n, k)), np.empty((asked.n, k), dtype=np.int64)
     with torch.no_grad():
-        field = _Field(searched, k, tile)
-        with exact_float32(field.device):
-            for low, high in _spans(asked.n, _held_rows(asked, features if queries is None else queries)):
-                heard = _part(progress, low / asked.n, high / asked.n)
-                blocks = field.search(_finite(asked.read(low, high), low), low, k, exclude_self, heard)
-                for block in blocks:
-                    distances[block.low : block.high], rows[block.low : block.high] = block.best()
-                del blocks, block  # and with them the queries, before the next are computed
+        field = _Field(searched, k, tile, held=not isinstance(features, Stream))
+        if field.native and field.held and queries is None:
+            return field.search_itself(k, exclude_self, _part(progress, 0, 1))
+        distances, rows = np.empty((asked.n, k)), np.empty((asked.n, k), dtype=np.int64)
+        for low, high in spans(asked.n, _held_rows(asked, features if queries is None else queries)):
+            heard = _part(progress, low / asked.n, high / asked.n)
+            own = _finite(asked.read(low, high), low)
+            if own.shape[1] != field.width:
+                raise ValueError(f"queries are {own.shape[1]} wide, the features {field.width}")
+            search = field.search_native if field.native else field.search
+            distances[low:high], rows[low:high] = search(own, low, k, exclude_self, heard)
+            del own  # before the next are computed
     return distances, rows
 
 
@@ -100,24 +106,24 @@ def votes(rows: NDArray, labels: NDArray, n_classes: int) -> NDArray[np.int64]:
 class _Field:
     """The rows searched: their centre, how large they are around it, and which of them can matter at all."""
 
-    def __init__(self, stream: Stream, k: int, tile: int) -> None:
-        self.stream = stream
+    def __init__(self, stream: Stream, k: int, tile: int, held: bool = False) -> None:
+        self.stream, self.held = stream, held
         self.width = stream.read(0, 1).shape[1]
         self.direct = self.width <= DIRECT
         self.tile = max(1, min(tile, TILE_BYTES // (4 * self.width)))
         first = stream.read(0, min(stream.n, BLOCK, self.tile))
         self.device = first.device
+        self.native = self.device.type == "cpu" and native.library() is not None
         # any centre is right: it only makes the products' rounding small
         self.centre = 0 if self.direct else first.double().mean(dim=0).float()
         weights = np.random.default_rng(0).integers(-(2**63), 2**63, size=self.width) | 1
         weights = torch.as_tensor(weights, device=self.device)
-        largest, marks = 0.0, []
-        for low, high in _spans(stream.n, self.tile):
+        self.largest, marks = 0.0, []
+        for low, high in spans(stream.n, self.tile):
             rows = _finite(stream.read(low, high), low)
             marks.append(_marks(rows, weights))
-            largest = max(largest, float(self.centred(rows).square().sum(dim=1).max()))
-        self.largest = largest
-        self._room: Tensor | None = None
+            if not self.native:
+                self.largest = max(self.largest, float(self.centred(rows).square().sum(dim=1).max()))
         self.kept = _first_copies(torch.cat(marks), k + 1)
 
     def centred(self, rows: Tensor) -> Tensor:
@@ -128,38 +134,76 @@ class _Field:
         """(b, 1): by how much two values |y|^2 - 2 x y of centred queries may be off together."""
         return 2 * _error(self.width) * (left.square().sum(dim=1, keepdim=True) + self.largest)
 
-    def room(self, queries: int, rows: int) -> Tensor:
-        """Memory for products, the same each time: fresh pages cost as much as the products of narrow rows."""
-        if self._room is None or len(self._room) < queries * rows:
-            self._room = torch.empty(queries * rows)
-        return self._room
+    def searched(self, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of the rows low..high-1 that can matter, and their numbers; all of them are searched."""
+        numbers = self.kept[low:high].nonzero().squeeze(1)
+        rows = self.stream.read(low, high)
+        rows = rows if len(numbers) == len(rows) else rows.index_select(0, numbers)
+        return rows, numbers + low, torch.ones_like(numbers, dtype=torch.bool)
 
-    def search(self, queries: Tensor, start: int, k: int, exclude_self: bool, progress: Progress) -> "list[_Block]":
-        """Compare queries, the first of them being number `start`, with all rows; each block then knows its best."""
-        if queries.shape[1] != self.width:
-            raise ValueError(f"queries are {queries.shape[1]} wide, the features {self.width}")
+    def mixed(self, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Held rows in `order`, their numbers, and whether they can matter."""
+        numbers = self.order[low:high]
+        return self.stream.read(0, self.stream.n).index_select(0, numbers), numbers, self.kept[numbers]
+
+    @functools.cached_property
+    def order(self) -> Tensor:
+        """All rows at random, those that can matter first."""
+        mixed = torch.randperm(self.stream.n, generator=torch.Generator().manual_seed(0))
+        return mixed[self.kept[mixed].argsort(descending=True, stable=True)]
+
+    def search_itself(self, k: int, exclude_self: bool, progress: Progress) -> tuple[NDArray, NDArray]:
+        """The k nearest of each row, distances and rows (n, k): held rows, by the project's own kernel."""
+        n = self.stream.n
+        sample, _, _ = self.mixed(0, min(n, SAMPLED, self.tile))
+        form = form_of(sample, sample.dtype, k, n, self.centre)
+        lists = Lists(form, n, k, exclude_self)
+        among_themselves(lists, form, self.mixed, int(self.kept.sum()), self.tile, progress)
+        distances, rows = np.empty((n, k)), np.empty((n, k), dtype=np.int64)
+        distances[self.order.numpy()], rows[self.order.numpy()] = lists.best()
+        return distances, rows
+
+    def search_native(
+        self, queries: Tensor, start: int, k: int, exclude_self: bool, progress: Progress
+    ) -> tuple[NDArray, NDArray]:
+        """As `search`, by the project's own kernel."""
+        read, n = (self.mixed, int(self.kept.sum())) if self.held else (self.searched, self.stream.n)
+        sample, _, _ = read(0, min(n, SAMPLED if self.held else BLOCK, self.tile))
+        form = form_of(sample, queries.dtype, k, n, self.centre)
+        lists = Lists(form, len(queries), k, exclude_self)
+
+        def ask(low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
+            numbers = torch.arange(start + low, start + high)
+            return queries[low:high], numbers, torch.zeros_like(numbers, dtype=torch.bool)
+
+        among_others(lists, form, ask, read, n, self.tile, progress)
+        return lists.best()
+
+    def search(
+        self, queries: Tensor, start: int, k: int, exclude_self: bool, progress: Progress
+    ) -> tuple[NDArray, NDArray]:
+        """The k nearest rows of queries, the first of them being number `start`: distances and rows (q, k)."""
         size = max(1, min(BLOCK, BLOCK_BYTES // (4 * self.width)))
-        kind = _NativeBlock if self.device.type == "cpu" and native.library() else _Block
-        blocks = [kind(self, queries[a:b], start + a, k) for a, b in _spans(len(queries), size)]
+        blocks = [_Block(self, queries[a:b], start + a, k) for a, b in spans(len(queries), size)]
         steps, done = 2 * len(blocks) * -(-self.stream.n // self.tile), 0
-        for measuring in (False, True):
-            for low, high in _spans(self.stream.n, self.tile):
-                rows = self.stream.read(low, high)
-                kept = self.kept[low:high]
-                columns = kept.nonzero().squeeze(1) + low
-                if measuring:
-                    rows = rows if self.direct or kind is _Block else rows.float().contiguous()
-                else:
-                    compared = self.centred(rows if len(columns) == len(rows) else rows[kept])
-                    squares = compared.square().sum(dim=1)
-                for block in blocks:
+        with exact_float32(self.device):
+            for measuring in (False, True):
+                for low, high in spans(self.stream.n, self.tile):
                     if measuring:
-                        block.measure(rows, low)
+                        rows = self.stream.read(low, high)
                     else:
-                        block.offer(compared, squares, columns, exclude_self)
-                    done += 1
-                    progress(done / steps)
-        return blocks
+                        rows, numbers, _ = self.searched(low, high)
+                        compared = self.centred(rows)
+                        squares = compared.square().sum(dim=1)
+                    for block in blocks:
+                        if measuring:
+                            block.measure(rows, low)
+                        else:
+                            block.offer(compared, squares, numbers, exclude_self)
+                        done += 1
+                        progress(done / steps)
+        found = [block.best() for block in blocks]
+        return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
 
 
 class _Block:
@@ -228,50 +272,6 @@ class _Block:
         rows, order = self.rows.masked_fill(self.exact.isinf(), torch.iinfo(torch.int64).max).sort(dim=1)
         exact, again = self.exact.gather(1, order).sort(dim=1, stable=True)
         return exact[:, : self.k].cpu().numpy(), rows.gather(1, again)[:, : self.k].cpu().numpy()
-
-
-class _NativeBlock:
-    """The same by the project's own kernel: lists of candidates that a tile's values are looked through for."""
-
-    def __init__(self, field: _Field, queries: Tensor, low: int, k: int) -> None:
-        self.field, self.queries, self.k = field, queries, k
-        self.low, self.high = low, low + len(queries)
-        self.library = native.library()
-        self.handle = self.library.study_nearest_new(len(queries), k, torch.get_num_threads())
-        if not self.handle:
-            raise MemoryError("too little memory for the neighbours of a block of queries")
-        weakref.finalize(self, self.library.study_nearest_free, self.handle)
-        self.slack = None if field.direct else field.slack(field.centred(queries))
-
-    def offer(self, right: Tensor, squares: Tensor, columns: Tensor, exclude_self: bool) -> None:
-        """As a `_Block` does it."""
-        left = self.field.centred(self.queries).contiguous()
-        own = torch.arange(self.low, self.high) if exclude_self else None
-        own_rows = None if own is None else own.data_ptr()
-        if self.field.direct:
-            turned = right.T.contiguous()
-            size = (self.field.width, len(right), columns.data_ptr())
-            self.library.study_nearest_offer_direct(self.handle, left.data_ptr(), turned.data_ptr(), *size, own_rows)
-            return
-        room = self.field.room(len(left), min(NARROW, len(right)))
-        for part, sizes, numbers in zip(*(each.split(NARROW) for each in (right, squares, columns)), strict=True):
-            products = torch.mm(left, part.T, out=room[: len(left) * len(part)].view(len(left), len(part)))
-            parts = (products.data_ptr(), sizes.data_ptr(), len(part), numbers.data_ptr())
-            self.library.study_nearest_offer(self.handle, *parts, self.slack.data_ptr(), own_rows)
-
-    def measure(self, right: Tensor, low: int) -> None:
-        """As a `_Block` does it, from float32 rows; direct differences have been measured when they were offered."""
-        if self.field.direct:
-            return
-        left, span = self.queries.float().contiguous(), (self.field.width, low, low + len(right))
-        self.library.study_nearest_measure(self.handle, left.data_ptr(), right.data_ptr(), *span)
-
-    def best(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """The k nearest: (b, k) distances and rows."""
-        shape = (len(self.queries), self.k)
-        distances, rows = np.empty(shape), np.empty(shape, dtype=np.int64)
-        self.library.study_nearest_best(self.handle, distances.ctypes.data, rows.ctypes.data)
-        return distances, rows
 
 
 def _error(width: int) -> float:
@@ -347,10 +347,6 @@ def _first_copies(marks: Tensor, copies: int) -> Tensor:
     kept = torch.empty_like(begins)
     kept[order] = position - start < copies
     return kept
-
-
-def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:
-    return ((low, min(low + size, n)) for low in range(0, n, size))
 
 
 def _part(progress: Progress | None, begin: float, end: float) -> Progress:
