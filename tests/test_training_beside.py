@@ -11,7 +11,7 @@ from toys import blobs, toy_recipe
 
 from study import training
 from study.errors import RecipeError
-from study.training import Hooks, Stopped, fit
+from study.training import Hooks, Stopped, beside, fit
 from study.training.modules import ModuleLearner
 
 RECIPE = toy_recipe(model={"name": "tiny_batchnorm", "settings": {}})
@@ -43,6 +43,7 @@ class Memory:
                 self.held.discard(learner)
             return look(learner, examples)
 
+        monkeypatch.setattr(beside, "free", lambda device: self.held.clear())  # of those that stopped late
         monkeypatch.setattr(ModuleLearner, "step", greedy)
         monkeypatch.setattr(training, "look", over)
 
@@ -105,10 +106,10 @@ def test_learners_with_captured_steps_stay_in_their_thread(monkeypatch):
     monkeypatch.setattr(ModuleLearner, "step", noted)
     monkeypatch.setattr(training, "captures", lambda *what: True)
     group = members(DATA, count=8)
-    alone, beside = (list(fit(group, DATA, RECIPE, replace(EXACT, threads=threads))) for threads in (1, 3))
+    alone, together = (list(fit(group, DATA, RECIPE, replace(EXACT, threads=threads))) for threads in (1, 3))
     assert len(users) <= 4
     assert all(len(threads) == 1 for threads in users.values())
-    for one, other in zip(alone, beside, strict=True):
+    for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose(one.confidence, other.confidence, rtol=0, atol=1e-6)
 
 

@@ -53,3 +53,21 @@ struct Bytes {
     }
 };
 #endif
+
+// Takes from a panel of B what is 0 in all of its lanes, as the margins of many images are: its products add nothing.
+// Tells which k are left, and how many.
+template <class K>
+inline size_t press(typename K::Word* panel, size_t vectors, size_t depth, uint32_t* which) {
+    using Bits = VectorOf<uint64_t>;
+    size_t row = vectors * K::LANES, count = 0;
+    for (size_t k = 0; k < depth; ++k) {
+        Bits bits{};
+        for (size_t v = 0; v < vectors; ++v) bits |= load<Bits>(panel + k * row + v * K::LANES);
+        uint64_t any = 0;
+        for (size_t i = 0; i < BYTES / sizeof(uint64_t); ++i) any |= bits[i];
+        if (!any) continue;
+        if (count != k) std::memcpy(panel + count * row, panel + k * row, row * sizeof(typename K::Word));
+        which[count++] = k;
+    }
+    return count;
+}

@@ -253,7 +253,7 @@ class Perceptron : public Trainer {
                 else K::keep(outcome_(place), value < 0 ? Vector{} : value);
             };
             product<K>(as_words(layer.copy()), layer.across / K::PER_WORD, layer.outputs, layer.forward(), count,
-                       words(layer.inputs), nothing, finish);
+                       words(layer.inputs), every, nothing, finish);
             if (last) break;
             auto& above = layers_[i + 1];
             pack_rows<K>(outcome_(), padded, layer.outputs, count, above.forward());
@@ -341,7 +341,7 @@ class Perceptron : public Trainer {
             K::keep(below.slope(unit * padded + (vector + v) * LANES), outcome <= 0 ? Vector{} : sum);
         };
         product<K>(as_words(layer.turned()), layer.back / K::PER_WORD, layer.inputs, layer.slope_panels(), count,
-                   words(layer.outputs), nothing, finish);
+                   words(layer.outputs), every, nothing, finish);
     }
 
     void update(Layer& layer, size_t size, const Move<Number>& move) {
@@ -359,7 +359,7 @@ class Perceptron : public Trainer {
             return reinterpret_cast<const char*>(layer.state(tile_start(layer, row, vector, wide)));
         };
         product<K>(as_words(layer.slope()), padded / K::PER_WORD, layer.outputs, layer.sideways(),
-                   vectors(layer.inputs), words(padded), expect, finish);
+                   vectors(layer.inputs), words(padded), every, expect, finish);
         turn_copy(layer);
     }
 

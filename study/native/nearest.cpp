@@ -177,16 +177,15 @@ class SearchOf : public Search {
         const auto* words = static_cast<const Word*>(left.words);
         std::vector<Word> panel(ACROSS * depth_);
         std::vector<uint32_t> which(depth_);
-        for (size_t i = 0; i < depth_; ++i) which[i] = i;
         for (size_t first = down.low; first < down.high; first += ACROSS) {
             size_t columns = std::min(ACROSS, down.high - first), vectors = (columns + LANES - 1) / LANES;
             size_t end = same ? first + columns : across.high;
             const auto* from = static_cast<const Word*>(right.words) + first * stride_;
-            Held held = pack(from, columns, panel.data(), which.data());
+            size_t depth = pack(from, columns, panel.data(), which.data());
             Edge edge(right, first, columns, BOTH ? &limits_[right.first + first] : nullptr);
             for (size_t row = across.low; row < end; row += TALL) {
                 size_t rows = std::min(TALL, end - row);
-                multiply(words + row * stride_, rows, panel.data(), vectors, held, edge);
+                multiply(words + row * stride_, rows, panel.data(), vectors, which.data(), depth, edge);
                 look<BOTH>(left, row, rows, right, first, edge, same);
             }
         }
@@ -194,26 +193,29 @@ class SearchOf : public Search {
 
     // The sums of some rows with a panel.  They are put aside before they are looked at, which would take the registers
     // that they are made in; and made of as many words at a time as the cache holds.
-    void multiply(const Word* words, size_t rows, const Word* panel, size_t vectors, Held held, Edge& edge) const {
+    void multiply(const Word* words, size_t rows, const Word* panel, size_t vectors, const uint32_t* which, size_t depth,
+                  Edge& edge) const {
         std::fill_n(edge.sums[0], rows * ACROSS, Number(0));
-        for (size_t low = 0; low < held.count; low += DEEP) {
-            Held some{held.k + low, std::min(DEEP, held.count - low)};
+        for (size_t low = 0; low < depth; low += DEEP) {
+            auto at = [&](size_t k) { return which[low + k]; };
             auto add = [&](size_t row, size_t, size_t i, size_t v, size_t, V sum) {
                 Number* to = edge.sums[row + i] + v * LANES;
                 store(to, load<V>(to) + sum);
             };
-            product<K>(words, stride_, rows, panel + low * vectors * LANES, vectors, depth_, &some, nothing, add);
+            const Word* some = panel + low * vectors * LANES;
+            product<K>(words, stride_, rows, some, vectors, std::min(DEEP, depth - low), at, nothing, add);
         }
     }
 
-    Held pack(const Word* from, size_t columns, Word* panel, uint32_t* which) const {
+    // B from rows; which of their words it has, and how many: all, or those that are not 0 in every row.
+    size_t pack(const Word* from, size_t columns, Word* panel, uint32_t* which) const {
         pack_columns<K>(from, stride_, columns, depth_, panel);
         size_t vectors = (columns + LANES - 1) / LANES;
         if constexpr (std::is_integral_v<Number>)
             for (size_t i = 0; i < vectors * LANES * depth_; ++i) panel[i] ^= 0x80808080;
-        Held held{which, depth_};
-        if constexpr (K::PRESSED) press<K>(panel, vectors, depth_, which, &held);
-        return held;
+        if constexpr (K::PRESSED) return press<K>(panel, vectors, depth_, which);
+        for (size_t k = 0; k < depth_; ++k) which[k] = k;
+        return depth_;
     }
 
     // Looks through the sums of some rows with a panel.

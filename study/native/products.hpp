@@ -107,12 +107,15 @@ struct Bfloat16 {
 // What a product says when its finish reads nothing large.
 constexpr auto nothing = [](size_t, size_t, size_t) { return nullptr; };
 
-template <class K, int WIDE, class Ahead, class Finish>
-inline void tile(const typename K::Word* a, size_t stride, const typename K::Word* b, size_t depth, Ahead ahead,
+// What a product is told when B has every k, in order.
+constexpr auto every = [](size_t k) { return k; };
+
+template <class K, int WIDE, class At, class Ahead, class Finish>
+inline void tile(const typename K::Word* a, size_t stride, const typename K::Word* b, size_t depth, At&& at, Ahead ahead,
                  Finish&& finish) {
     typename K::Vector sums[ROWS][WIDE] = {};
     for (size_t k = 0; k < depth; ++k) {
-        const auto* column = a + k;
+        const auto* column = a + at(k);
         if constexpr (!std::is_null_pointer_v<Ahead>) __builtin_prefetch(ahead + k * LINE, 1);
         typename K::Words lanes[WIDE];
 #pragma GCC unroll 4
@@ -132,12 +135,13 @@ inline void tile(const typename K::Word* a, size_t stride, const typename K::Wor
 }
 
 // All of C.  A: `rows` rows, `stride` words apart, readable up to the next multiple of ROWS; B: panels of `vectors`
-// vectors in all.  finish(row, vector, i, v, wide, sum) gets the sum of row + i and of the lanes of vector + v, in a tile
-// that is `wide` vectors wide and begins at row and vector.  expect(row, vector, wide) tells where the bytes begin that
-// its finish will read: they are fetched line by line during the sum, and the finish need not wait for them.
-template <class K, class Expect, class Finish>
+// vectors in all; at(k) tells which word of a row of A row k of B belongs to.  finish(row, vector, i, v, wide, sum) gets
+// the sum of row + i and of the lanes of vector + v, in a tile that is `wide` vectors wide and begins at row and vector.
+// expect(row, vector, wide) tells where the bytes begin that its finish will read: they are fetched line by line during
+// the sum, and the finish need not wait for them.
+template <class K, class At, class Expect, class Finish>
 inline void product(const typename K::Word* a, size_t stride, size_t rows, const typename K::Word* b, size_t vectors,
-                    size_t depth, Expect&& expect, Finish&& finish) {
+                    size_t depth, At&& at, Expect&& expect, Finish&& finish) {
     for (size_t first = 0; first < vectors; first += PANEL) {
         const auto* panel = b + first * K::LANES * depth;
         size_t wide = vectors - first < PANEL ? vectors - first : PANEL;
@@ -147,10 +151,10 @@ inline void product(const typename K::Word* a, size_t stride, size_t rows, const
             };
             const auto* start = a + row * stride;
             auto ahead = expect(row, first, wide);
-            if (wide == PANEL) tile<K, PANEL>(start, stride, panel, depth, ahead, end);
-            else if (wide == 1) tile<K, 1>(start, stride, panel, depth, ahead, end);
-            else if (wide == 2) tile<K, 2>(start, stride, panel, depth, ahead, end);
-            else tile<K, 3>(start, stride, panel, depth, ahead, end);
+            if (wide == PANEL) tile<K, PANEL>(start, stride, panel, depth, at, ahead, end);
+            else if (wide == 1) tile<K, 1>(start, stride, panel, depth, at, ahead, end);
+            else if (wide == 2) tile<K, 2>(start, stride, panel, depth, at, ahead, end);
+            else tile<K, 3>(start, stride, panel, depth, at, ahead, end);
         }
     }
 }
