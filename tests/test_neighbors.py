@@ -1,11 +1,14 @@
 """Kernel sums and mean distances in tiles, against float64 and other libraries."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics.pairwise import rbf_kernel
 
+from study import native
 from study.errors import DataError
 from study.proxies import neighbors
 
@@ -45,6 +48,67 @@ def test_bandwidth_is_half_the_mean_distance(name):
     """One per cent more bandwidth already moves the ranking; the factor and the mean are the paper's."""
     _, bandwidth = neighbors.class_kernel_sums(FEATURES[name], LABELS, CLASSES, **SETTINGS)
     assert bandwidth == pytest.approx(pdist(plain(FEATURES[name])).mean() / 2, rel=2e-6)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_sums_are_the_same_without_a_compiler(monkeypatch, name):
+    """A machine without one must not rank examples otherwise."""
+    own, bandwidth = neighbors.class_kernel_sums(FEATURES[name], LABELS, CLASSES, **SETTINGS)
+    monkeypatch.setattr(native, "library", lambda: None)
+    torchs, same = neighbors.class_kernel_sums(FEATURES[name], LABELS, CLASSES, **SETTINGS)
+    np.testing.assert_allclose(own, torchs, rtol=2e-6, atol=1e-12)
+    assert bandwidth == pytest.approx(same, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("width", [1, 32, 33, 515, 2117])
+def test_any_width_is_compared_whole(kind, width):
+    """Rows are read in words and vectors, and wide ones piece by piece; no end of one may be lost, or read twice."""
+    features = RNG.integers(0, 256, size=(N, width)).astype(kind)
+    sums, bandwidth = neighbors.class_kernel_sums(features, LABELS, CLASSES, **SETTINGS)
+    np.testing.assert_allclose(sums, naive_sums(features, bandwidth), rtol=2e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 15, 17, 193, 300])
+def test_a_single_class_has_the_whole_density(n):
+    """Every pair counts under one label; numbers of examples that no vector or block divides are cut off right."""
+    features = FEATURES["hidden"][:n]
+    sums, bandwidth = neighbors.class_kernel_sums(features, np.zeros(n, int), 1)
+    kernel = np.exp(-(cdist(plain(features), plain(features)) ** 2) / bandwidth**2)
+    np.testing.assert_allclose(sums[:, 0], kernel.mean(axis=1), rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["images", "hidden"])
+def test_sums_have_the_same_bits_for_any_number_of_threads(name):
+    """Examples that nearly tie must not change places from run to run, or from machine to machine."""
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 3, 3):
+            torch.set_num_threads(count)
+            found.append(neighbors.class_kernel_sums(FEATURES[name], LABELS, CLASSES, tile=32)[0])
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert all((each == found[0]).all() for each in found)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_permuting_the_examples_permutes_their_sums(name):
+    """An example's density does not depend on where it stands."""
+    order = RNG.permutation(N)
+    sums, _ = neighbors.class_kernel_sums(FEATURES[name], LABELS, CLASSES, bandwidth=FEATURES[name].std() * 8)
+    moved, _ = neighbors.class_kernel_sums(
+        FEATURES[name][order], LABELS[order], CLASSES, bandwidth=FEATURES[name].std() * 8
+    )
+    np.testing.assert_allclose(moved, sums[order], rtol=2e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_far_pairs_add_nothing(name):
+    """A tiny bandwidth takes 2^x below the range of a float; what is left is the example itself, not a NaN."""
+    features = np.unique(plain(FEATURES[name]), axis=0).astype(FEATURES[name].dtype)
+    sums, _ = neighbors.class_kernel_sums(features, np.arange(len(features)) % 3, 3, bandwidth=1e-6)
+    np.testing.assert_array_equal(sums, np.eye(3)[np.arange(len(features)) % 3] / len(features))
 
 
 def test_total_density_equals_sklearn():
@@ -168,6 +232,18 @@ def test_labels_that_do_not_fit_are_refused(labels):
     """A shifted label would count for the class beside it."""
     with pytest.raises(ValueError, match="labels must be 300 classes from 0 to 3"):
         neighbors.class_kernel_sums(FEATURES["hidden"], labels, CLASSES)
+
+
+def test_an_end_from_outside_ends_the_threads():
+    """A run is stopped by an exception of `progress`; what nobody waits for must not go on."""
+
+    def stop(share):
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        neighbors.class_kernel_sums(FEATURES["hidden"], LABELS, CLASSES, bandwidth=9.0, tile=8, progress=stop)
+    assert threading.active_count() == before
 
 
 def test_progress_rises_to_one():

@@ -106,7 +106,7 @@ def test_proxies_blind_to_flips_do_not_see_them(spec, planted):
     relabelled = SimpleNamespace(**vars(data) | {"labels": (data.labels + 1) % CLASSES})
     again = {word: plants.WORD[word](relabelled) for word in spec.evidence}
     before, after = (proxies.compute(spec, each) for each in (data.evidence, again))
-    np.testing.assert_allclose(after, before, rtol=1e-12)  # kernel sums add up class by class
+    np.testing.assert_allclose(after, before, rtol=1e-6)  # kernel sums add up class by class, in part in float32
 
 
 MISLED = {"variability"}

@@ -21,7 +21,7 @@ from study.display import say
 
 SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
-OPTIONS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC", "-pthread")
+OPTIONS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
 PATIENCE = 300  # seconds that a compiler may take
 POINTER, LONG, INT, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
 SIGNATURES = {
@@ -33,6 +33,10 @@ SIGNATURES = {
     "study_mlp_train": (
         None,
         [POINTER, POINTER, POINTER, POINTER, POINTER, POINTER, LONG, DOUBLE, DOUBLE, INT, INT, POINTER, POINTER],
+    ),
+    "study_kernels_add": (
+        None,
+        [INT, INT, *(POINTER,) * 6, LONG, LONG, LONG, LONG, DOUBLE, POINTER, LONG, POINTER, LONG],
     ),
     "study_has_bytes": (INT, []),
     "study_nearest_new": (POINTER, [INT, LONG, LONG, LONG, LONG, INT, INT]),

@@ -3,6 +3,9 @@
 Nothing n x n is held.  Squared distances come from matrix products: of centred float32 features for d > 32 (2e-6
 relative against float64), of int8 for images of uint8 on processors that multiply those four at a time (exact).
 Narrow float features take direct differences, since products lose the near neighbours of softmax outputs.
+
+On a CPU every core has tiles of its own, and the project's own kernel multiplies and sums a block while it is in that
+core's cache, where torch passes over a tile six times.  torch does it on GPUs, and where there is no compiler.
 """
 
 import contextlib
@@ -10,12 +13,14 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from study import native
 from study.errors import DataError
 
 Features = NDArray | Tensor
@@ -26,6 +31,8 @@ DIRECT = 32  # widths up to here take direct differences
 EXACT = 20_000  # up to so many examples the mean distance is over all pairs
 SAMPLED = 1_000_000  # pairs beyond: 1.5e-4 relative error, and 1e-2 of the bandwidth moves a ranking to Spearman .9998
 CHUNK = 4096  # rows of a pass over the features
+STRIP = 16  # tiles of a part, which is what a core takes at a time
+TILE_BYTES = 2**26  # of converted rows; of wider ones a tile has fewer
 WHOLE = 2**28  # bytes of converted rows that are held; beyond, they are converted tile by tile
 PAIR_FLOATS = 2**18  # numbers in the differences of sampled pairs that are measured at a time: they stay in the cache
 WIDEST = 2**15  # widths below have squared distances of uint8 that int32 holds
@@ -51,8 +58,8 @@ def class_kernel_sums(
         factor: h is `factor` times the mean pairwise Euclidean distance.
         bandwidth: h itself, in units of the features; leaves `factor` unused.
         device: where to compute; by default where the features are.
-        tile: examples per side of a tile.  Memory: a few tiles of floats, and 256 MiB at most for converted rows.
-        progress: called with the share done, 0 to 1, after each row of tiles.
+        tile: examples per side of a tile.  Memory: 256 MiB at most for converted rows, a few tiles for every thread.
+        progress: called with the share done, rising to 1.
 
     Returns:
         (n, c) sums over N, so that a row adds up to the class-independent density (Eq. 5); and h.
@@ -69,15 +76,8 @@ def class_kernel_sums(
     if not bandwidth > 0:
         raise ValueError(f"the bandwidth of a kernel is above 0, not {bandwidth}")
     labels, order = labels.sort(stable=True)  # columns of one class lie side by side, and are summed as they lie
-    sums = torch.zeros((n_classes, len(features)), dtype=torch.float64, device=features.device)
-    scale = math.sqrt(math.log2(math.e)) / bandwidth  # exp2 takes a third of the time of exp
-    with exact_float32(features.device):
-        for i, j, negative in _tiles(_rows(features, scale, order.to(features.device)), tile, progress):
-            kernel = negative.exp2_()
-            for label, within in _runs(labels[j]):
-                sums[label, i] += kernel[:, within].sum(dim=1)
-            for label, within in _runs(labels[i]) if i != j else ():
-                sums[label, j] += kernel[within].sum(dim=0)
+    scale = math.sqrt(math.log2(math.e)) / bandwidth  # 2^x takes a third of the time of e^x
+    sums = _sums(_rows(features, scale, order.to(features.device)), labels, n_classes, tile, progress)
     result = np.empty((len(features), n_classes))
     result[order.numpy()] = sums.div_(len(features)).T.cpu().numpy()
     return result, float(bandwidth)
@@ -110,10 +110,8 @@ def mean_distance(
         )
     if len(features) > EXACT:
         return _sampled_distance(features, rng or np.random.default_rng(0))
-    total = 0.0
-    with exact_float32(features.device):
-        for i, j, negative in _tiles(_rows(features, 1.0), tile, progress):
-            total += float(negative.neg_().sqrt_().sum(dtype=torch.float64)) * (1 if i == j else 2)
+    alike = torch.zeros(len(features), dtype=torch.int64)
+    total = float(_sums(_rows(features, 1.0), alike, 1, tile, progress, distances=True).sum())
     return total / (len(features) * (len(features) - 1))
 
 
@@ -173,9 +171,11 @@ def _flat(features: Features, device: Device) -> Tensor:
 
 
 class _Rows:
-    """Rows as they are compared, in the given order, with their squared norms."""
+    """Rows as they are compared, in the given order, with their squared norms; x^2 + y^2 - 2 x y is a distance."""
 
-    kind = torch.float32
+    kind = torch.float32  # of their numbers
+    factor = 1.0  # what is left to multiply squared distances by: that of floats is in them
+    way: int  # of the own kernel to compare them: 0 products, 1 differences, 2 pixels
 
     def __init__(self, features: Tensor, scale: float, order: Tensor | None):
         self.features, self.scale, self.order = features, scale, order
@@ -201,6 +201,7 @@ class _Floats(_Rows):
 
     def __init__(self, features: Tensor, scale: float, order: Tensor | None):
         means = [part.sum(dim=0, dtype=torch.float64) for part in features.split(CHUNK)]
+        self.way = int(features.shape[1] <= DIRECT)
         self.mean = (torch.stack(means).sum(dim=0) / len(features)).float()
         super().__init__(features, scale, order)
 
@@ -208,21 +209,23 @@ class _Floats(_Rows):
         return self.chosen(rows).float().sub(self.mean).mul_(self.scale)  # float() of float32 is no copy
 
     def squared_norms(self, rows: Tensor) -> Tensor:
-        return rows.square().sum(dim=1)
+        return rows.new_zeros(len(rows)) if self.width <= DIRECT else rows.double().square_().sum(dim=1).float()
 
-    def compare(self, left: Tensor, right: Tensor, i: slice, j: slice, out: Tensor) -> None:
-        if self.width <= DIRECT:
-            distance = torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
-            torch.mul(distance, distance, out=out).neg_()
-            return
-        torch.addmm(out, left, right.T, beta=0, alpha=2, out=out)
-        out.sub_(self.norms[i, None]).sub_(self.norms[j]).clamp_(max=0)
+    def multiply(self, left: Tensor, right: Tensor) -> Tensor:
+        """Products; of narrow rows what would be products if their norms were 0."""
+        if self.width > DIRECT:
+            return left @ right.T
+        return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_().mul_(-0.5)
 
 
 class _Pixels(_Rows):
     """uint8 less 128, as int8: products and distances are exact in int32."""
 
-    kind = torch.int8
+    kind, way = torch.int8, 2
+
+    def __init__(self, features: Tensor, scale: float, order: Tensor | None):
+        self.factor = scale**2
+        super().__init__(features, scale, order)
 
     def converted(self, rows: slice) -> Tensor:
         return self.chosen(rows).bitwise_xor(128).view(torch.int8)
@@ -230,9 +233,8 @@ class _Pixels(_Rows):
     def squared_norms(self, rows: Tensor) -> Tensor:
         return rows.to(torch.int32).square_().sum(dim=1, dtype=torch.int32)
 
-    def compare(self, left: Tensor, right: Tensor, i: slice, j: slice, out: Tensor) -> None:
-        exact = torch._int_mm(left, right.T).mul_(2).sub_(self.norms[i, None]).sub_(self.norms[j])
-        out.copy_(exact).mul_(self.scale**2)
+    def multiply(self, left: Tensor, right: Tensor) -> Tensor:
+        return torch._int_mm(left, right.T)
 
 
 def _rows(features: Tensor, scale: float, order: Tensor | None = None) -> _Rows:
@@ -252,43 +254,110 @@ def _multiplies_integers() -> bool:
     return bool((torch._int_mm(a, b.T) == a.int() @ b.int().T).all())
 
 
+def _sampled_distance(features: Tensor, rng: np.random.Generator) -> float:
+    n, width = features.shape
+    first = torch.as_tensor(rng.integers(n, size=SAMPLED))
+    second = (first + torch.as_tensor(rng.integers(1, n, size=SAMPLED))) % n  # any other example, each as likely
+    pairs = torch.stack((first, second)).to(features.device).split(max(1, PAIR_FLOATS // width), dim=1)
+
+    def total(some: Tensor) -> float:
+        difference = features.index_select(0, some[0]).float().sub_(features.index_select(0, some[1]))
+        return float(torch.linalg.vector_norm(difference, dim=1).sum(dtype=torch.float64))
+
+    with _side_by_side(features.device) as in_order:
+        return sum(in_order(total, pairs)) / SAMPLED
+
+
+def _slices(n: int, size: int, first: int = 0) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(first, n, size)]
+
+
+def _sums(
+    rows: _Rows, labels: Tensor, n_classes: int, tile: int, progress: Progress | None, *, distances: bool = False
+) -> Tensor:
+    """(c, n): kernels, or distances, between each of the rows and those of each class; the labels are sorted.
+
+    Parts of one half of the square, which are added in their order: the same bits for any number of threads.
+    """
+    tile = max(1, min(tile, TILE_BYTES // (rows.kind.itemsize * rows.width)))
+    parts = [(i, j) for i in _slices(rows.n, tile) for j in _slices(rows.n, STRIP * tile, i.start)]
+    tiles = [len(_slices(j.stop, tile, j.start)) for _, j in parts]
+    device = rows.features.device
+    add = _add_native if device.type == "cpu" and native.library() else _add
+    work = functools.partial(_part, rows, labels, tile, add, distances)
+    sums = torch.zeros((n_classes, rows.n), dtype=torch.float64, device=device)
+    with exact_float32(device), _side_by_side(device) as in_order:
+        for done, pieces in zip(itertools.accumulate(tiles), in_order(work, *zip(*parts, strict=True)), strict=True):
+            for classes, examples, piece in pieces:
+                sums[classes, examples] += piece
+            if progress:
+                progress(done / sum(tiles))
+    return sums
+
+
+@contextlib.contextmanager
+def _side_by_side(device: torch.device) -> Iterator[Callable[..., Iterator]]:
+    """A `map` that on a CPU works in as many threads as an operation has, with one for each operation."""
+    if device.type != "cpu":
+        yield map
+        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _part(
+    rows: _Rows, labels: Tensor, tile: int, add: Callable[..., None], distances: bool, i: slice, j: slice
+) -> list[tuple[slice, slice, Tensor]]:
+    """Sums of the rows i under the classes of j, and of those of j beyond i under the classes of i; and whose they are.
+
+    The rows of j begin with those of i, or lie beyond.
+    """
+    own, others = (slice(int(labels[k.start]), int(labels[k.stop - 1]) + 1) for k in (i, j))
+    left, right = labels[i] - own.start, labels[j] - others.start
+    across = rows.norms.new_zeros((others.stop - others.start, len(left)), dtype=torch.float64)
+    down = rows.norms.new_zeros((own.stop - own.start, len(right)), dtype=torch.float64)
+    at_once = STRIP * tile if add is _add_native and rows.whole is not None else tile
+    for part in _slices(j.stop, at_once, j.start):
+        within = slice(part.start - j.start, part.stop - j.start)
+        add(rows, i, part, left, right[within], across, down[:, within], distances)
+    return [(others, i, across), (own, j, down)]
+
+
+def _add(
+    rows: _Rows, i: slice, j: slice, left: Tensor, right: Tensor, across: Tensor, down: Tensor, distances: bool
+) -> None:
+    """Add a tile to sums of its rows and, unless they are its rows again, of its columns, both (classes, examples)."""
+    products = rows.multiply(rows[i], rows[j])
+    negative = torch.add(-rows.norms[i, None], products, alpha=2, out=products).sub_(rows.norms[j]).clamp_(max=0)
+    if i == j:
+        negative.fill_diagonal_(0)
+    negative = negative if negative.is_floating_point() else negative * rows.factor
+    values = negative.neg_().sqrt_() if distances else negative.exp2_()
+    for label, within in _runs(right):
+        across[label] += values[:, within].sum(dim=1)
+    for label, within in _runs(left) if i != j else ():
+        down[label] += values[within].sum(dim=0)
+
+
+def _add_native(
+    rows: _Rows, i: slice, j: slice, left: Tensor, right: Tensor, across: Tensor, down: Tensor, distances: bool
+) -> None:
+    """The same by the project's own kernel, for several tiles."""
+    sides = (rows[i].contiguous(), rows[j].contiguous(), rows.norms[i], rows.norms[j], left, right)
+    sizes = (len(left), len(right), rows.width, len(left) if i.start == j.start else 0)
+    sums = (across.data_ptr(), across.stride(0), down.data_ptr(), down.stride(0))
+    native.library().study_kernels_add(
+        rows.way, distances, *(side.data_ptr() for side in sides), *sizes, rows.factor, *sums
+    )
+
+
 def _runs(labels: Tensor) -> list[tuple[int, slice]]:
     """The classes among sorted labels, each with the places that it takes."""
     classes, counts = labels.unique_consecutive(return_counts=True)
     edges = itertools.pairwise([0, *counts.cumsum(0).tolist()])
     return [(label, slice(*edge)) for label, edge in zip(classes.tolist(), edges, strict=True)]
-
-
-def _sampled_distance(features: Tensor, rng: np.random.Generator) -> float:
-    n, width = features.shape
-    first = torch.as_tensor(rng.integers(n, size=SAMPLED))
-    second = (first + torch.as_tensor(rng.integers(1, n, size=SAMPLED))) % n  # any other example, each as likely
-    total = 0.0
-    for pairs in torch.stack((first, second)).to(features.device).split(max(1, PAIR_FLOATS // width), dim=1):
-        difference = features.index_select(0, pairs[0]).float().sub_(features.index_select(0, pairs[1]))
-        total += float(torch.linalg.vector_norm(difference, dim=1).sum(dtype=torch.float64))
-    return total / SAMPLED
-
-
-def _slices(n: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
-
-
-def _tiles(rows: _Rows, tile: int, progress: Progress | None) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Scaled squared distances, negative, between the rows of two slices; overwritten by the next.
-
-    The second slice is never before the first.
-    """
-    slices = _slices(rows.n, tile)
-    buffer = torch.empty(min(tile, rows.n) ** 2, dtype=torch.float32, device=rows.features.device)
-    for done, i in enumerate(slices):
-        left = rows[i]
-        for j in slices[done:]:
-            right = rows[j]
-            negative = buffer[: len(left) * len(right)].view(len(left), len(right))
-            rows.compare(left, right, i, j, out=negative)
-            if i == j:
-                negative.fill_diagonal_(0)
-            yield i, j, negative
-        if progress:
-            progress(1 - (len(slices) - done - 1) * (len(slices) - done) / (len(slices) * (len(slices) + 1)))
