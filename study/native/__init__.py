@@ -15,13 +15,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from study.display import say
 
 SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
-OPTIONS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
+OPTIONS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-pthread")
 PATIENCE = 300  # seconds that a compiler may take
 POINTER, LONG, INT, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
 SIGNATURES = {
@@ -78,8 +79,7 @@ def _built(compiler: str) -> Path:
         subprocess.SubprocessError: it fails, or takes too long.
     """
     sources = sorted(SOURCES.glob("*.cpp"))
-    told = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=PATIENCE)
-    parts = [told.stdout, " ".join(OPTIONS), _processor()]
+    parts = [_run(compiler, "--version"), " ".join(OPTIONS), _processor()]
     parts += [file.read_text("utf-8") for file in sorted([*sources, *SOURCES.glob("*.hpp")])]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "study"
     target = folder / f"native-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
@@ -88,10 +88,17 @@ def _built(compiler: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as own:
             made = Path(own) / target.name
-            command = [compiler, *OPTIONS, "-o", str(made), *map(str, sources)]
-            subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
+            objects = [Path(own) / f"{source.stem}.o" for source in sources]
+            with ThreadPoolExecutor() as pool:  # the compiler takes one core for a source
+                list(pool.map(lambda each, to: _run(compiler, *OPTIONS, "-c", "-o", to, each), sources, objects))
+            _run(compiler, *OPTIONS, "-shared", "-o", made, *objects)
             made.replace(target)
     return target
+
+
+def _run(*command: str | Path) -> str:
+    """What a command says that ends well."""
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
 
 
 def _processor() -> str:
