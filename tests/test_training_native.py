@@ -178,6 +178,38 @@ def test_the_kernel_stops_when_told():
 
 
 @needs_compiler
+@pytest.mark.parametrize("count", [1, 16, 50])
+def test_its_answers_are_those_of_the_module(count):
+    """Also of more or fewer images than a batch has, and after a step."""
+    recipe, dataset = toy_recipe(train=TRAIN), blobs()
+    network = create(recipe.model, dataset.shape, dataset.n_classes)
+    learner = NativeLearner(network, recipe.optimizer, torch.float64, torch.float64, 16)
+    images = torch.rand(count, 1, 6, 6, dtype=torch.float64).round(decimals=1)
+    learner.step(images[:16], torch.arange(len(images[:16])) % 3, 0.1)
+    expected = learner.module()(images).detach()
+    np.testing.assert_allclose(learner.evaluate(images)[0], expected, rtol=0, atol=1e-12)
+
+
+@needs_compiler
+def test_an_answer_between_two_steps_changes_neither():
+    """A run that is looked at has to be the run that nobody looks at."""
+    recipe, dataset = toy_recipe(train=TRAIN), blobs()
+    images, labels = torch.rand(16, 1, 6, 6, dtype=torch.float64), torch.arange(16) % 3
+    seen, unseen = (
+        NativeLearner(
+            create(recipe.model, dataset.shape, dataset.n_classes), recipe.optimizer, torch.float64, torch.float64, 16
+        )
+        for _ in range(2)
+    )
+    for learner in (seen, unseen):
+        learner.step(images, labels, 0.1)
+        if learner is seen:
+            learner.evaluate(images[:5])
+        learner.step(images, labels, 0.1)
+    assert torch.equal(seen.weights, unseen.weights)
+
+
+@needs_compiler
 def test_a_learner_can_be_given_a_new_network():
     """Its weights are the new ones, its velocity nothing."""
     recipe, dataset = toy_recipe(train=TRAIN), blobs()

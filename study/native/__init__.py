@@ -35,6 +35,7 @@ SIGNATURES = {
         None,
         [POINTER, POINTER, POINTER, POINTER, POINTER, POINTER, LONG, DOUBLE, DOUBLE, INT, INT, POINTER, POINTER],
     ),
+    "study_mlp_answer": (None, [POINTER, POINTER, LONG, POINTER]),
     "study_kernels_add": (
         None,
         [INT, INT, *(POINTER,) * 6, LONG, LONG, LONG, LONG, DOUBLE, POINTER, LONG, POINTER, LONG],

@@ -42,6 +42,7 @@ struct Trainer {
     virtual void read(const void* weights) = 0;
     virtual void write(void* weights) = 0;
     virtual void train(const Batches& batches, const Rule& rule, Loss loss) = 0;
+    virtual void answer(const void* images, size_t count, void* logits) = 0;
 };
 
 // How a step moves a weight, or a vector of them.
@@ -140,11 +141,23 @@ class Perceptron : public Trainer {
         }
     }
 
+    void answer(const void* images, size_t count, void* logits) override {
+        auto* to = static_cast<Number*>(logits);
+        for (size_t low = 0; low < count; low += batch_) {
+            size_t size = std::min(batch_, count - low);
+            gather(images, nullptr, low, size);
+            forward(size);
+            tell(to + low * classes_, size);
+        }
+    }
+
     void train(const Batches& batches, const Rule& rule, Loss loss) override {
         for (int64_t step = 0; step < batches.steps; ++step) {
             int64_t low = batches.edges[step];
             size_t size = batches.edges[step + 1] - low;
-            gather(batches, low, size);
+            gather(batches.images, batches.rows, low, size);
+            turn<K>(images_(), pixels_, vectors(size) * LANES, layers_[0].inputs, turned_images_(), batch_);
+            by_pixel_.fill(as_words(turned_images_()), batch_ / K::PER_WORD, layers_[0].inputs, words(vectors(size) * LANES));
             forward(size);
             if (batches.logits) tell(static_cast<Number*>(batches.logits) + low * classes_, size);
             batches.losses[step] =
@@ -221,23 +234,22 @@ class Perceptron : public Trainer {
         for (size_t i = 0; i < count * sizeof(Element); i += LINE) __builtin_prefetch(bytes + i);
     }
 
-    void gather(const Batches& batches, int64_t low, size_t size) {
+    // From `low` on, so many of the images, or of those that the rows name.
+    void gather(const void* all, const int64_t* rows, int64_t low, size_t size) {
         auto& layer = layers_[0];
-        const auto* images = static_cast<const Element*>(batches.images);
+        const auto* images = static_cast<const Element*>(all);
         size_t padded = vectors(size) * LANES;
         for (size_t i = 0; i < padded; ++i) {
-            Element* row = images_(i * layer.across);
-            if (i + 2 < size && batches.rows) fetch(images + batches.rows[low + i + 2] * layer.inputs, layer.inputs);
+            Element* row = images_(i * pixels_);
+            if (i + 2 < size && rows) fetch(images + rows[low + i + 2] * layer.inputs, layer.inputs);
             if (i < size) {
-                int64_t from = batches.rows ? batches.rows[low + i] : low + int64_t(i);
+                int64_t from = rows ? rows[low + i] : low + int64_t(i);
                 std::memcpy(row, images + from * layer.inputs, layer.inputs * sizeof(Element));
             } else {
                 std::memset(row, 0, layer.inputs * sizeof(Element));
             }
         }
-        turn<K>(images_(), pixels_, padded, layer.inputs, turned_images_(), batch_);
         by_example_.fill(as_words(images_()), pixels_ / K::PER_WORD, padded, words(layer.inputs));
-        by_pixel_.fill(as_words(turned_images_()), batch_ / K::PER_WORD, layer.inputs, words(padded));
     }
 
     void forward(size_t size) {
@@ -441,6 +453,11 @@ void study_mlp_train(void* trainer, const void* images, const int64_t* rows, con
                      void* logits, double* losses) {
     Batches batches{images, rows, labels, edges, rates, steps, logits, losses};
     static_cast<Trainer*>(trainer)->train(batches, {momentum, decay, nesterov}, static_cast<Loss>(loss));
+}
+
+// Of each image, (count, inputs) elements, the numbers (count, classes) that it ends in.
+void study_mlp_answer(void* trainer, const void* images, int64_t count, void* logits) {
+    static_cast<Trainer*>(trainer)->answer(images, count, logits);
 }
 
 // Whether there is a kind 0.

@@ -74,7 +74,7 @@ def _timed(way: Callable[[], object]) -> float:
 
 
 class NativeLearner(MLPLearner):
-    """One MLP under stochastic gradient descent; looks are torch's, as the MLPLearner's are.
+    """One MLP under stochastic gradient descent; what looks need beside logits is torch's, as the MLPLearner's is.
 
     Args:
         network: without dropout.
@@ -169,6 +169,15 @@ class NativeLearner(MLPLearner):
         """One step on a batch, (b, channels, h, w); returns the mean loss before it."""
         (loss,) = self.steps(images.to(self.compute), None, labels, (0, len(labels)), (lr,))
         return loss
+
+    def evaluate(self, images: Tensor, features: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Logits (b, c), in the master precision, and by torch the penultimate layer (b, d) when asked for."""
+        if features:
+            return super().evaluate(images, features)
+        images = images.to(self.compute).contiguous()
+        logits = torch.empty((len(images), self._classes), dtype=self._weights.dtype)
+        self._library.study_mlp_answer(self._handle, images.data_ptr(), len(images), logits.data_ptr())
+        return logits, None
 
     def _forward(self, images: Tensor) -> list[Tensor]:
         self.weights  # noqa: B018  brings `used` up to date
