@@ -10,12 +10,15 @@ from gradient_toys import toy_moment
 from scipy.special import log_softmax, softmax
 from torch import nn
 
+from study import native
 from study.errors import RecipeError
 from study.evidence import Collector, Cost, conditions, curved, derivatives, due_epochs, evidence, gradients, wanted
 from study.evidence import sources as registry
 from study.evidence.collector import OUTCOME
 from study.evidence.series import NOW, SERIES
 from study.proxies import PROXIES, WORDS, Word, get
+from study.proxies.nearest import nearest
+from study.proxies.neighbors import class_kernel_sums
 from study.training import Hooks, Member, fit
 from study.training.looks import EVALUATE_ROWS
 from study.training.placement import Placement
@@ -194,6 +197,22 @@ def test_per_example_gradients_cost_three_forward_passes(n):
     with cost.measured():
         derivatives.per_example_gradients(frozen, images, labels, gradients._loss)
     assert cost.flops == pytest.approx(n * 2 * (2 * first + 3 * second + 3 * last), rel=0.01)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_flops_of_distances_count_whoever_computes_them(compiled, monkeypatch):
+    """Kernels of the project's own, and threads that work for this one, are out of sight of torch's counter."""
+    if not compiled:
+        monkeypatch.setattr(native, "library", lambda: None)
+    rows = np.random.default_rng(0).normal(size=(60, 40)).astype(np.float32)
+    class_kernel_sums(rows, np.arange(60) % 3, 3, bandwidth=1.0)  # the first of a process tries how to multiply
+    cost, near = Cost(), Cost()
+    with cost.measured():
+        class_kernel_sums(rows, np.arange(60) % 3, 3, bandwidth=1.0)
+    assert cost.flops == 60 * 60 * 40
+    with near.measured():
+        nearest(rows, 3)
+    assert near.flops >= 60 * 60 * 40  # and those of a sample, by which a kernel chooses its precision
 
 
 def test_flops_of_other_threads_are_theirs():

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,6 +52,17 @@ SIGNATURES = {
 }
 
 log = logging.getLogger(__name__)
+_counts = threading.local()
+
+
+def count_flops(flops: int) -> None:
+    """Tell of FLOPs for the calling thread that torch has not seen: of a kernel, or of threads that work for it."""
+    _counts.flops = counted_flops() + flops
+
+
+def counted_flops() -> int:
+    """All that the calling thread was told of so far."""
+    return getattr(_counts, "flops", 0)
 
 
 @functools.cache

@@ -1,15 +1,17 @@
-"""Counts the FLOPs of whatever torch computes.  in: work inside a `with`   out: how many, two per multiply-add
+"""Counts the FLOPs of torch and of the own kernels.  in: work in a `with`   out: how many, two per multiply-add
 
 Matrix products, convolutions and attention by torch's own formulas, but for the backward passes of convolutions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from study import native
 
 
 class FlopCounter(TorchDispatchMode):
@@ -21,6 +23,14 @@ class FlopCounter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
+
+    def __enter__(self) -> Self:
+        self._before = native.counted_flops()
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.flops += native.counted_flops() - self._before
+        super().__exit__(*error)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

@@ -159,6 +159,7 @@ class _Field:
         form = form_of(sample, sample.dtype, k, n, self.centre)
         lists = Lists(form, n, k, exclude_self)
         among_themselves(lists, form, self.mixed, int(self.kept.sum()), self.tile, progress)
+        native.count_flops(form.flops(n * n // 2))
         distances, rows = np.empty((n, k)), np.empty((n, k), dtype=np.int64)
         distances[self.order.numpy()], rows[self.order.numpy()] = lists.best()
         return distances, rows
@@ -177,6 +178,7 @@ class _Field:
             return queries[low:high], numbers, torch.zeros_like(numbers, dtype=torch.bool)
 
         among_others(lists, form, ask, read, n, self.tile, progress)
+        native.count_flops(form.flops(n * len(queries)))
         return lists.best()
 
     def search(

@@ -65,6 +65,10 @@ class Form:
         """Whether what is near by products is measured afterwards."""
         return self.kind in ("floats", "halves")
 
+    def flops(self, pairs: int) -> int:
+        """Of the products of so many pairs; differences are none."""
+        return 0 if self.kind == "differences" else 2 * self.width * pairs
+
     @property
     def row_bytes(self) -> int:
         """What a row takes in a part, about."""

@@ -27,6 +27,7 @@ Features = NDArray | Tensor
 Progress = Callable[[float], None]
 Device = str | torch.device | None
 
+DIFFERENCES = 1  # the way of rows that have no products
 DIRECT = 32  # widths up to here take direct differences
 EXACT = 20_000  # up to so many examples the mean distance is over all pairs
 SAMPLED = 1_000_000  # pairs beyond: 1.5e-4 relative error, and 1e-2 of the bandwidth moves a ranking to Spearman .9998
@@ -201,7 +202,7 @@ class _Floats(_Rows):
 
     def __init__(self, features: Tensor, scale: float, order: Tensor | None):
         means = [part.sum(dim=0, dtype=torch.float64) for part in features.split(CHUNK)]
-        self.way = int(features.shape[1] <= DIRECT)
+        self.way = DIFFERENCES if features.shape[1] <= DIRECT else 0
         self.mean = (torch.stack(means).sum(dim=0) / len(features)).float()
         super().__init__(features, scale, order)
 
@@ -292,6 +293,8 @@ def _sums(
                 sums[classes, examples] += piece
             if progress:
                 progress(done / sum(tiles))
+    if device.type == "cpu" and rows.way != DIFFERENCES:  # other threads have worked
+        native.count_flops(rows.n * rows.n * rows.width)
     return sums
 
 

@@ -177,6 +177,7 @@ class NativeLearner(MLPLearner):
         images = images.to(self.compute).contiguous()
         logits = torch.empty((len(images), self._classes), dtype=self._weights.dtype)
         self._library.study_mlp_answer(self._handle, images.data_ptr(), len(images), logits.data_ptr())
+        native.count_flops(2 * len(images) * sum(outputs * inputs for outputs, inputs in self.shapes))
         return logits, None
 
     def _forward(self, images: Tensor) -> list[Tensor]:
