@@ -117,14 +117,19 @@ def test_an_unknown_name_suggests_the_nearest(name, hint):
         networks.create(Model(name=name), (1, 8, 8), 3)
 
 
-def test_own_networks_do_without_timm():
-    """It takes seconds to import, at every start of a command."""
-    code = (
-        "import sys; from study import networks; from study.recipe import Model;"
-        "networks.create(Model(name='mlp'), (1, 8, 8), 3); networks.create(Model(name='resnet8'), (3, 8, 8), 3);"
-        "sys.exit('timm' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("timm", "networks.create(Model(), (1, 8, 8), 3); networks.create(Model(name='resnet8'), (3, 8, 8), 3)"),
+        ("torch._dynamo", "networks.fit_check(Model(name='resnet8'), (3, 32, 32), 10)"),
+        ("torch._dynamo", "networks.flops(Model(name='resnet8'), (3, 32, 32), 10)"),
+    ],
+    ids=["timm", "torch's compiler to check", "torch's compiler to count"],
+)
+def test_own_networks_do_without(module, code):
+    """What takes seconds to import, at every start of a command."""
+    code = f"import sys; from study import networks; from study.recipe import Model; {code}"
+    assert subprocess.run([sys.executable, "-c", f"{code}; sys.exit({module!r} in sys.modules)"]).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -187,16 +192,6 @@ def test_a_network_without_a_linear_classifier_is_refused():
 def test_the_fit_check_builds_no_weights():
     """ViT-L has 300 M of them; a check of timm's networks takes no memory for them."""
     networks.fit_check(Model(name="vit_large_patch16_224"), (3, 224, 224), 10)
-
-
-def test_checking_and_counting_do_not_import_torchs_compiler():
-    """It takes as long as all the rest of a start, and nothing here compiles with it."""
-    code = (
-        "import sys; from study import networks; from study.recipe import Model; model = Model(name='resnet8');"
-        "networks.fit_check(model, (3, 32, 32), 10), networks.flops(model, (3, 32, 32), 10);"
-        "sys.exit('torch._dynamo' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize(
