@@ -156,7 +156,7 @@ def halves(recipe, dataset, count):
     """Members with random halves of the data."""
     import numpy as np
 
-    from study.training import Member
+    from study.training.job import Member
 
     half = len(dataset.labels) // 2
     return [

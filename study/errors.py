@@ -26,3 +26,7 @@ class StoreError(StudyError):
 
 class AnalysisError(StudyError):
     """The runs that an analysis needs are missing or do not fit together."""
+
+
+class Stopped(Exception):  # noqa: N818  a request, not an error
+    """Work was asked to stop; nothing of the members under way is kept."""

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from toys import blobs
 
 from study.data import Dataset
-from study.evidence.sources import Moment
-from study.networks import create
+from study.models import create
 from study.recipe import Model, Optimizer, Train, parse
-from study.training import Look
-from study.training.examples import Examples
+from study.signals.registry import Moment
+from study.training.device_data import Examples
+from study.training.evaluation import Look
 from study.training.mlp import MLPLearner
 from study.training.modules import ModuleLearner
 

@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from study.data import Dataset
 from study.data.augment import draw_crop_flip
-from study.networks import create
+from study.models import create
 from study.recipe import Optimizer, Recipe, Train
-from study.training import Member, conveyor
-from study.training.examples import Examples
+from study.training.device_data import Examples
+from study.training.engines import stacked
+from study.training.job import Member
 from study.training.mlp import MLPLearner
 from study.training.placement import Placement
 from study.training.schedules import rate_factor
@@ -80,13 +81,13 @@ def members(dataset: Dataset, count: int = 4, size: int = 60) -> list[Member]:
 
 def at_their_ends(monkeypatch, kept: Callable[[MLPLearner, Examples], Any]) -> dict[tuple, Any]:
     """What `kept` makes of each row of a stack when its member's training is over; by the member's words."""
-    found, finish = {}, conveyor.Belt._finish
+    found, finish = {}, stacked.Belt._finish
 
     def finished(belt, row, seat):
         found[seat.load.member.words] = kept(belt.learner.row(row), belt.examples)
         return finish(belt, row, seat)
 
-    monkeypatch.setattr(conveyor.Belt, "_finish", finished)
+    monkeypatch.setattr(stacked.Belt, "_finish", finished)
     return found
 
 

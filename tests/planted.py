@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from study.proxies import density, neighbors
+from study.kernels import kde
+from study.proxies import density
 
 EPOCHS, CLASSES, EACH = 20, 3, 100
 N = CLASSES * EACH
@@ -165,7 +166,7 @@ def softmax_margin_now(data: SimpleNamespace) -> np.ndarray:
 
 @word("input_density")
 def input_density(data: SimpleNamespace) -> np.ndarray:
-    return neighbors.class_kernel_sums(data.features, data.labels, CLASSES)[0]
+    return kde.class_kernel_sums(data.features, data.labels, CLASSES)[0]
 
 
 @word("hidden_density")
@@ -228,7 +229,7 @@ def gradient_norm(data: SimpleNamespace) -> np.ndarray:
 
 @word("last_layer_gradient_density")
 def last_layer_gradient_density(data: SimpleNamespace) -> np.ndarray:
-    return neighbors.class_kernel_sums(loss_gradients(data)[-1], data.labels, CLASSES)[0]
+    return kde.class_kernel_sums(loss_gradients(data)[-1], data.labels, CLASSES)[0]
 
 
 @word("gradient_density")
@@ -239,7 +240,7 @@ def gradient_density(data: SimpleNamespace) -> np.ndarray:
 @word("tangent_density_first")
 def tangent_density_first(data: SimpleNamespace) -> np.ndarray:
     """Of a linear network: the gradient of every logit is the input and a 1, whatever the weights."""
-    return neighbors.class_kernel_sums(np.tile(with_bias(data.features), CLASSES), data.labels, CLASSES)[0]
+    return kde.class_kernel_sums(np.tile(with_bias(data.features), CLASSES), data.labels, CLASSES)[0]
 
 
 @word("tangent_density_last")

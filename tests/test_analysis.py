@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from study import analysis, ensemble
+from study import analysis
 from study.analysis import Gathered, correlations, gather, parts, point_estimates
-from study.cscore import Profile, cscore_columns, reliability, shard_profile
-from study.ensemble import keys
 from study.errors import AnalysisError, StoreError
 from study.proxies import PROXIES
-from study.ranks import noise_ceiling
-from study.reference import log_reference
+from study.runs import ensemble
+from study.runs.ensemble import keys
+from study.runs.reference import log_reference
+from study.scores.cscore import Profile, cscore_columns, reliability, shard_profile
+from study.scores.rank_statistics import noise_ceiling
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from study import data
-from study.check import SHAPES, check_all, check_data, check_fit, check_names, recipe_files
 from study.errors import RecipeError
 from study.recipe import Recipe, load
+from study.recipe.load import recipe_files
+from study.workflows.preflight import SHAPES, check_all, check_data, check_fit, check_names
 from tests.toys import blobs, toy_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"

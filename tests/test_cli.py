@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from study.cli.main.main import app, main
 
-from study import cli
-from study.cli import app, main
+from study.cli.main import main as cli
 from study.tracking import Store
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -76,7 +76,8 @@ def study(place, capsys, monkeypatch):
 @pytest.fixture(scope="module")
 def finished(template, tmp_path_factory) -> Path:
     """The root of a store with a whole study in it."""
-    from study import data, launch, recipe, tracking
+    from study import data, recipe, tracking
+    from study.workflows import study as launch
 
     folder = tmp_path_factory.mktemp("finished")
     rng = np.random.default_rng(0)
@@ -472,7 +473,7 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch):
 
 def process(place: Path, *words: str) -> subprocess.Popen:
     """Start `study` in the folder."""
-    script = "import sys; from study.cli import main; sys.argv[0] = 'study'; main()"
+    script = "import sys; from study.cli.main import main; sys.argv[0] = 'study'; main()"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", script, *words], cwd=place, env=environment, **pipes)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from study.consensus import consensus, consensus_columns, consensus_consistency, prediction_entropy
-from study.cscore import shard_profile
-from study.difficulty import TYPES, corner_distances, difficulty_types, nearest_to_corners, split_depths
-from study.memorization import (
+from study.scores.consensus import consensus, consensus_columns, consensus_consistency, prediction_entropy
+from study.scores.cscore import shard_profile
+from study.scores.difficulty_types import TYPES, corner_distances, difficulty_types, nearest_to_corners, split_depths
+from study.scores.memorization import (
     chance_influence,
     influence,
     memorization,

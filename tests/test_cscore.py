@@ -6,8 +6,8 @@ import zlib
 import numpy as np
 import pytest
 
-from study import cscore
 from study.errors import RecipeError
+from study.scores import cscore
 
 RATIOS = (0.1, 0.3, 0.5, 0.75, 0.9)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from study.data import load
 from study.data.digest import digest_of
-from study.data.fit import fit
+from study.data.resize import fit
 from study.errors import DataError
 
 
@@ -357,7 +357,7 @@ def test_progress_is_told_of_every_image(tmp_path, section):
 
 def test_duplicate_ids_are_refused(section, monkeypatch):
     """An id that stands for two examples would join scores with the wrong images."""
-    import study.data.sources
+    import study.data.readers.registry
 
     monkeypatch.setattr(study.data.sources, "numbered", lambda split, n: ["same"] * n)
     assert "stands for 1797 examples" in refusal(load, section())

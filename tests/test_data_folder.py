@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from study.data import load
-from study.data.decode import decode
+from study.data.readers.decode import decode
 from study.errors import DataError
 
 RNG = np.random.default_rng(0)

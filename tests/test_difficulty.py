@@ -8,18 +8,21 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from study import analysis, ensemble, launch
+from study import analysis
 from study.analysis import difficulty
-from study.check import check_data, check_fit
 from study.data import Dataset
-from study.difficulty import TYPES
-from study.ensemble import run_ensemble
-from study.errors import RecipeError
-from study.plan import describe, plan_study
-from study.proxies.neighbors import exact_routing
-from study.shards import depths
-from study.training import Hooks, Member, Stopped, fit
+from study.errors import RecipeError, Stopped
+from study.kernels.kde import exact_routing
+from study.runs import ensemble
+from study.runs.ensemble import run_ensemble
+from study.runs.shards import depths
+from study.scores.difficulty_types import TYPES
+from study.training.fit import fit
+from study.training.job import Hooks, Member
 from study.training.placement import place
+from study.workflows import study
+from study.workflows.plan import describe, plan_study
+from study.workflows.preflight import check_data, check_fit
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -65,7 +68,7 @@ def store(stores):
 @pytest.fixture(scope="module")
 def report(recipe, dataset, store):
     """Ensemble, single run, report."""
-    return launch.run_study(recipe, dataset, store)[-1]
+    return study.run_study(recipe, dataset, store)[-1]
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +316,7 @@ def test_a_network_without_places_for_probes_is_refused(recipe, monkeypatch):
     def nowhere(*asked):
         raise RecipeError("no blocks")
 
-    monkeypatch.setattr("study.networks.probes.placements", nowhere)
+    monkeypatch.setattr("study.models.probe_points.placements", nowhere)
     with pytest.raises(RecipeError, match="no blocks"):
         check_fit(recipe, (1, 6, 6), 3)
 

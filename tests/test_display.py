@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from study import display
+from study import progress
 
 
 class Terminal:
@@ -39,7 +39,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(display.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def clock(monkeypatch) -> Clock:
 )
 def test_numbers_have_three_digits_and_a_letter(value, unit, text):
     """A plan with 51800000 examples is not read but counted."""
-    assert display.number(value, unit) == text
+    assert progress.number(value, unit) == text
 
 
 @pytest.mark.parametrize(
@@ -72,25 +72,25 @@ def test_numbers_have_three_digits_and_a_letter(value, unit, text):
 )
 def test_durations_are_what_a_person_plans_with(seconds, text):
     """Whether to wait, to have lunch or to come back on Monday."""
-    assert display.duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 def test_results_do_not_mix_with_progress(capsys):
     """stdout can be piped into a file."""
-    display.say("working")
+    progress.say("working")
     assert capsys.readouterr() == ("", "working\n")
 
 
 def test_short_work_leaves_no_trace(capsys, clock):
     """A bar that flashes up for every small file is noise."""
-    with display.bar("decoding", 10) as advance:
+    with progress.bar("decoding", 10) as advance:
         advance(10)
     assert capsys.readouterr() == ("", "")
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(capsys, clock):
     """A log file of a night's run must say how far it is, and must not hold a million redrawn bars."""
-    with display.bar("training", 1000) as advance:
+    with progress.bar("training", 1000) as advance:
         for _ in range(100):
             clock.now += 1.0
             advance(10)
@@ -102,7 +102,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(capsys, clock):
 
 def test_what_an_earlier_launch_did_counts_for_the_share_not_the_rate(capsys, clock):
     """A resumed ensemble at 90 % must not promise ten times its speed."""
-    with display.bar("training", 1000, done=900) as advance:
+    with progress.bar("training", 1000, done=900) as advance:
         clock.now += 16.0
         advance(16)
     assert capsys.readouterr().err.splitlines()[0] == "training: 92%, 1 examples/s, 84 s left"
@@ -110,7 +110,7 @@ def test_what_an_earlier_launch_did_counts_for_the_share_not_the_rate(capsys, cl
 
 def test_what_goes_on_aside_enters_neither_rate_nor_time_left(capsys, clock):
     """Evidence of epoch 0 takes minutes before the first example is trained on: no 3 examples/s, no 27 hours."""
-    with display.bar("training", 1000) as advance:
+    with progress.bar("training", 1000) as advance:
         for share in (0, 50, 100):
             clock.now += 16.0
             advance(0, f"gathering norms, {share}%")
@@ -132,7 +132,7 @@ def test_the_last_line_is_left_out_when_the_work_fails(capsys, clock):
     """`done` under a work that was stopped is a lie."""
 
     def work() -> None:
-        with display.bar("training", 1000) as advance:
+        with progress.bar("training", 1000) as advance:
             clock.now += 20.0
             advance(16)
             raise KeyboardInterrupt
@@ -145,7 +145,7 @@ def test_the_last_line_is_left_out_when_the_work_fails(capsys, clock):
 def test_a_terminal_gets_a_bar_with_rate_and_time_left(monkeypatch, clock):
     """What is done, what remains, how fast."""
     terminal = shown(monkeypatch)
-    with display.bar("training", 100) as advance:
+    with progress.bar("training", 100) as advance:
         for _ in range(5):
             clock.now += 2.0
             advance(10)
@@ -157,7 +157,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(monkeypatch, clock):
 def test_a_terminal_shows_what_goes_on_aside_in_place_of_the_rate(monkeypatch, clock):
     """The bar stands still; somebody must say why."""
     terminal = shown(monkeypatch)
-    with display.bar("training", 100) as advance:
+    with progress.bar("training", 100) as advance:
         clock.now += 2.0
         advance(0, "gathering norms, 40%")
     assert "gathering norms, 40%" in terminal.text
@@ -167,7 +167,7 @@ def test_a_terminal_shows_what_goes_on_aside_in_place_of_the_rate(monkeypatch, c
 def test_threads_may_advance_together(monkeypatch, clock):
     """Decoding and training count from several threads; a lost count ends below 100 %."""
     terminal = shown(monkeypatch)
-    with display.bar("training", 4000) as advance:
+    with progress.bar("training", 4000) as advance:
         threads = [threading.Thread(target=lambda: [advance(1) for _ in range(1000)]) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -180,6 +180,6 @@ def test_threads_may_advance_together(monkeypatch, clock):
 
 def test_quiet_is_a_bar_that_shows_nothing(capsys):
     """Callers that are programs pass it where a person would see a bar."""
-    with display.quiet("training", 10, unit="examples", done=3) as advance:
+    with progress.quiet("training", 10, unit="examples", done=3) as advance:
         advance(7)
     assert capsys.readouterr() == ("", "")

@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study import ensemble, training
-from study.cscore import SUMS, Profile, cscore_columns, shard_profile
-from study.ensemble import finished_shards, plan, run_ensemble
-from study.errors import StoreError
+from study.errors import Stopped, StoreError
 from study.recipe import flatten, load
-from study.shards import answers
-from study.tracking import local, open_store
-from study.training import Member, Stopped, fit
+from study.runs import ensemble
+from study.runs.ensemble import finished_shards, plan, run_ensemble
+from study.runs.shards import answers
+from study.scores.cscore import SUMS, Profile, cscore_columns, shard_profile
+from study.tracking import open_store, sqlite_store
+from study.training import fit as training
+from study.training.fit import fit
+from study.training.job import Member
 from study.training.placement import Placement
 from tests.toys import blobs, toy_recipe
 
@@ -396,7 +398,7 @@ def copied(store, tmp_path):
     with sqlite3.connect(store.database) as source, sqlite3.connect(tmp_path / "copy" / "mlflow.db") as target:
         source.backup(target)
     source.close(), target.close()
-    return open_store(tmp_path / "copy", local.sqlite_uri(tmp_path / "copy" / "mlflow.db"))
+    return open_store(tmp_path / "copy", sqlite_store.sqlite_uri(tmp_path / "copy" / "mlflow.db"))
 
 
 @pytest.fixture

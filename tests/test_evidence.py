@@ -10,17 +10,28 @@ from gradient_toys import toy_moment
 from scipy.special import log_softmax, softmax
 from torch import nn
 
-from study import native
 from study.errors import RecipeError
-from study.evidence import Collector, Cost, conditions, curved, derivatives, due_epochs, evidence, gradients, wanted
-from study.evidence import sources as registry
-from study.evidence.collector import OUTCOME
-from study.evidence.series import NOW, SERIES
+from study.kernels import native
+from study.kernels.kde import class_kernel_sums
+from study.kernels.knn import nearest
 from study.proxies import PROXIES, WORDS, Word, get
-from study.proxies.nearest import nearest
-from study.proxies.neighbors import class_kernel_sums
-from study.training import Hooks, Member, fit
-from study.training.looks import EVALUATE_ROWS
+from study.signals import (
+    Collector,
+    Cost,
+    conditions,
+    curved,
+    derivatives,
+    due_epochs,
+    evidence,
+    wanted,
+    weight_gradients,
+)
+from study.signals import registry as registry
+from study.signals.collector import OUTCOME
+from study.signals.logit_statistics import NOW, SERIES
+from study.training.evaluation import EVALUATE_ROWS
+from study.training.fit import fit
+from study.training.job import Hooks, Member
 from study.training.placement import Placement
 from tests.toys import blobs, toy_recipe
 
@@ -195,7 +206,7 @@ def test_per_example_gradients_cost_three_forward_passes(n):
     frozen, cost = derivatives.Frozen(moment), Cost()
     images, labels = frozen.examples.block(0, n), frozen.examples.labels[:n]
     with cost.measured():
-        derivatives.per_example_gradients(frozen, images, labels, gradients._loss)
+        derivatives.per_example_gradients(frozen, images, labels, weight_gradients._loss)
     assert cost.flops == pytest.approx(n * 2 * (2 * first + 3 * second + 3 * last), rel=0.01)
 
 

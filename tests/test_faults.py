@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.tracking import local, open_store
+from study.tracking import open_store, sqlite_store
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
@@ -234,7 +234,7 @@ def codes(folder) -> dict[str, int]:
 def opened(folder, codes):
     """The stores that the launches have left."""
     names = ("whole", "broken", "stopped", "early")
-    return {name: open_store(folder / name, local.sqlite_uri(folder / name / "mlflow.db")) for name in names}
+    return {name: open_store(folder / name, sqlite_store.sqlite_uri(folder / name / "mlflow.db")) for name in names}
 
 
 def finished(store, kind):

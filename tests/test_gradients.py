@@ -11,10 +11,12 @@ from torch.nn import functional
 from toys import blobs, toy_recipe
 
 from study.errors import DataError, RecipeError
-from study.evidence import Collector, derivatives, gradients, sketches, wanted
-from study.proxies import PROXIES, compute, gradient, gradient_tiles
-from study.proxies.gradient_tiles import Factor, gradient_class_sums, mean_gradient_distance
-from study.training import Hooks, Member, fit, stackable
+from study.kernels import gradient_kde
+from study.kernels.gradient_kde import Factor, gradient_class_sums, mean_gradient_distance
+from study.proxies import PROXIES, compute, gradient
+from study.signals import Collector, derivatives, gradient_sketches, wanted, weight_gradients
+from study.training.fit import fit
+from study.training.job import Hooks, Member, stackable
 from study.training.placement import place
 
 both_networks = pytest.mark.parametrize("kind", ["mlp", "conv"])
@@ -55,35 +57,37 @@ def test_grand_is_the_norm_of_the_whole_gradient(kind):
     """Several tools take the last layer alone and call it GraNd; weights that are not trained do not count."""
     moment = toy_moment(kind)
     expected = np.linalg.norm(loss_gradients(moment), axis=1)
-    np.testing.assert_allclose(gradients.gradient_norms(moment), expected, rtol=1e-9)
-    np.testing.assert_allclose(gradients.gradient_norms_first(moment), expected, rtol=1e-9)
+    np.testing.assert_allclose(weight_gradients.gradient_norms(moment), expected, rtol=1e-9)
+    np.testing.assert_allclose(weight_gradients.gradient_norms_first(moment), expected, rtol=1e-9)
 
 
 def test_outer_products_agree_with_gradients_written_out(monkeypatch):
     """The short way of MLPs and the way of all other networks are one score."""
     moment = toy_moment("mlp")
-    short = gradients.gradient_norms(moment)
+    short = weight_gradients.gradient_norms(moment)
     monkeypatch.setattr(derivatives.Frozen, "layers", lambda self: None)
-    np.testing.assert_allclose(gradients.gradient_norms(moment), short, rtol=1e-9)
+    np.testing.assert_allclose(weight_gradients.gradient_norms(moment), short, rtol=1e-9)
 
 
 def test_dropout_is_off_and_the_short_way_still_holds():
     """An MLP with dropout is an MLP in evaluation mode."""
-    from study.networks.mlp import DropoutMLP
+    from study.models.mlp import DropoutMLP
 
     moment = toy_moment("mlp")
     plain = moment.look.network()
     network = DropoutMLP(moment.dataset.shape, 3, (16, 8), 0.5).double().eval()
     network.load_state_dict(plain.state_dict())
-    expected = gradients.gradient_norms(moment)
+    expected = weight_gradients.gradient_norms(moment)
     moment.look.network = lambda: network
     assert derivatives.Frozen(moment).layers() is not None
-    np.testing.assert_allclose(gradients.gradient_norms(moment), expected, rtol=1e-12)
+    np.testing.assert_allclose(weight_gradients.gradient_norms(moment), expected, rtol=1e-12)
 
 
 def test_float32_scores_agree_with_float64():
     """Networks train in float32; the ranking must not hang on it."""
-    single, double = (gradients.gradient_norms(toy_moment("conv", dtype=d)) for d in (torch.float32, torch.float64))
+    single, double = (
+        weight_gradients.gradient_norms(toy_moment("conv", dtype=d)) for d in (torch.float32, torch.float64)
+    )
     np.testing.assert_allclose(single, double, rtol=1e-3)
 
 
@@ -121,7 +125,7 @@ def test_sampled_distances_come_near_those_of_all_pairs(monkeypatch):
     """Beyond 20,000 examples a million pairs set the bandwidth; 1e-2 of it moves a ranking to Spearman .9998."""
     factors = random_factors(60)
     assert mean_gradient_distance(factors) == pytest.approx(pdist(outer(factors)).mean(), rel=1e-9)
-    monkeypatch.setattr(gradient_tiles, "EXACT", 10)
+    monkeypatch.setattr(gradient_kde, "EXACT", 10)
     assert mean_gradient_distance(factors) == pytest.approx(pdist(outer(factors)).mean(), rel=3e-3)
 
 
@@ -157,7 +161,7 @@ def test_last_layer_density_equals_that_of_gradients_written_out(kind):
     own = loss_gradients(moment)[:, -size:]
     labels = moment.dataset.labels[:40]
     expected, bandwidth = sums_by_hand(cdist(own, own, "sqeuclidean"), labels, 3)
-    np.testing.assert_allclose(gradients.last_layer_gradient_density(moment), expected, rtol=1e-7)
+    np.testing.assert_allclose(weight_gradients.last_layer_gradient_density(moment), expected, rtol=1e-7)
     assert moment.memory["metrics"][1]["density/bandwidth_gradient_last_layer"] == pytest.approx(bandwidth)
 
 
@@ -166,14 +170,14 @@ def test_exact_density_of_an_mlp_equals_that_of_gradients_written_out():
     moment = toy_moment("mlp")
     own = loss_gradients(moment)
     expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), moment.dataset.labels[:40], 3)
-    np.testing.assert_allclose(gradients.gradient_density(moment, dimension=0), expected, rtol=1e-7)
+    np.testing.assert_allclose(weight_gradients.gradient_density(moment, dimension=0), expected, rtol=1e-7)
 
 
 def sketched(moment, dimension, slopes, seed=0):
     def stream(*words):
         return moment.stream(*words, seed)
 
-    return sketches.sketches(derivatives.Frozen(moment), 40, slopes, dimension, stream).numpy()
+    return gradient_sketches.sketches(derivatives.Frozen(moment), 40, slopes, dimension, stream).numpy()
 
 
 def errors(moment, exact, slopes, dimension, draws):
@@ -188,7 +192,7 @@ def test_sketches_keep_inner_products_within_the_stated_error(kind):
     """Unbiased; standard deviation sqrt(2 / k), for products sqrt(8 / k) at most; against the exact Gram matrix."""
     moment = toy_moment(kind)
     own = loss_gradients(moment)
-    error = errors(moment, own @ own.T, gradients._loss, 256, 100)
+    error = errors(moment, own @ own.T, weight_gradients._loss, 256, 100)
     bound = np.sqrt((8 if kind == "mlp" else 2) / 256)
     assert np.sqrt((error**2).mean()) < 1.1 * bound
     assert abs(error.mean(axis=0)).max() < 5 * bound / np.sqrt(100)
@@ -200,7 +204,7 @@ def test_tangent_sketches_sum_the_kernel_over_the_classes(kind):
     moment = toy_moment(kind)
     own = tangents(moment)
     exact = np.einsum("cnp,cmp->nm", own, own)
-    error = errors(moment, exact, gradients._each_logit, 256, 100)
+    error = errors(moment, exact, weight_gradients._each_logit, 256, 100)
     bound = np.sqrt((8 if kind == "mlp" else 2) / 256)
     assert np.sqrt((error**2).mean()) < 1.1 * bound
     assert abs(error.mean(axis=0)).max() < 5 * bound / np.sqrt(100)
@@ -217,7 +221,9 @@ def test_probes_estimate_the_trace_of_the_kernel_with_the_stated_variance(kind, 
     found, expected = [], []
     for _ in range(400):
         streams = SimpleNamespace(stream=lambda *words: rng, dataset=moment.dataset)
-        signs = gradients.signed_logits(streams, probes)(torch.zeros(1, 3, dtype=torch.float64), None)[:, 0].numpy()
+        signs = weight_gradients.signed_logits(streams, probes)(torch.zeros(1, 3, dtype=torch.float64), None)[
+            :, 0
+        ].numpy()
         features = np.einsum("sc,cnp->snp", signs, own)
         found.append(np.einsum("snp,smp->nm", features, features))
         together = (np.abs(signs).T @ np.abs(signs) > 0) & ~np.eye(3, dtype=bool)
@@ -233,7 +239,7 @@ def test_sketched_densities_rank_as_exact_ones(kind):
     moment = toy_moment(kind, blobs(40, 10, seed=2), steps=12)
     own = loss_gradients(moment)
     expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), moment.dataset.labels[:40], 3)
-    found = gradients.gradient_density(moment, dimension=2048)
+    found = weight_gradients.gradient_density(moment, dimension=2048)
     assert np.corrcoef(*(each.sum(axis=1).argsort().argsort() for each in (found, expected)))[0, 1] > 0.97
 
 
@@ -244,7 +250,7 @@ def test_tangent_densities_rank_as_exact_ones(kind):
     own = tangents(moment).transpose(1, 0, 2).reshape(40, -1)
     labels = moment.dataset.labels[:40]
     expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), labels, 3)
-    for function in (gradients.tangent_density_first, gradients.tangent_density_last):
+    for function in (weight_gradients.tangent_density_first, weight_gradients.tangent_density_last):
         found = function(moment, dimension=2048, probes=0)
         ranks = [gradient._relative(each, labels).argsort().argsort() for each in (found, expected)]
         assert np.corrcoef(*ranks)[0, 1] > 0.95
@@ -253,14 +259,14 @@ def test_tangent_densities_rank_as_exact_ones(kind):
 @both_networks
 def test_sketches_are_the_same_every_time(kind):
     """The stream's names fix them: a score that cannot be computed again cannot be compared."""
-    first, second = (gradients.gradient_density(toy_moment(kind), dimension=64) for _ in range(2))
+    first, second = (weight_gradients.gradient_density(toy_moment(kind), dimension=64) for _ in range(2))
     assert first.tobytes() == second.tobytes()
 
 
 def test_buckets_hold_every_weight_once():
     """A weight left out, or in twice, would bend every inner product."""
     moment = toy_moment("conv")
-    buckets = sketches._Buckets(derivatives.Frozen(moment), 16, moment.stream)
+    buckets = gradient_sketches._Buckets(derivatives.Frozen(moment), 16, moment.stream)
     for name, weight in derivatives.Frozen(moment).trained.items():
         places = buckets.places[name]
         assert len(places) % 16 == 0
@@ -271,11 +277,11 @@ def test_buckets_hold_every_weight_once():
 def test_dimensions_that_cannot_be_are_refused(kind, dimension):
     """Exact gradients are for MLPs; other networks' do not fit."""
     with pytest.raises(RecipeError, match="such as 512"):
-        gradients.gradient_density(toy_moment(kind), dimension=dimension)
+        weight_gradients.gradient_density(toy_moment(kind), dimension=dimension)
     with pytest.raises(RecipeError, match="such as 512"):
-        gradients.tangent_density_first(toy_moment(kind), dimension=dimension)
+        weight_gradients.tangent_density_first(toy_moment(kind), dimension=dimension)
     with pytest.raises(RecipeError, match="such as 5"):
-        gradients.tangent_density_first(toy_moment(kind), probes=-1)
+        weight_gradients.tangent_density_first(toy_moment(kind), probes=-1)
 
 
 def test_logits_that_are_not_the_classifiers_are_refused():
@@ -285,7 +291,7 @@ def test_logits_that_are_not_the_classifiers_are_refused():
     original = network.forward
     network.forward = lambda images: 2 * original(images)
     with pytest.raises(RecipeError, match="not what its classifier gives"):
-        gradients.last_layer_gradient_density(moment)
+        weight_gradients.last_layer_gradient_density(moment)
     assert not network.classifier._forward_pre_hooks.keys() - {next(iter(network.classifier._forward_pre_hooks))}
 
 

@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study import launch
 from study.analysis import gather
-from study.errors import AnalysisError, StoreError
+from study.errors import AnalysisError, Stopped, StoreError
 from study.figures import mean_over_repeats
-from study.launch import run_report, run_study
 from study.proxies import PROXIES
 from study.recipe import flatten, load
-from study.reference import log_reference
+from study.runs.reference import log_reference
 from study.tracking import open_store
-from study.training import Stopped
+from study.workflows import study
+from study.workflows.study import run_report, run_study
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -65,7 +64,7 @@ def test_a_study_is_an_ensemble_its_single_runs_and_a_report(runs):
 
 def test_the_report_names_the_runs_that_it_has_read(runs, report, recipe, dataset):
     """So that its numbers can be traced."""
-    assert report.tags["study.ensemble"] == runs[0].id
+    assert report.tags["study.runs.ensemble"] == runs[0].id
     assert report.tags["study.singles"].split() == [runs[1].id, runs[2].id]
     assert report.tags["study.data"] == dataset.digest
     assert report.params.items() >= flatten(recipe.part("ensemble")).items()
@@ -124,7 +123,7 @@ def test_stop_before_the_report_ends_the_study(runs, recipe, dataset, store):
 
 def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monkeypatch):
     """Between two figures; the same command makes it again."""
-    monkeypatch.setattr(launch, "_made", lambda *_: None)
+    monkeypatch.setattr(study, "_made", lambda *_: None)
     stop, figure = threading.Event(), type(runs[0]).figure
     monkeypatch.setattr(type(runs[0]), "figure", lambda *what: (figure(*what), stop.set()))
     with pytest.raises(Stopped):
@@ -135,8 +134,8 @@ def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monk
 
 def test_a_report_that_fails_is_marked(recipe, dataset, store, runs, monkeypatch):
     """A half report must not look like one."""
-    monkeypatch.setattr(launch, "_made", lambda *_: None)
-    monkeypatch.setattr(launch, "write_report", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(study, "_made", lambda *_: None)
+    monkeypatch.setattr(study, "write_report", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         run_report(recipe, dataset, store)
     assert store.find("report", max=1)[0].status == "FAILED"
@@ -144,7 +143,7 @@ def test_a_report_that_fails_is_marked(recipe, dataset, store, runs, monkeypatch
 
 def test_the_same_report_is_not_made_twice(runs, report, recipe, dataset, store, monkeypatch, capsys):
     """The same recipe, the same runs, the same code: a second row of the same name would only be in the way."""
-    monkeypatch.setattr(launch.analysis, "findings", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(study.analysis, "findings", lambda *_, **__: pytest.fail("computed again"))
     assert run_report(recipe, dataset, store).id == report.id
     assert "made before" in capsys.readouterr().err
 
@@ -157,14 +156,14 @@ def test_a_report_is_made_again_when_anything_in_it_may_have_changed(
     if change == "recipe":
         recipe = recipe.model_copy(update={"why": "to see"})
     elif change == "code":
-        monkeypatch.setattr(launch, "_code", lambda: "another program")
+        monkeypatch.setattr(study, "_code", lambda: "another program")
     else:
         read = type(report).read
         broken = StoreError("report.html is damaged")
         monkeypatch.setattr(
             type(report), "read", lambda run, name: read(run, name) if name != "report.html" else raised(broken)
         )
-    monkeypatch.setattr(launch.analysis, "findings", lambda *_, **__: raised(KeyError("computed again")))
+    monkeypatch.setattr(study.analysis, "findings", lambda *_, **__: raised(KeyError("computed again")))
     with pytest.raises(KeyError, match="computed again"):
         run_report(recipe, dataset, store)
 

@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from study.cli.main.tables import league_markdown, league_table
 
-from study import analysis, cli, figures
-from study.analysis import Gathered, correlations, influences, league, proxy_matrix, within_class
-from study.cscore import cscore_columns, shard_profile
-from study.ensemble import run_ensemble
-from study.figures.league import telling
-from study.memorization import chance_influence, memorization_columns
+from study import analysis, figures
+from study.analysis import Gathered, correlations, influence, league, proxy_matrix, within_class
+from study.cli.main import main
+from study.figures.leaderboard import telling
 from study.proxies import PROXIES
-from study.single import run_singles
-from study.tables import league_markdown, league_table
+from study.runs.ensemble import run_ensemble
+from study.runs.single import run_singles
+from study.scores.cscore import cscore_columns, shard_profile
+from study.scores.memorization import chance_influence, memorization_columns
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -232,12 +233,12 @@ def test_the_terminal_and_markdown_show_the_same_numbers(table, capsys):
 
 def test_the_verb_prints_the_league_of_the_finished_runs(trained, recipe, dataset, monkeypatch, capsys):
     """`study league RECIPE`: one command, no report needed; Markdown for a README."""
-    monkeypatch.setattr(cli, "_open", lambda *_: (recipe, dataset, trained[0]))
-    cli.league(markdown=True)
+    monkeypatch.setattr(main, "_open", lambda *_: (recipe, dataset, trained[0]))
+    main.league(markdown=True)
     expected = league_markdown(league(trained[1], dataset))
     assert capsys.readouterr().out == expected
     assert expected.splitlines()[2].startswith("| `cbtl` | train |")
-    cli.league(markdown=False)
+    main.league(markdown=False)
     assert "cbtl" in capsys.readouterr().out
 
 
@@ -360,7 +361,7 @@ def test_the_newest_run_of_each_other_network_is_read(trained):
 def test_influences_equal_a_loop_over_the_members_bits(trained, recipe, dataset):
     """From the shards' files: right when i was trained on, minus right when not, for test examples in doubt."""
     store, gathered = trained
-    found = influences(gathered, recipe, dataset, store, top=3)
+    found = influence(gathered, recipe, dataset, store, top=3)
     subset, right = [], []
     for shard in store.find("shard"):
         kept = shard.read_arrays("members.npz")
@@ -381,7 +382,7 @@ def test_influences_equal_a_loop_over_the_members_bits(trained, recipe, dataset)
 def test_too_few_members_for_influence_are_said(trained, recipe, dataset):
     """A list of chance differences looks like any other list."""
     store, gathered = trained
-    none = influences(gathered, recipe.model_copy(update={"seed": 9}), dataset, store)  # a recipe without members
+    none = influence(gathered, recipe.model_copy(update={"seed": 9}), dataset, store)  # a recipe without members
     assert none.table.empty
     enough = int(none.told.split("; ")[1].removesuffix(" members would do"))
     assert chance_influence(80, enough / 2, enough / 2) <= 0.5 < chance_influence(80, enough / 2 - 1, enough / 2 - 1)

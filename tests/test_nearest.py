@@ -7,13 +7,11 @@ import pytest
 import torch
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
-from study import native
 from study.errors import DataError
-from study.proxies import nearest as module
-from study.proxies import nearest_tiles as tiles
+from study.kernels import knn, knn_native, native
+from study.kernels.kde import _medium_is_exact
+from study.kernels.knn import Stream, nearest, votes
 from study.proxies.density import local_outlier_factor, reachability
-from study.proxies.nearest import Stream, nearest, votes
-from study.proxies.neighbors import _medium_is_exact
 
 RNG = np.random.default_rng(0)
 N, K = 400, 30
@@ -118,14 +116,14 @@ def test_the_bound_on_rounding_holds(name, precision):
     exact = rows.double()
     exact = torch.addmm(exact.square().sum(dim=1), exact, exact.T, alpha=-2)
     size = rows.square().sum(dim=1)
-    assert float(((found - exact).abs() / (module._error(rows.shape[1]) * (size[:, None] + size.max()))).max()) < 0.5
+    assert float(((found - exact).abs() / (knn._error(rows.shape[1]) * (size[:, None] + size.max()))).max()) < 0.5
 
 
 @every_kind
 def test_a_stream_gives_the_same_bits(name, monkeypatch):
     """Layers that do not fit are computed again where they are read; that must be invisible."""
     rows = torch.from_numpy(FEATURES[name]).flatten(1)
-    monkeypatch.setattr(module, "HELD", rows[:90].numel() * rows.element_size())
+    monkeypatch.setattr(knn, "HELD", rows[:90].numel() * rows.element_size())
     read = []
 
     def part(low, high):
@@ -151,7 +149,7 @@ def test_no_matrix_of_all_pairs_is_held():
         return multiply
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.native, "library", lambda: None)
+        patch.setattr(knn.native, "library", lambda: None)
         patch.setattr(torch, "addmm", watched(torch.addmm))
         tracemalloc.start()
         nearest(features, K, tile=512)
@@ -163,13 +161,13 @@ def test_no_matrix_of_all_pairs_is_held():
 
 def counted_parts(monkeypatch):
     """How many rows each part had that was made."""
-    made, make = [], tiles.Form.part
+    made, make = [], knn_native.Form.part
 
     def part(form, rows, *given):
         made.append(len(rows))
         return make(form, rows, *given)
 
-    monkeypatch.setattr(tiles.Form, "part", part)
+    monkeypatch.setattr(knn_native.Form, "part", part)
     return made
 
 
@@ -180,7 +178,7 @@ def test_parts_that_do_not_fit_are_made_again(bytes_held, monkeypatch):
     features = FEATURES["hidden"]
     _, expected = nearest(features, K)
     made = counted_parts(monkeypatch)
-    monkeypatch.setattr(tiles, "PARTS_BYTES", bytes_held)
+    monkeypatch.setattr(knn_native, "PARTS_BYTES", bytes_held)
     _, rows = nearest(features, K, tile=100)
     np.testing.assert_array_equal(rows, expected)
     assert (len(made) == 4) == (bytes_held > 1)
@@ -194,8 +192,8 @@ def test_every_form_of_products_gives_the_same_neighbors(name, form, monkeypatch
     """bfloat16 is taken where it is fast; where its bounds are of no use it must be slow, and right."""
     if form == "halves" and not native.library().study_has_bfloat16():
         pytest.skip("no bfloat16 instructions here")
-    monkeypatch.setattr(tiles, "_tells_apart", lambda *given: form == "halves")
-    monkeypatch.setattr(tiles, "WIDEST", 0)  # no whole numbers
+    monkeypatch.setattr(knn_native, "_tells_apart", lambda *given: form == "halves")
+    monkeypatch.setattr(knn_native, "WIDEST", 0)  # no whole numbers
     features, rest = FEATURES[name], FEATURES[name][:150]
     np.testing.assert_array_equal(nearest(features, K, tile=150)[1], brute(features, K)[1])
     np.testing.assert_array_equal(nearest(features, K, queries=rest, tile=90)[1], brute(features, K, rest)[1])
@@ -227,7 +225,7 @@ def test_features_of_any_scale_have_their_neighbors(scale, form, monkeypatch):
     """Squares of float32 end at 1e-38 and 1e38; what cannot be bounded must be measured."""
     if form == "halves" and not native.library().study_has_bfloat16():
         pytest.skip("no bfloat16 instructions here")
-    monkeypatch.setattr(tiles, "_tells_apart", lambda *given: form == "halves")
+    monkeypatch.setattr(knn_native, "_tells_apart", lambda *given: form == "halves")
     features = (FEATURES["hidden"] * np.float32(scale)).astype(np.float32)
     np.testing.assert_array_equal(nearest(features, K)[1], brute(features, K)[1])
 
@@ -244,7 +242,9 @@ def test_margins_hold_what_rounding_can_do(form, rows):
         "wide scale": np.exp(3 * rng.normal(size=(20, width))),
     }[rows]
     made = torch.from_numpy(made).float()
-    part = tiles.Form(form, width, torch.zeros(width)).part(made, torch.arange(20), torch.ones(20, dtype=torch.bool), 0)
+    part = knn_native.Form(form, width, torch.zeros(width)).part(
+        made, torch.arange(20), torch.ones(20, dtype=torch.bool), 0
+    )
     words, sizes = part.held[0][:20, :width].float().numpy(), part.held[1][0].numpy()
     products = (words[:, None] * words[None]).cumsum(axis=2, dtype=np.float32)[:, :, -1]
     bounds = sizes[:, None] + sizes - products
@@ -261,20 +261,20 @@ def test_bfloat16_is_taken_where_it_tells_rows_apart():
     rng = np.random.default_rng(0)
     apart = torch.from_numpy(rng.normal(size=(2000, 256))).float()
     collapsed = torch.from_numpy(np.eye(256)[rng.integers(10, size=2000)]).float() + 0.001 * apart
-    kinds = [tiles.form_of(rows, rows.dtype, K, 2000, rows.mean(dim=0)).kind for rows in (apart, collapsed)]
+    kinds = [knn_native.form_of(rows, rows.dtype, K, 2000, rows.mean(dim=0)).kind for rows in (apart, collapsed)]
     assert kinds == ["halves", "floats"]
 
 
 @needs_compiler
 def test_each_pair_of_parts_is_compared_once(monkeypatch):
     """Where the features are the queries, a product serves both sides: half of the work."""
-    pairs, each_other = [], tiles.Lists.each_other
+    pairs, each_other = [], knn_native.Lists.each_other
 
     def watched(lists, left, right):
         pairs.append((left.structure.first, right.structure.first))
         each_other(lists, left, right)
 
-    monkeypatch.setattr(tiles.Lists, "each_other", watched)
+    monkeypatch.setattr(knn_native.Lists, "each_other", watched)
     features = FEATURES["hidden"]
     own, queried = nearest(features, K, tile=100), nearest(features, K, queries=features, tile=100)
     np.testing.assert_array_equal(own, queried)
@@ -284,7 +284,7 @@ def test_each_pair_of_parts_is_compared_once(monkeypatch):
 
 def test_wide_rows_are_searched_in_narrow_tiles():
     """Feature maps have 65,536 numbers an example; 8192 of these would be 2 GiB."""
-    searched = module._Field(Stream(5, lambda low, high: torch.ones(high - low, 65_536)), 1, module.TILE)
+    searched = knn._Field(Stream(5, lambda low, high: torch.ones(high - low, 65_536)), 1, knn.TILE)
     assert searched.tile * 65_536 * 4 <= 2**28
 
 
@@ -369,7 +369,7 @@ def test_a_gpu_gives_the_same_neighbors(name):
 @pytest.mark.parametrize("name", ["images", "hidden", "duplicates", "softmax"])
 def test_without_a_compiler_the_neighbors_are_the_same(name, monkeypatch):
     distance, rows = nearest(FEATURES[name], K, exclude_self=True)
-    monkeypatch.setattr(module.native, "library", lambda: None)
+    monkeypatch.setattr(knn.native, "library", lambda: None)
     plain_distance, plain_rows = nearest(FEATURES[name], K, exclude_self=True)
     np.testing.assert_array_equal(rows, plain_rows)
     np.testing.assert_allclose(distance, plain_distance, rtol=1e-14)

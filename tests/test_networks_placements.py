@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from study import networks
+from study import models
 from study.errors import RecipeError
-from study.networks import networks_markdown, placements, table
+from study.models import networks_markdown, placements, table
 from study.recipe import Model
 
 TIMMS = {  # name: (image size, number of placements, one that must be among them)
@@ -24,7 +24,7 @@ TIMMS = {  # name: (image size, number of placements, one that must be among the
     "inception_v3": (299, 1 + 11, "Mixed_6e"),
 }
 CASES = [(name, (3, size, size)) for name, (size, _, _) in TIMMS.items()] + [
-    (name, shape) for name in networks.names() for shape in ((3, 32, 32), (1, 16, 16))
+    (name, shape) for name in models.names() for shape in ((3, 32, 32), (1, 16, 16))
 ]
 
 
@@ -43,7 +43,7 @@ def fired(network: nn.Module, names: tuple[str, ...], images: torch.Tensor) -> l
 def test_every_placement_fires_once_and_in_order(name, shape):
     """A probe that hears nothing, or twice, or another batch would give depths that mean nothing."""
     names = placements(Model(name=name), shape, 10)
-    network = networks.create(Model(name=name), shape, 10, device="meta").eval()
+    network = models.create(Model(name=name), shape, 10, device="meta").eval()
     heard = fired(network, names, torch.empty(5, *shape, device="meta"))
     assert tuple(each for each, _ in heard) == names
     assert all(output.shape[0] == 5 and output.ndim >= 2 for _, output in heard)
@@ -88,7 +88,7 @@ def test_the_papers_mlp_has_seven_probes():
 @pytest.mark.parametrize("name", ["mlp", "vgg16_small", "resnet18_groupnorm", "resnet20", "inception_small"])
 def test_probes_sit_before_the_relu(name):
     """A.5 chose the operations immediately preceding the ReLUs: negative numbers are there, and stay there."""
-    network = networks.create(Model(name=name), (1, 16, 16), 10).eval()
+    network = models.create(Model(name=name), (1, 16, 16), 10).eval()
     names = placements(Model(name=name), (1, 16, 16), 10)
     heard = fired(network, names, torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(0)))
     assert all((output < 0).any() for _, output in heard)
@@ -96,7 +96,7 @@ def test_probes_sit_before_the_relu(name):
 
 def test_a_residual_blocks_probe_sees_the_sum():
     """What the next block takes is the ReLU of it."""
-    network = networks.create(Model(name="resnet8"), (1, 8, 8), 10).eval()
+    network = models.create(Model(name="resnet8"), (1, 8, 8), 10).eval()
     taken: list[torch.Tensor] = []
     network.blocks[1].register_forward_pre_hook(lambda module, inputs: taken.append(inputs[0]))
     (_, total), *_ = fired(network, ("blocks.0.sum",), torch.randn(4, 1, 8, 8))
@@ -108,7 +108,7 @@ def test_probes_of_speednet_see_the_image_as_it_is():
     shape, images = (3, 16, 16), torch.randn(5, 3, 16, 16)
     names = placements(Model(name="speednet"), shape, 10)
     plain, mirrored = (
-        fired(networks.create(Model(name="speednet", settings={"flip": flip}), shape, 10).eval(), names, images)
+        fired(models.create(Model(name="speednet", settings={"flip": flip}), shape, 10).eval(), names, images)
         for flip in (False, True)
     )
     for (_, a), (_, b) in zip(plain, mirrored, strict=True):
@@ -117,7 +117,7 @@ def test_probes_of_speednet_see_the_image_as_it_is():
 
 def test_a_network_without_blocks_and_convolutions_is_refused(monkeypatch):
     """One line, not an empty list of probes."""
-    monkeypatch.setattr("study.networks.probes.create", lambda *words, **keys: nn.Sequential(nn.Flatten()))
+    monkeypatch.setattr("study.models.probe_points.create", lambda *words, **keys: nn.Sequential(nn.Flatten()))
     with pytest.raises(RecipeError, match="neither blocks nor convolutions"):
         placements(Model(), (1, 8, 8), 10)
 
@@ -136,20 +136,20 @@ def test_a_network_without_blocks_and_convolutions_is_refused(monkeypatch):
 )
 def test_the_normalization_is_named(name, kind):
     """What decides whether an image's logits depend on the batch in training."""
-    assert networks.normalization(networks.create(Model(name=name), (3, 224, 224), 10, device="meta")) == kind
+    assert models.normalization(models.create(Model(name=name), (3, 224, 224), 10, device="meta")) == kind
 
 
 def test_the_table_has_every_own_network():
     """README and `study networks` show what is registered, and the paper's network of timm."""
     rows = table()
-    assert [row.name for row in rows] == [*networks.names(), "resnetv2_50"]
+    assert [row.name for row in rows] == [*models.names(), "resnetv2_50"]
     assert all(row.what and row.source and row.parameters and row.flops and row.placements for row in rows)
 
 
 def test_the_table_is_markdown():
     """One line per network under two of heading, with equally many cells."""
     lines = networks_markdown().splitlines()
-    assert len(lines) == len(networks.names()) + 3
+    assert len(lines) == len(models.names()) + 3
     assert {line.count("|") for line in lines} == {9}
     assert "| `resnetv2_50` |" in lines[-1]
     assert "25,549,352 (3 x 224 x 224, 1000)" in lines[-1]  # published: 25.5 M

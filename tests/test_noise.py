@@ -220,7 +220,8 @@ def test_a_network_trains_on_the_noisy_labels():
     """All the way through: what is learned by heart is the label that was given."""
     from dataclasses import replace
 
-    from study.training import Member, fit
+    from study.training.fit import fit
+    from study.training.job import Member
 
     clean = blobs()
     labels = noisy_labels(
@@ -238,7 +239,7 @@ def test_published_scores_go_by_the_clean_labels():
     """Their file holds the labels as published; noise on purpose is not another order."""
     from pathlib import Path
 
-    from study.reference import match
+    from study.runs.reference import match
 
     dataset = data.open_data(digits(labels="symmetric", share=0.6))
     numbers = np.array([int(name.rpartition("/")[2]) for name in dataset.ids[: dataset.n_train]])
@@ -249,7 +250,7 @@ def test_published_scores_go_by_the_clean_labels():
 
 def test_the_table_of_a_data_set_tells_how_many_labels_differ(capsys):
     """`study data RECIPE` is where one looks whether the noise is there."""
-    from study.tables import dataset_table
+    from study.cli.main.tables import dataset_table
 
     dataset_table(data.open_data(digits(labels="asymmetric", share=0.25)))
     assert "label noise: 360 of 1438 train labels (25.0%) are not as found" in " ".join(capsys.readouterr().out.split())

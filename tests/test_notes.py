@@ -6,8 +6,8 @@ import zlib
 
 import pytest
 
-from study import notes
-from study.ui import SHARED, links, saved_view
+from study.tracking import descriptions
+from study.tracking.ui import SHARED, links, saved_view
 from tests.toys import toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -22,16 +22,16 @@ def view_of(experiment):
 def test_two_recipes_give_two_names():
     """Two rows of the runs table with the same name send a reader to the parameters of both."""
     slow = toy_recipe(optimizer={"lr": 0.01})
-    assert notes.ensemble_name(slow) != notes.ensemble_name(toy_recipe())
-    assert notes.single_name(slow.part("single"), 0) != notes.single_name(toy_recipe("single"), 0)
+    assert descriptions.ensemble_name(slow) != descriptions.ensemble_name(toy_recipe())
+    assert descriptions.single_name(slow.part("single"), 0) != descriptions.single_name(toy_recipe("single"), 0)
 
 
 @pytest.mark.parametrize(
     ("name", "room"),
     [
-        (notes.ensemble_name(toy_recipe(subset={"members": 200})), 20),
-        (notes.single_name(toy_recipe("single"), 9), 20),
-        (notes.shard_name(0.9, 110, 119), 13),
+        (descriptions.ensemble_name(toy_recipe(subset={"members": 200})), 20),
+        (descriptions.single_name(toy_recipe("single"), 9), 20),
+        (descriptions.shard_name(0.9, 110, 119), 13),
     ],
 )
 def test_a_name_fits_the_runs_table(name, room):
@@ -41,11 +41,16 @@ def test_a_name_fits_the_runs_table(name, room):
 
 def test_a_report_is_named_like_its_ensemble():
     """So that the two are found together over two experiments."""
-    assert notes.report_name(toy_recipe()) == notes.ensemble_name(toy_recipe())
+    assert descriptions.report_name(toy_recipe()) == descriptions.ensemble_name(toy_recipe())
 
 
 @pytest.mark.parametrize(
-    "note", [notes.ensemble_note, lambda r: notes.single_note(r, 0), lambda r: notes.report_note(r, {"a": "b"})]
+    "note",
+    [
+        descriptions.ensemble_note,
+        lambda r: descriptions.single_note(r, 0),
+        lambda r: descriptions.report_note(r, {"a": "b"}),
+    ],
 )
 def test_a_note_opens_with_why(note):
     """What the experimenter wanted to know comes before what every run of the kind says."""
@@ -56,9 +61,12 @@ def test_a_note_opens_with_why(note):
 @pytest.mark.parametrize(
     ("note", "names"),
     [
-        (notes.ensemble_note(toy_recipe()), ["consensus_consistency", "prediction_entropy", "memorization_stderr"]),
-        (notes.single_note(toy_recipe("single"), 0), ["probes.npz"]),
-        (notes.report_note(toy_recipe(), {"a": "b"}), ["league.parquet", "matrix.parquet", "influence.parquet"]),
+        (
+            descriptions.ensemble_note(toy_recipe()),
+            ["consensus_consistency", "prediction_entropy", "memorization_stderr"],
+        ),
+        (descriptions.single_note(toy_recipe("single"), 0), ["probes.npz"]),
+        (descriptions.report_note(toy_recipe(), {"a": "b"}), ["league.parquet", "matrix.parquet", "influence.parquet"]),
     ],
 )
 def test_a_note_says_what_the_files_hold(note, names):

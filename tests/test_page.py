@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study import analysis, launch, page
-from study.analysis.readings import depth_and_margins
+from study import analysis
+from study.analysis.single_run import depth_and_margins
 from study.proxies.depth import prediction_depth
+from study.report.html import sections
+from study.workflows import study
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -35,7 +37,7 @@ def findings(dataset, stores):
 
     def of(*proxies):
         recipe = toy_recipe("study", subset=SUBSET, proxies={name: {} for name in proxies})
-        launch.run_study(recipe, dataset, store)
+        study.run_study(recipe, dataset, store)
         return analysis.findings(analysis.gather(recipe, dataset, store), recipe, dataset, store)
 
     return of
@@ -48,7 +50,7 @@ def full(findings):
 
 def ids(found):
     """Of the sections on the page, in order."""
-    return [section.id for section in page.sections(found)]
+    return [section.id for section in sections.sections(found)]
 
 
 def test_depth_and_sensitivity_are_shown_where_they_were_taken(full):
@@ -62,12 +64,12 @@ def test_what_was_not_taken_is_not_on_the_page(findings):
     assert not set(ids(found)) & INNER
     assert "Z-fig2" in ids(found)
     assert "depth and margins" not in found.facts
-    assert "probes.npz" not in {file.name for file in page.files(found)}
+    assert "probes.npz" not in {file.name for file in sections.files(found)}
 
 
 def test_the_files_of_the_probes_are_named(full):
     """With the run that holds them."""
-    assert ("probes.npz", full.gathered.singles[0].id) in {(file.name, file.run) for file in page.files(full)}
+    assert ("probes.npz", full.gathered.singles[0].id) in {(file.name, file.run) for file in sections.files(full)}
 
 
 def test_the_depths_are_those_of_the_probes(full, dataset):
@@ -175,5 +177,5 @@ def test_the_plane_counts_every_example(full, dataset):
 
 def test_every_section_has_its_place_on_the_page(full):
     """A section that ORDER does not know would end the report."""
-    assert sorted(ids(full), key=page.ORDER.index) == ids(full)
-    assert len(set(page.ORDER)) == len(page.ORDER)
+    assert sorted(ids(full), key=sections.ORDER.index) == ids(full)
+    assert len(set(sections.ORDER)) == len(sections.ORDER)

@@ -12,10 +12,12 @@ from toys import blobs, toy_recipe
 
 from study.errors import RecipeError
 from study.recipe import Runtime
-from study.training import Hooks, fit, new_learner, probing
-from study.training.examples import Examples
+from study.training import autotune
+from study.training.autotune import Contender, Rate, cache_file, fastest, measured_rate, name, place_network
+from study.training.device_data import Examples
+from study.training.fit import fit, new_learner
+from study.training.job import Hooks
 from study.training.placement import Placement, find_devices, place
-from study.training.probing import Contender, Rate, cache_file, fastest, measured_rate, name, place_network
 
 LONG = 10**15
 DATA = blobs(shape=(3, 6, 6))
@@ -31,7 +33,7 @@ def convolutional(**runtime):
 def machine(tmp_path, monkeypatch):
     """Two cores, a cache folder of its own, products that gain from bfloat16."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(probing, "_known", {})
+    monkeypatch.setattr(autotune, "_known", {})
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
     monkeypatch.setattr("study.training.placement.probe", lambda device: ("highest", "bfloat16"))
 
@@ -45,7 +47,7 @@ def tried(monkeypatch):
         asked.extend(map(name, placements))
         return {name(way): seconds.get(name(way), Rate(1.0, 0.3)) for way in placements}
 
-    monkeypatch.setattr(probing, "_measure", measure)
+    monkeypatch.setattr(autotune, "_measure", measure)
     asked_and = type("Tried", (), {"asked": asked, "seconds": seconds})
     return asked_and
 
@@ -58,7 +60,7 @@ def gpus(monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
         monkeypatch.setattr("torch.cuda.device_count", lambda: count)
         monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "GPU")
-        monkeypatch.setattr(probing, "free", lambda device: None)
+        monkeypatch.setattr(autotune, "free", lambda device: None)
 
     return have
 
@@ -300,7 +302,7 @@ def test_a_probe_is_not_repeated(tried, monkeypatch):
     first = place_network(convolutional(), DATA, LONG)
     count = len(tried.asked)
     assert place_network(convolutional(), DATA, LONG) == first
-    monkeypatch.setattr(probing, "_known", {})
+    monkeypatch.setattr(autotune, "_known", {})
     assert place_network(convolutional(), DATA, LONG) == first
     assert len(tried.asked) == count
     assert measured_rate(convolutional(), DATA, first) == Rate(1.0, 0.3)
@@ -320,7 +322,7 @@ def test_another_network_is_probed_anew(tried):
 def test_a_broken_cache_file_is_ignored_and_replaced(tried, content):
     """Half a disk is no reason not to train."""
     placement = place(convolutional().runtime, stackable=False)
-    key = probing._key(convolutional(), DATA, placement)
+    key = autotune._key(convolutional(), DATA, placement)
     file = cache_file()
     file.parent.mkdir()
     file.write_text(content.replace('"KEY"', json.dumps(key)))

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from study import plan
-from study.ensemble import run_ensemble
-from study.plan import describe, plan_study
-from study.single import run_singles
+from study.runs import speed
+from study.runs.ensemble import run_ensemble
+from study.runs.single import run_singles
+from study.training.autotune import Rate
 from study.training.placement import place
-from study.training.probing import Rate
+from study.workflows import plan
+from study.workflows.plan import describe, plan_study
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -104,17 +105,17 @@ def test_the_lines_say_what_a_person_plans_with(recipe, store):
 
 def test_the_estimate_takes_the_rates_of_the_probe(recipe, store, monkeypatch):
     """Where there are some, steps and looks count what they took; nothing is trained to find out."""
-    monkeypatch.setattr(plan, "measured_rate", lambda part, dataset, placement: Rate(2.0, 0.5))
-    monkeypatch.setattr(plan, "fit", None)
+    monkeypatch.setattr(speed, "measured_rate", lambda part, dataset, placement: Rate(2.0, 0.5))
+    monkeypatch.setattr(speed, "fit", None)
     for cost in plan_study(recipe, blobs(), store).values():
         assert cost.seconds == 2.0 * cost.examples + 0.5 * cost.looks
 
 
 def test_several_devices_share_the_time(recipe, monkeypatch):
     """What was measured on one of them is divided."""
-    monkeypatch.setattr(plan, "measured_rate", lambda part, dataset, placement: Rate(2.0, 0.5))
+    monkeypatch.setattr(speed, "measured_rate", lambda part, dataset, placement: Rate(2.0, 0.5))
     placement = replace(place(recipe.runtime, stackable=True), devices=("cpu", "cpu"))
-    assert plan.seconds_per_example(recipe.part("ensemble"), blobs(), placement) == (1.0, 0.25)
+    assert speed.seconds_per_example(recipe.part("ensemble"), blobs(), placement) == (1.0, 0.25)
 
 
 def test_a_single_run_is_placed_as_one_network(recipe, store, monkeypatch):

@@ -9,18 +9,19 @@ from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor
 from torch import nn
 
 from study.errors import DataError, RecipeError
-from study.evidence import layers as module
-from study.evidence.densities import hidden_density, local_densities
-from study.evidence.layers import Layers, find_layer, layer_names
-from study.evidence.probes import probes
-from study.evidence.sources import Moment
-from study.networks import create
+from study.kernels.kde import class_kernel_sums
+from study.kernels.knn import Stream
+from study.models import create
 from study.proxies import PROXIES, compute
-from study.proxies.nearest import Stream
-from study.proxies.neighbors import class_kernel_sums
 from study.recipe import Model
-from study.single import run_singles
-from study.training import Hooks, Member, fit
+from study.runs.single import run_singles
+from study.signals import activations
+from study.signals.activations import Layers, find_layer, layer_names
+from study.signals.densities import hidden_density, local_densities
+from study.signals.knn_probes import probes
+from study.signals.registry import Moment
+from study.training.fit import fit
+from study.training.job import Hooks, Member
 from study.training.placement import Placement
 from tests.toys import blobs, toy_recipe
 
@@ -94,7 +95,7 @@ def test_the_softmax_is_float64(moment):
 
 def test_rows_have_the_same_bits_however_they_are_read(moment, monkeypatch):
     """Products depend on the batch in their last bits; neighbours are searched in tiles of every size."""
-    monkeypatch.setattr(module, "ROWS", 32)
+    monkeypatch.setattr(activations, "ROWS", 32)
     layers = Layers(moment)
     whole = layers.features("blocks.1")
     for low, high in ((0, 150), (0, 1), (31, 33), (64, 96), (149, 150), (7, 131)):
@@ -104,7 +105,7 @@ def test_rows_have_the_same_bits_however_they_are_read(moment, monkeypatch):
 def test_a_layer_that_does_not_fit_comes_as_a_stream(moment, monkeypatch):
     """Feature maps of 65,536 numbers an example are 15 GB for 60,000."""
     held = Layers(moment).features("blocks.0", 120, 150)
-    monkeypatch.setattr(module, "HELD", 0)
+    monkeypatch.setattr(activations, "HELD", 0)
     stream = Layers(moment).features("blocks.0", 120, 150)
     assert isinstance(stream, Stream)
     assert stream.n == 30
@@ -212,8 +213,8 @@ def test_an_example_is_its_own_neighbor_unless_told(moment):
 def test_layers_computed_again_give_the_same_answers(moment, monkeypatch):
     """Memory is bounded by reading a wide layer twice, and that changes no answer."""
     held = probes(fresh(moment), k=K)
-    monkeypatch.setattr(module, "HELD", 0)
-    monkeypatch.setattr("study.proxies.nearest.HELD", 5000)
+    monkeypatch.setattr(activations, "HELD", 0)
+    monkeypatch.setattr("study.kernels.knn.HELD", 5000)
     again = probes(fresh(moment), k=K)
     for word, array in held.items():
         assert (again[word] == array).all(), word

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from study import proxies, ranks
+from study import proxies
 from study.errors import AnalysisError, RecipeError
-from study.proxies import neighbors, registry
+from study.kernels import kde
+from study.proxies import registry
+from study.scores import rank_statistics
 from tests import planted as plants
 from tests.planted import CLASSES, HARD, N
 
@@ -83,7 +85,7 @@ def test_planted_examples_look_hard(spec, plant, planted):
     tidy = ~np.any([data.where[each] for each in HARD], axis=0)
     seen = tidy | data.where[plant]
     scores = proxies.oriented(spec, proxies.compute(spec, data.evidence))
-    assert ranks.auroc(-scores[seen], data.where[plant][seen]) > 0.9
+    assert rank_statistics.auroc(-scores[seen], data.where[plant][seen]) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_exact_copies_look_easier_than_strays(spec, planted):
     data = planted[spec.on]
     copies, seen = data.where["duplicate"], data.where["duplicate"] | data.where["stray"]
     scores = proxies.oriented(spec, proxies.compute(spec, data.evidence))
-    assert ranks.auroc(scores[seen], copies[seen]) > 0.9
+    assert rank_statistics.auroc(scores[seen], copies[seen]) > 0.9
 
 
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if "flip" in spec.blind_to], ids=lambda spec: spec.name)
@@ -220,7 +222,7 @@ def test_densities_equal_a_loop_over_equations_3_to_5(kind, space, planted):
     naive = [
         sum(weight(y[i] == y[j]) * math.exp(-(distance[i][j] ** 2) / h**2) for j in range(60)) / 60 for i in range(60)
     ]
-    density, _ = neighbors.class_kernel_sums(x, y, CLASSES)
+    density, _ = kde.class_kernel_sums(x, y, CLASSES)
     scores = proxies.compute(proxies.get(f"kernel_density_{space}_{kind}"), {f"{space}_density": density, "labels": y})
     np.testing.assert_allclose(scores, naive, rtol=2e-6, atol=1e-7)
 
@@ -466,7 +468,7 @@ def test_markdown_has_a_row_per_proxy():
     assert len({row.count("|") for row in rows}) == 1
 
 
-@pytest.mark.parametrize("module", [ranks, proxies.speed], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [rank_statistics, proxies.speed], ids=lambda module: module.__name__)
 def test_examples_in_docstrings_hold(module):
     """A docstring's example is the first thing that a reader tries."""
     found = doctest.testmod(module, extraglobs={"np": np})

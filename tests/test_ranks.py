@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from study import native, ranks
+from study.kernels import native
+from study.scores import rank_statistics
+
+CORRELATIONS = [rank_statistics.spearman, rank_statistics.kendall]
 
 TIES = {
     "no ties": lambda values: values,
@@ -35,7 +38,7 @@ def pairs(n: int, ties: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def standard_error(found: ranks.Correlation) -> float:
+def standard_error(found: rank_statistics.Correlation) -> float:
     width = np.arctanh(found.high) - np.arctanh(found.low)
     return width / 2 / stats.norm.ppf(0.975) * (1 - found.value**2)
 
@@ -45,7 +48,7 @@ def standard_error(found: ranks.Correlation) -> float:
 def test_spearman_equals_scipy(n, ties):
     """The number in the table must be the one that everybody else computes, ties by midranks."""
     x, y = pairs(n, ties)
-    assert ranks.spearman(x, y).value == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert rank_statistics.spearman(x, y).value == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -53,7 +56,7 @@ def test_spearman_equals_scipy(n, ties):
 def test_kendall_equals_scipy(n, ties):
     """Tau-b, the variant for ties, is what the papers' tables and scipy report."""
     x, y = pairs(n, ties)
-    assert ranks.kendall(x, y).value == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-12)
+    assert rank_statistics.kendall(x, y).value == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-12)
 
 
 def all_pairs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -79,7 +82,7 @@ def test_concordance_equals_counting_all_pairs(of_x, of_y):
     rng = np.random.default_rng(4)
     for n in (*range(1, 71), 300):
         x, y = (ORDERS[order](rng, n).astype(float) for order in (of_x, of_y))
-        np.testing.assert_array_equal(ranks.concordance(x, y), all_pairs(x, y))
+        np.testing.assert_array_equal(rank_statistics.concordance(x, y), all_pairs(x, y))
 
 
 @pytest.mark.parametrize("digits", [1, 3, 17])
@@ -88,9 +91,9 @@ def test_kernel_and_numpy_count_the_same_to_the_last_example(monkeypatch, digits
     rng = np.random.default_rng(5)
     x, noise = rng.normal(size=(2, 70_000))
     x, y = np.round(x, digits), np.round(x + noise, digits)
-    found = ranks.concordance(x, y)
+    found = rank_statistics.concordance(x, y)
     monkeypatch.setattr(native, "library", lambda: None)
-    np.testing.assert_array_equal(found, ranks.concordance(x, y))
+    np.testing.assert_array_equal(found, rank_statistics.concordance(x, y))
 
 
 @pytest.mark.usefixtures("by")
@@ -99,7 +102,9 @@ def test_kendall_of_100_000_pairs_equals_scipy(digits):
     """Sums of counts grow with n squared; what fits at 500 examples may overflow at a data set's size."""
     rng = np.random.default_rng(6)
     x, noise = np.round(rng.normal(size=(2, 100_000)), digits)
-    assert ranks.kendall(x, x + noise).value == pytest.approx(stats.kendalltau(x, x + noise).statistic, abs=1e-12)
+    assert rank_statistics.kendall(x, x + noise).value == pytest.approx(
+        stats.kendalltau(x, x + noise).statistic, abs=1e-12
+    )
 
 
 def test_other_kinds_of_arrays_are_counted_as_float64_is():
@@ -108,7 +113,7 @@ def test_other_kinds_of_arrays_are_counted_as_float64_is():
     wanted = all_pairs(x, y)
     both = np.stack([x, y], axis=1).astype(np.float32)
     for kind in ((x, y), (x.tolist(), y.tolist()), (both[:, 0], both[:, 1])):
-        np.testing.assert_array_equal(ranks.concordance(*kind), wanted)
+        np.testing.assert_array_equal(rank_statistics.concordance(*kind), wanted)
 
 
 def test_too_little_memory_is_told(monkeypatch):
@@ -120,7 +125,7 @@ def test_too_little_memory_is_told(monkeypatch):
 
     monkeypatch.setattr(native, "library", Full)
     with pytest.raises(MemoryError, match="3 pairs"):
-        ranks.concordance([1.0, 2, 3], [1.0, 2, 3])
+        rank_statistics.concordance([1.0, 2, 3], [1.0, 2, 3])
 
 
 def test_ranks_are_imported_without_torch_or_a_compiler():
@@ -137,11 +142,11 @@ def test_earlier_and_smaller_equals_counting(n):
     """Sizes around powers of two are where padded blocks go wrong."""
     permutation = np.random.default_rng(n).permutation(n)
     naive = [(permutation[:place] < permutation[place]).sum() for place in range(n)]
-    np.testing.assert_array_equal(ranks.earlier_and_smaller(permutation), naive)
+    np.testing.assert_array_equal(rank_statistics.earlier_and_smaller(permutation), naive)
 
 
 @pytest.mark.parametrize("ties", ["no ties", "saturated"])
-@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("correlate", CORRELATIONS, ids=lambda function: function.__name__)
 def test_interval_is_as_wide_as_a_bootstrap_says(correlate, ties):
     """An analytic error is only worth its speed if resampling examples gives the same, above all with heavy ties."""
     x, y = pairs(400, ties)
@@ -150,7 +155,7 @@ def test_interval_is_as_wide_as_a_bootstrap_says(correlate, ties):
     assert standard_error(correlate(x, y)) == pytest.approx(np.std(resampled), rel=0.12)
 
 
-@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("correlate", CORRELATIONS, ids=lambda function: function.__name__)
 def test_interval_covers_the_truth_as_often_as_it_says(correlate):
     """95 % must mean 95 %: for normal pairs of correlation .6 the true values are known."""
     truth = {"spearman": 6 / np.pi * np.arcsin(0.3), "kendall": 2 / np.pi * np.arcsin(0.6)}[correlate.__name__]
@@ -162,7 +167,7 @@ def test_interval_covers_the_truth_as_often_as_it_says(correlate):
     assert 0.91 < hits / 400 < 0.985
 
 
-@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("correlate", CORRELATIONS, ids=lambda function: function.__name__)
 def test_pairs_with_nan_are_dropped_and_counted(correlate):
     """A proxy that is missing for some examples is compared on the others, and n says on how many."""
     x, y = pairs(50, "no ties")
@@ -170,7 +175,7 @@ def test_pairs_with_nan_are_dropped_and_counted(correlate):
     assert correlate(*with_nan) == correlate(x, y)
 
 
-@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("correlate", CORRELATIONS, ids=lambda function: function.__name__)
 @pytest.mark.parametrize(
     ("x", "y"),
     [
@@ -186,7 +191,7 @@ def test_undefined_correlations_are_nan_without_a_warning(correlate, x, y):
     assert np.isnan(correlate(x, y)[:3]).all()
 
 
-@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("correlate", CORRELATIONS, ids=lambda function: function.__name__)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_perfect_orders_have_a_degenerate_interval(correlate, sign):
     """Fisher's z is infinite at one; the interval must close on it without a warning."""
@@ -194,7 +199,7 @@ def test_perfect_orders_have_a_degenerate_interval(correlate, sign):
     assert correlate(x, sign * x**3) == (sign, sign, sign, 100)
 
 
-@pytest.mark.parametrize("correlate", [ranks.spearman, ranks.kendall, ranks.concordance])
+@pytest.mark.parametrize("correlate", [rank_statistics.spearman, rank_statistics.kendall, rank_statistics.concordance])
 @pytest.mark.parametrize(("x", "y"), [([1.0, 2, 3], [1.0]), ([[1.0, 2]], [[1.0, 2]]), (1.0, 1.0)])
 def test_arrays_of_different_length_are_refused(correlate, x, y):
     """Broadcasting would correlate the wrong pairs silently, and the kernel would read beyond the shorter one."""
@@ -204,24 +209,26 @@ def test_arrays_of_different_length_are_refused(correlate, x, y):
 
 def test_infinities_take_part_by_rank():
     """Ranks are defined for infinite values, so they are not missing."""
-    assert ranks.spearman([-np.inf, 0, 1, np.inf], [1, 2, 3, 4]).value == 1
+    assert rank_statistics.spearman([-np.inf, 0, 1, np.inf], [1, 2, 3, 4]).value == 1
 
 
 def test_tie_ceiling_is_reached_by_the_best_untied_score():
     """The ceiling is a bound that is attained: break the ties at random and correlate."""
     x = np.r_[np.zeros(60), np.arange(1, 41)]
-    assert ranks.spearman(x, np.arange(100)).value == pytest.approx(ranks.tie_ceiling(x), abs=1e-12)
+    assert rank_statistics.spearman(x, np.arange(100)).value == pytest.approx(rank_statistics.tie_ceiling(x), abs=1e-12)
 
 
 def test_tie_ceiling_of_saturated_mnist():
     """75.84 % of 60,000 published scores are exactly 1: no continuous proxy can exceed .751."""
-    assert ranks.tie_ceiling(np.r_[np.ones(45_504), np.linspace(0, 0.9, 14_496)]) == pytest.approx(0.751, abs=5e-4)
+    assert rank_statistics.tie_ceiling(np.r_[np.ones(45_504), np.linspace(0, 0.9, 14_496)]) == pytest.approx(
+        0.751, abs=5e-4
+    )
 
 
 @pytest.mark.parametrize(("x", "ceiling"), [([1.0, 1, 1], 0), ([1.0, 2, np.nan], 1), ([1.0], np.nan)])
 def test_tie_ceiling_at_the_edges(x, ceiling):
     """All tied, none tied, nothing to rank."""
-    assert ranks.tie_ceiling(x) == pytest.approx(ceiling, nan_ok=True)
+    assert rank_statistics.tie_ceiling(x) == pytest.approx(ceiling, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -229,19 +236,19 @@ def test_tie_ceiling_at_the_edges(x, ceiling):
 )
 def test_noise_ceiling_by_hand(half, ceiling):
     """Halves that correlate by .5 make a whole of reliability 2/3; negative ones mean that nothing can be predicted."""
-    assert ranks.noise_ceiling(half) == pytest.approx(ceiling, nan_ok=True)
+    assert rank_statistics.noise_ceiling(half) == pytest.approx(ceiling, nan_ok=True)
 
 
 def test_auroc_by_hand():
     """Positives 3 and 1 against negatives 1 and 0: of four comparisons three are won and one is tied."""
-    assert ranks.auroc([3, 1, 1, 0, np.nan], [True, True, False, False, True]) == 3.5 / 4
+    assert rank_statistics.auroc([3, 1, 1, 0, np.nan], [True, True, False, False, True]) == 3.5 / 4
 
 
 def test_auroc_of_one_class_is_nan():
     """Without negatives there is no comparison to win."""
-    assert np.isnan(ranks.auroc([1.0, 2], [True, True]))
+    assert np.isnan(rank_statistics.auroc([1.0, 2], [True, True]))
 
 
 def test_distinct_leaves_nan_out():
     """It tells how coarse a proxy is; missing is no value."""
-    assert ranks.distinct([1, 1, 2, np.nan, np.nan]) == 2
+    assert rank_statistics.distinct([1, 1, 2, np.nan, np.nan]) == 2

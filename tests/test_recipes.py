@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.check import SHAPES, check_names, recipe_files
 from study.data import Dataset
 from study.errors import RecipeError
-from study.networks import networks_markdown
+from study.models import networks_markdown
 from study.recipe import Recipe, load
-from study.shelf import shelf, shelf_markdown, title_page
-from study.training import Member, fit
+from study.recipe.catalog import shelf, shelf_markdown, title_page
+from study.recipe.load import recipe_files
+from study.training.fit import fit
+from study.training.job import Member
 from study.training.placement import Placement
+from study.workflows.preflight import SHAPES, check_names
 
 ROOT = Path(__file__).parents[1] / "recipes"
 FILES = [

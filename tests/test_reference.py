@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study import recipe as recipes
+from study import recipe
 from study.data import load
 from study.errors import DataError
-from study.reference import log_reference, match, read_scores
+from study.runs.reference import log_reference, match, read_scores
 from tests.toys import blobs
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -188,7 +188,7 @@ def cifar(real_data):
     if not train.is_file() or not file.is_file():
         pytest.skip(f"no CIFAR-10 with C-scores in {real_data}; set STUDY_TEST_DATA")
     table = {"data": {"name": "parquet", "train": str(train), "limit": 20}}
-    return load(recipes.parse(table, "test").data), file
+    return load(recipe.parse(table, "test").data), file
 
 
 def test_the_published_file_matches_cifar10(cifar):

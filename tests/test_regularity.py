@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from study import figures
-from study.proxies.speed import cbgl, cbtl, forgetting_events
-from study.regularity import BLOCK, representation, sample_density, sample_radius
+from study.proxies.learning_speed import cbgl, cbtl, forgetting_events
+from study.scores.regularity_plane import BLOCK, representation, sample_density, sample_radius
 
 
 def test_the_representation_by_hand():

@@ -10,10 +10,10 @@ from optuna.trial import TrialState
 from toys import toy_recipe
 
 from study.errors import StoreError
-from study.search import ledger as ledgers
-from study.search.ledger import Ledger, Lost, dead, worker
+from study.search import trial_queue
 from study.search.space import Scope
 from study.search.storage import close, open_storage
+from study.search.trial_queue import Ledger, Lost, dead, worker
 
 SPACE = {"optimizer.lr": {"low": 1e-3, "high": 1.0, "log": True}}
 GRID = {"optimizer.lr": {"choices": [0.1, 0.2, 0.4]}, "optimizer.momentum": {"choices": [0.0, 0.9]}}
@@ -113,7 +113,9 @@ def test_a_trial_killed_between_two_writes_is_queued_again(join, storage, monkey
     storage.set_trial_user_attr(first.trials()[0]._trial_id, "worker", None)
     second = join()
     assert states(second) == ["RUNNING"]
-    monkeypatch.setattr(ledgers, "datetime", type("Later", (), {"now": lambda: datetime.now() + timedelta(hours=1)}))
+    monkeypatch.setattr(
+        trial_queue, "datetime", type("Later", (), {"now": lambda: datetime.now() + timedelta(hours=1)})
+    )
     second.reap()
     assert states(second) == ["FAIL", "WAITING"]
 
@@ -157,7 +159,7 @@ def test_a_stopped_trial_is_queued_again_however_often(join):
     """Stopping is no fault of the trial."""
     ledger = join()
     params = set()
-    for _ in range(ledgers.RETRIES + 3):
+    for _ in range(trial_queue.RETRIES + 3):
         trial = ledger.ask()
         params.add(tuple(trial.params.items()))
         ledger.give_back(trial)
@@ -169,7 +171,7 @@ def test_a_trial_that_always_kills_its_process_is_given_up(join, monkeypatch):
     """Else no launch would ever get past it."""
     ledger = join(GRID, sampler="grid")
     first = ledger.ask()
-    for _ in range(ledgers.RETRIES):
+    for _ in range(trial_queue.RETRIES):
         killed(ledger, monkeypatch)
         ledger = join(GRID, sampler="grid")
         while (trial := ledger.ask()).first != first.number:

@@ -11,10 +11,11 @@ from toys import blobs
 
 from study.errors import AnalysisError, RecipeError
 from study.recipe import load
-from study.search import cost, run_search, search_name, validation_rows
-from study.search.session import score
+from study.search.run import cost, run_search, search_name, validation_rows
+from study.search.trial_runner import score
 from study.search.winner import write
-from study.training import Member, fit
+from study.training.fit import fit
+from study.training.job import Member
 from study.training.placement import place
 
 pytest_plugins = ["tests.tracking_fixtures"]

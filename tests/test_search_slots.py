@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from toys import blobs, toy_recipe
 
-from study.training import Hooks, Member, Stopped, fit
+from study.errors import Stopped
+from study.training.engines.trial_stack import one_stack, train_stack
+from study.training.engines.trial_threads import Entry, Mark, Trainings, train_slots
+from study.training.fit import fit
+from study.training.job import Hooks, Member
 from study.training.placement import Placement
-from study.training.slots import Entry, Mark, Trainings, train_slots
-from study.training.stacks import one_stack, train_stack
 
 EXACT = Placement("cpu", "float64", "highest", threads=1, cores=1, stack=1)
 SETTINGS = (  # rate, momentum, decay
@@ -215,7 +217,7 @@ def test_too_little_memory_is_a_fault_of_the_trial(dataset, monkeypatch):
     def full(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 TB")
 
-    monkeypatch.setattr("study.training.slots.train_epoch", full)
+    monkeypatch.setattr("study.training.engines.trial_threads.train_epoch", full)
     (mark,) = trained("slots", dataset, recipes()[:1])[0]
     assert mark.fault == "out of memory"
     assert np.isnan(mark.value)

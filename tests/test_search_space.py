@@ -6,7 +6,7 @@ from toys import toy_recipe
 
 from study.errors import RecipeError
 from study.recipe import dump, load, parse
-from study.search import check_search
+from study.search.run import check_search
 from study.search.space import Scope, vary
 
 LR = {"low": 1e-3, "high": 1.0, "log": True}

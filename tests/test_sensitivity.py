@@ -8,22 +8,22 @@ from torch.nn import functional
 from toys import blobs
 
 from study.errors import AnalysisError, RecipeError
-from study.evidence import derivatives, gradients, inputs
 from study.figures import sensitivity as figures
 from study.proxies import sensitivity
 from study.recipe import Train
-from study.training.examples import Examples
+from study.signals import derivatives, input_gradients, weight_gradients
+from study.training.device_data import Examples
 
 both_networks = pytest.mark.parametrize("kind", ["mlp", "conv"])
 SOURCES = [
-    inputs.loss_sensitivity,
-    inputs.critical_samples,
-    inputs.adversarial_margins,
-    inputs.logit_gradients_over_time,
-    gradients.gradient_norms,
-    gradients.last_layer_gradient_density,
-    gradients.gradient_density,
-    gradients.tangent_density_last,
+    input_gradients.loss_sensitivity,
+    input_gradients.critical_samples,
+    input_gradients.adversarial_margins,
+    input_gradients.logit_gradients_over_time,
+    weight_gradients.gradient_norms,
+    weight_gradients.last_layer_gradient_density,
+    weight_gradients.gradient_density,
+    weight_gradients.tangent_density_last,
 ]
 every_source = pytest.mark.parametrize("function", SOURCES, ids=lambda function: function.__name__)
 
@@ -64,7 +64,7 @@ def test_loss_sensitivity_equals_autograd_one_by_one(kind):
     for image, label in images_of(moment)[:40]:
         image = image.clone().requires_grad_()
         expected.append(float(slope_of(functional.cross_entropy(network(image), label), image).abs().sum()))
-    np.testing.assert_allclose(inputs.loss_sensitivity(moment), expected, rtol=1e-9)
+    np.testing.assert_allclose(input_gradients.loss_sensitivity(moment), expected, rtol=1e-9)
 
 
 @both_networks
@@ -79,9 +79,9 @@ def test_class_matrix_equals_a_loop_over_examples_and_classes(kind):
             loss = functional.cross_entropy(network(image), torch.tensor([index]))
             towards[row, index] = slope_of(loss, image).abs().sum()
     expected = np.array([[towards[labels == j, i].mean() for j in range(3)] for i in range(3)])
-    inputs.loss_sensitivity(moment)
+    input_gradients.loss_sensitivity(moment)
     np.testing.assert_allclose(moment.memory["arrays"]["class_sensitivity"], expected[None], rtol=1e-9)
-    inputs.loss_sensitivity(moment)
+    input_gradients.loss_sensitivity(moment)
     assert moment.memory["arrays"]["class_sensitivity"].shape == (2, 3, 3)
     assert moment.memory["arrays"]["epochs"].tolist() == [1, 1]
 
@@ -90,7 +90,7 @@ def test_gini_is_of_the_mean_so_far():
     """The coefficient goes with the score that is reported: the average over training up to that epoch."""
     early, late = toy_moment(steps=1, epoch=1), toy_moment(steps=9, epoch=2)
     late.memory = early.memory
-    taken = np.stack([inputs.loss_sensitivity(early), inputs.loss_sensitivity(late)])
+    taken = np.stack([input_gradients.loss_sensitivity(early), input_gradients.loss_sensitivity(late)])
     metrics = early.memory["metrics"]
     assert metrics[1]["sensitivity/gini"] == pytest.approx(sensitivity.gini(taken[0]))
     assert metrics[2]["sensitivity/gini"] == pytest.approx(sensitivity.gini(taken.mean(axis=0)))
@@ -121,7 +121,7 @@ def test_adversarial_margin_equals_a_loop(kind):
                 gap = logits[top] - logits[other]
                 ratios.append(float(gap.detach() / slope_of(gap, image).norm()))
         expected.append(min(ratios))
-    np.testing.assert_allclose(inputs.adversarial_margins(moment), expected, rtol=1e-9)
+    np.testing.assert_allclose(input_gradients.adversarial_margins(moment), expected, rtol=1e-9)
 
 
 def linear_moment(weight, bias=(0.0, 0.0), images=None):
@@ -145,7 +145,7 @@ def linear_moment(weight, bias=(0.0, 0.0), images=None):
 def test_adversarial_margin_of_a_plane_is_the_distance_to_it():
     """z = (3 x, 4 y): the difference 3 x - 4 y has slope 5, so the margin is |3 x - 4 y| / 5, worked out by hand."""
     images = np.random.default_rng(0).uniform(0.1, 1, size=(10, 2))
-    margins = inputs.adversarial_margins(linear_moment([[3.0, 0.0], [0.0, 4.0]], images=images))
+    margins = input_gradients.adversarial_margins(linear_moment([[3.0, 0.0], [0.0, 4.0]], images=images))
     np.testing.assert_allclose(margins, np.abs(3 * images[:, 0] - 4 * images[:, 1]) / 5, rtol=1e-9)
 
 
@@ -154,7 +154,7 @@ def test_an_example_without_slope_gets_the_largest_margin():
     images = np.full((10, 2), 0.5)
     images[3] = -1.0  # both units are dead
     images[5] = (0.5, 0.4)
-    margins = inputs.adversarial_margins(linear_moment([[3.0, 0.0], [0.0, 4.0]], images=images))
+    margins = input_gradients.adversarial_margins(linear_moment([[3.0, 0.0], [0.0, 4.0]], images=images))
     assert np.isfinite(margins).all()
     assert margins[3] == margins.max() == pytest.approx(0.1)
     assert margins[5] == pytest.approx(0.02)
@@ -163,7 +163,7 @@ def test_an_example_without_slope_gets_the_largest_margin():
 def test_a_collapsed_network_has_no_margins():
     """One line that says why, not ten thousand infinities."""
     with pytest.raises(AnalysisError, match="no input has a slope"):
-        inputs.adversarial_margins(linear_moment([[0.0, 0.0], [0.0, 0.0]]))
+        input_gradients.adversarial_margins(linear_moment([[0.0, 0.0], [0.0, 0.0]]))
 
 
 def test_search_without_noise_needs_the_steps_that_a_plane_asks_for():
@@ -171,7 +171,7 @@ def test_search_without_noise_needs_the_steps_that_a_plane_asks_for():
     gaps = np.array([0.011, 0.03, 0.05, 0.07, 0.09, 0.15, 0.19, 0.21, 0.5, 0.9])
     images = np.stack([np.full(10, 0.95), 0.95 - gaps], axis=1)
     moment = linear_moment([[1.0, 0.0], [0.0, 1.0]], images=images)
-    steps = inputs.critical_samples(moment, radius=0.1, step=0.01, noise=0.0, steps=12)["critical_steps"]
+    steps = input_gradients.critical_samples(moment, radius=0.1, step=0.01, noise=0.0, steps=12)["critical_steps"]
     assert steps.tolist() == [1, 2, 3, 4, 5, 8, 10, 13, 13, 13]
     assert moment.memory["metrics"][1]["sensitivity/critical_ratio_train"] == pytest.approx(7 / 8)
     assert moment.memory["metrics"][1]["sensitivity/critical_ratio_test"] == 0
@@ -193,7 +193,7 @@ def test_the_box_is_in_shares_of_the_pixel_range():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(derivatives.Frozen, "__call__", spy)
-        inputs.critical_samples(moment, radius=0.05, step=0.04, noise=0.1, steps=3)
+        input_gradients.critical_samples(moment, radius=0.05, step=0.04, noise=0.1, steps=3)
     moved = max(float((batch - images).abs().max()) for batch in seen if len(batch) == 50)
     assert frozen.dtype == torch.float64
     assert moved == pytest.approx(0.05 * scale, rel=1e-6)
@@ -205,7 +205,7 @@ def test_search_does_not_depend_on_the_size_of_a_block(monkeypatch):
 
     def steps():
         moment = toy_moment("mlp", dataset)
-        return inputs.critical_samples(moment, radius=0.2, step=0.02, noise=0.05)["critical_steps"]
+        return input_gradients.critical_samples(moment, radius=0.2, step=0.02, noise=0.05)["critical_steps"]
 
     whole = steps()
     monkeypatch.setattr(derivatives, "ROWS", 64)
@@ -221,7 +221,7 @@ def test_before_the_last_epoch_a_sample_of_each_split_is_searched(monkeypatch):
     for epoch in (1, 2):
         moment = toy_moment("mlp", blobs(40, 10), epoch=epoch)
         moment.last = False
-        assert inputs.critical_samples(moment, sample=12) == {}
+        assert input_gradients.critical_samples(moment, sample=12) == {}
         assert set(moment.memory["metrics"][epoch]) == {f"sensitivity/critical_ratio_{s}" for s in ("train", "test")}
     assert asked[0] == asked[1] == sorted(set(asked[0]))
     assert (len(asked[0]), sum(row >= 40 for row in asked[0])) == (22, 10)
@@ -232,7 +232,7 @@ def test_a_sample_of_everyone_has_the_ratio_of_everyone():
     part, whole = (toy_moment("mlp", blobs(40, 10)) for _ in range(2))
     part.last = False
     for moment in (part, whole):
-        inputs.critical_samples(moment, radius=0.2, step=0.02, noise=0.05, sample=40)
+        input_gradients.critical_samples(moment, radius=0.2, step=0.02, noise=0.05, sample=40)
     assert part.memory["metrics"] == whole.memory["metrics"]
     assert 0 < part.memory["metrics"][1]["sensitivity/critical_ratio_train"] < 1
 
@@ -241,7 +241,7 @@ def test_no_sample_is_no_search(monkeypatch):
     """Who draws no figure pays nothing before the end."""
     moment = toy_moment("mlp")
     moment.last = False
-    assert inputs.critical_samples(moment, sample=0) == {}
+    assert input_gradients.critical_samples(moment, sample=0) == {}
     assert "metrics" not in moment.memory
 
 
@@ -249,7 +249,7 @@ def test_no_sample_is_no_search(monkeypatch):
 def test_a_search_that_cannot_move_is_refused(wrong):
     """A radius of 0 would call every example easy."""
     with pytest.raises(RecipeError, match="critical_samples"):
-        inputs.critical_samples(toy_moment(), **wrong)
+        input_gradients.critical_samples(toy_moment(), **wrong)
 
 
 @both_networks
@@ -259,7 +259,7 @@ def test_variance_of_gradients_equals_numpys(kind):
     for number in range(4):
         moment = toy_moment(kind, steps=3 * number, epoch=number + 1)
         moment.memory = memory
-        found = inputs.logit_gradients_over_time(moment)
+        found = input_gradients.logit_gradients_over_time(moment)
         network, slopes = moment.look.network(), []
         for image, label in images_of(moment)[:40]:
             image = image.clone().requires_grad_()

@@ -10,7 +10,7 @@ import pytest
 
 from study.errors import StoreError
 from study.tracking import open_store
-from study.ui import require_free
+from study.tracking.ui import require_free
 
 pytest_plugins = ["tests.tracking_fixtures"]
 

@@ -8,17 +8,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from study import proxies, single
-from study.check import check_names
-from study.errors import RecipeError, StoreError
-from study.evidence import due_epochs, look_epochs, wanted
-from study.evidence.collector import OUTCOME
-from study.evidence.sources import SOURCES, Source
+from study import proxies
+from study.errors import RecipeError, Stopped, StoreError
 from study.proxies import PROXIES, WORDS, Word, chosen, registry
 from study.recipe import flatten, load
-from study.single import run_singles
-from study.training import Hooks, Member, Stopped, fit
+from study.runs import single
+from study.runs.single import run_singles
+from study.signals import due_epochs, look_epochs, wanted
+from study.signals.collector import OUTCOME
+from study.signals.registry import SOURCES, Source
+from study.training.fit import fit
+from study.training.job import Hooks, Member
 from study.training.placement import Placement
+from study.workflows.preflight import check_names
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]

@@ -289,7 +289,7 @@ def test_artifacts_follow_a_moved_folder(store_at, tmp_path):
     """MLflow stores absolute paths: a renamed checkout loses all its files, in our reports and in the UI."""
     from mlflow.tracking import MlflowClient
 
-    from study.tracking import local, open_store
+    from study.tracking import open_store, sqlite_store
 
     store = store_at(tmp_path / "old place" / "mlruns")
     with start(store) as run:
@@ -297,7 +297,7 @@ def test_artifacts_follow_a_moved_folder(store_at, tmp_path):
     (tmp_path / "old place").rename(tmp_path / "new #place")
     moved = open_store(tmp_path / "new #place" / "mlruns")
     assert moved.get(run.id).read_text("a.txt") == "a"
-    raw = MlflowClient(local.sqlite_uri(moved.database))
+    raw = MlflowClient(sqlite_store.sqlite_uri(moved.database))
     assert Path(raw.download_artifacts(run.id, "a.txt")).read_text() == "a"
     start(moved).text("b.txt", "b")
     assert not (tmp_path / "old place").exists()
@@ -330,16 +330,16 @@ def test_artifacts_kept_elsewhere_stay_there(store, tmp_path):
 
 def test_telemetry_is_off_unless_asked_for(monkeypatch):
     """MLflow reports each call to its makers by default."""
-    from study.tracking import door
+    from study.tracking import client
 
     monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
     monkeypatch.setenv("DO_NOT_TRACK", "")
     monkeypatch.delenv("DO_NOT_TRACK")
-    door.environment()
+    client.environment()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
     monkeypatch.delenv("DO_NOT_TRACK")
-    door.environment()
+    client.environment()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
     assert "DO_NOT_TRACK" not in os.environ
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from study.errors import StoreError
-from study.tracking import door, local, open_store
+from study.tracking import client, open_store, sqlite_store
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
@@ -183,15 +183,15 @@ def locked_times(times: int):
 def test_a_long_lock_is_tried_again(monkeypatch):
     """MLflow gives up after 20 s and never tries again."""
     pauses = []
-    monkeypatch.setattr(door.time, "sleep", pauses.append)
-    assert door.call(locked_times(3), where="mlflow.db") == "done"
+    monkeypatch.setattr(client.time, "sleep", pauses.append)
+    assert client.call(locked_times(3), where="mlflow.db") == "done"
     assert pauses == [0.5, 1.0, 2.0]
 
 
 def test_a_lock_without_end_is_one_line():
     """The line names the file and how to find who holds it."""
     with pytest.raises(StoreError, match=r"^mlflow\.db: locked by another program; .*fuser[^\n]*$"):
-        door.call(locked_times(9), where="mlflow.db", patience=0.0)
+        client.call(locked_times(9), where="mlflow.db", patience=0.0)
 
 
 @pytest.mark.parametrize("content", [b"not a database at all, but text" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
@@ -221,7 +221,7 @@ def test_somebody_elses_database_is_left_alone(tmp_path):
 
 def test_an_empty_file_becomes_a_store(template, tmp_path, monkeypatch):
     """A stray `sqlite3 mlflow.db` leaves one."""
-    monkeypatch.setattr(local, "_migrate", lambda database, artifacts: shutil.copyfile(template, database))
+    monkeypatch.setattr(sqlite_store, "_migrate", lambda database, artifacts: shutil.copyfile(template, database))
     (tmp_path / "mlflow.db").touch()
     assert open_store(tmp_path).find() == []
 
@@ -229,7 +229,7 @@ def test_an_empty_file_becomes_a_store(template, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("revision", "cure"), [("older", "mlflow db upgrade"), ("0123456789ab", "newer MLflow")])
 def test_another_schema_is_never_migrated_in_place(template, tmp_path, revision, cure):
     """MLflow migrates without a backup when a table is missing; that is for a person to decide."""
-    known, head = local.schema_revisions()
+    known, head = sqlite_store.schema_revisions()
     if revision == "older":
         revision = min(known - {head})
     shutil.copyfile(template, tmp_path / "mlflow.db")
@@ -245,7 +245,7 @@ def test_the_schema_we_read_from_the_sources_is_the_one_mlflow_makes(template):
     with sqlite3.connect(template) as connection:
         (made,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     connection.close()
-    assert local.schema_revisions()[1] == made
+    assert sqlite_store.schema_revisions()[1] == made
 
 
 def test_a_second_launch_is_told_who_is_at_work(spawn, store):
@@ -298,9 +298,9 @@ def test_a_lock_is_not_taken_twice_by_one_process(store):
 def test_a_dead_server_is_one_line_and_quick(monkeypatch, port):
     """MLflow blocks for 247 s before it says so; the line hides the password."""
     address = f"127.0.0.1:{port}"
-    monkeypatch.setattr(door.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr(door.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(client.time, "monotonic", lambda: next(clock))
     with pytest.raises(StoreError, match=rf"^http://{address}: no tracking server answers there[^\n]*$"):
         open_store(Path("/nowhere"), f"http://me:secret@{address}")
 

@@ -9,9 +9,11 @@ import torch
 from loops import EXACT, OPTIMIZERS, members, plain_loop
 from toys import blobs, toy_recipe
 
+from study.errors import Stopped
 from study.recipe import Runtime, Train
-from study.training import Hooks, Member, Outcome, Stopped, fit, stackable
-from study.training.examples import Examples
+from study.training.device_data import Examples
+from study.training.fit import fit
+from study.training.job import Hooks, Member, Outcome, stackable
 from study.training.placement import Placement, place
 
 

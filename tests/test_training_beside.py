@@ -9,9 +9,11 @@ import torch
 from loops import EXACT, members
 from toys import blobs, toy_recipe
 
-from study import training
-from study.errors import RecipeError
-from study.training import Hooks, Stopped, beside, fit
+from study.errors import RecipeError, Stopped
+from study.training import fit as training
+from study.training.engines import threads as beside
+from study.training.fit import fit
+from study.training.job import Hooks
 from study.training.modules import ModuleLearner
 
 RECIPE = toy_recipe(model={"name": "tiny_batchnorm", "settings": {}})

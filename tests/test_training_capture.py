@@ -14,11 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toys import blobs, toy_recipe
 
-from study import training
-from study.networks import create
+from study.models import create
 from study.recipe import Optimizer
-from study.training import Member, fit
-from study.training.capture import Captured
+from study.training import fit as training
+from study.training.cuda_graphs import Captured
+from study.training.fit import fit
+from study.training.job import Member
 from study.training.modules import ModuleLearner
 
 SYNCHRONIZES = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "equal")

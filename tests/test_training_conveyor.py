@@ -10,9 +10,10 @@ from loops import EXACT, OPTIMIZERS, SCHEDULES, at_their_ends, plain_loop
 from toys import blobs, toy_recipe
 
 from study.data import Dataset
-from study.errors import RecipeError
+from study.errors import RecipeError, Stopped
 from study.recipe import Recipe
-from study.training import Hooks, Member, Outcome, Stopped, fit
+from study.training.fit import fit
+from study.training.job import Hooks, Member, Outcome
 from study.training.losses import LOSSES, of_counted
 from study.training.mlp import MLPLearner
 

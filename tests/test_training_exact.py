@@ -9,7 +9,8 @@ from toys import blobs, toy_recipe
 
 from study.data import Dataset
 from study.recipe import Recipe
-from study.training import Hooks, Member, fit
+from study.training.fit import fit
+from study.training.job import Hooks, Member
 from study.training.placement import Placement
 
 TRAIN = {"epochs": 5, "batch_size": 16}  # 60 examples: 20 steps

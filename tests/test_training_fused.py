@@ -11,7 +11,8 @@ import torch
 from loops import EXACT, members
 from toys import blobs, toy_recipe
 
-from study.training import fit, fused
+from study.training import fused_sgd
+from study.training.fit import fit
 
 pytest.importorskip("triton")
 CHECK = """
@@ -50,8 +51,8 @@ def test_the_kernel_moves_a_stack_as_the_update_rule_does():
 
 def test_a_cpu_and_float64_keep_to_torch_s_operations():
     """The kernel is for the GPU's memory."""
-    assert not fused.can_move(torch.zeros(2, 8))
-    assert not fused.can_move(torch.zeros(2, 8, dtype=torch.float64))
+    assert not fused_sgd.can_move(torch.zeros(2, 8))
+    assert not fused_sgd.can_move(torch.zeros(2, 8, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -72,8 +73,8 @@ def test_a_stack_hands_the_kernel_what_it_needs(precision, nesterov, monkeypatch
     recipe = toy_recipe(optimizer={"nesterov": nesterov, "weight_decay": 1e-2}, schedule={"name": "triangular"})
     placement = replace(EXACT, precision=precision, stack=3)
     expected = list(fit(members(dataset), dataset, recipe, placement))
-    monkeypatch.setattr(fused, "can_move", lambda weights: True)
-    monkeypatch.setattr(fused, "move", formula)
+    monkeypatch.setattr(fused_sgd, "can_move", lambda weights: True)
+    monkeypatch.setattr(fused_sgd, "move", formula)
     for one, other in zip(expected, fit(members(dataset), dataset, recipe, placement), strict=True):
         np.testing.assert_allclose(
             one.confidence, other.confidence, rtol=0, atol=1e-6 if precision == "float64" else 0.02

@@ -8,7 +8,8 @@ from loops import EXACT, members, plain_loop
 from toys import blobs, toy_recipe
 
 from study.recipe import Schedule, Train
-from study.training import Hooks, fit
+from study.training.fit import fit
+from study.training.job import Hooks
 from study.training.mlp import MLPLearner
 from study.training.modules import ModuleLearner
 from study.training.schedules import rate_factor

@@ -11,12 +11,13 @@ import torch
 from loops import EXACT, OPTIMIZERS, SCHEDULES, members, plain_loop
 from toys import blobs, toy_recipe
 
-from study import native
-from study.errors import RecipeError
-from study.networks import create
+from study.errors import RecipeError, Stopped
+from study.kernels import native
+from study.models import create
 from study.recipe import Runtime
-from study.training import Hooks, Member, Stopped, fit
-from study.training.native import NativeLearner, trains
+from study.training.engines.mlp_native import NativeLearner, trains
+from study.training.fit import fit
+from study.training.job import Hooks, Member
 from study.training.placement import place
 
 NATIVE = replace(EXACT, kernel="native")

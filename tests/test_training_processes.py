@@ -21,9 +21,11 @@ import torch
 from loops import EXACT, OPTIMIZERS, members
 from toys import blobs, toy_recipe
 
-from study import ensemble
-from study.errors import RecipeError, StudyError
-from study.training import Hooks, Member, Stopped, fit, processes
+from study.errors import RecipeError, Stopped, StudyError
+from study.runs import ensemble
+from study.training.engines import multi_device, worker
+from study.training.fit import fit
+from study.training.job import Hooks, Member
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
@@ -33,8 +35,8 @@ TWO = replace(EXACT, devices=("cpu", "cpu"), machine=2)
 @pytest.fixture
 def started(monkeypatch):
     """The workers that were started."""
-    workers, own = [], processes._start
-    monkeypatch.setattr(processes, "_start", lambda *what: workers.append(own(*what)) or workers[-1])
+    workers, own = [], multi_device._start
+    monkeypatch.setattr(multi_device, "_start", lambda *what: workers.append(own(*what)) or workers[-1])
     return workers
 
 
@@ -47,13 +49,13 @@ def in_threads(monkeypatch):
         here, there = Pipe()
         with there:
             handles = os.dup(there.fileno()), os.dup(images.fileno())
-        thread = threading.Thread(target=processes.work, args=handles)
+        thread = threading.Thread(target=worker.work, args=handles)
         thread.start()
         threads.append(thread)
         process = SimpleNamespace(kill=lambda: None, wait=lambda: thread.join() or 0)
-        return processes.Worker(placement, process, here)
+        return multi_device.Worker(placement, process, here)
 
-    monkeypatch.setattr(processes, "_start", start)
+    monkeypatch.setattr(multi_device, "_start", start)
     return threads
 
 
@@ -91,7 +93,7 @@ def test_two_processes_train_what_one_trains(started):
 
 def test_a_killed_worker_is_told_in_one_line_that_names_the_cure(started, monkeypatch):
     """As when the machine runs out of memory; the other worker does not stay behind."""
-    own = processes._start
+    own = multi_device._start
 
     def deadly(placement, images):
         worker = own(placement, images)
@@ -99,7 +101,7 @@ def test_a_killed_worker_is_told_in_one_line_that_names_the_cure(started, monkey
             os.kill(worker.process.pid, signal.SIGKILL)
         return worker
 
-    monkeypatch.setattr(processes, "_start", deadly)
+    monkeypatch.setattr(multi_device, "_start", deadly)
     dataset = blobs()
     with pytest.raises(StudyError, match=r"^the process on cpu was killed by signal 9.*the same command resumes it$"):
         list(fit(ragged(dataset), dataset, toy_recipe(), TWO))
@@ -214,7 +216,7 @@ class UnportableError(Exception):
 
 def test_an_error_that_cannot_be_sent_is_told_by_another():
     """Nothing is lost but its class."""
-    error = processes._portable(UnportableError(1, 2))
+    error = worker._portable(UnportableError(1, 2))
     assert (type(error), str(error)) == (RuntimeError, "UnportableError: 1 and 2")
 
 
@@ -232,21 +234,21 @@ def test_a_worker_sees_its_own_device_alone(visible, device, expected, monkeypat
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert processes._only(device) == expected
+    assert multi_device._only(device) == expected
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_told_in_one_line_that_names_the_cure():
     """The images go through a file in the folder for temporary ones."""
     with open("/dev/full", "wb") as full, pytest.raises(StudyError, match=r"images do not go into.*TMPDIR"):
-        processes._write(blobs().images, full)
+        multi_device._write(blobs().images, full)
 
 
 def test_an_ensemble_goes_on_after_a_worker_has_died(in_threads, stores, monkeypatch):
     """The same command finds the shards that were written, and the C-scores are those of one device."""
     dataset, recipe = blobs(), toy_recipe(runtime={"kernel": "torch"})
     alone = ensemble.run_ensemble(recipe, dataset, stores())
-    place, hear, heard, store = ensemble.place_network, processes.Worker.hear, [], stores()
+    place, hear, heard, store = ensemble.place_network, multi_device.Worker.hear, [], stores()
 
     def dying(worker):
         heard.append(hear(worker))
@@ -255,10 +257,10 @@ def test_an_ensemble_goes_on_after_a_worker_has_died(in_threads, stores, monkeyp
         return heard[-1]
 
     monkeypatch.setattr(ensemble, "place_network", lambda *a, **k: replace(place(*a, **k), devices=TWO.devices))
-    monkeypatch.setattr(processes.Worker, "hear", dying)
+    monkeypatch.setattr(multi_device.Worker, "hear", dying)
     with pytest.raises(StudyError, match="the same command resumes it"):
         ensemble.run_ensemble(recipe, dataset, store)
-    monkeypatch.setattr(processes.Worker, "hear", hear)
+    monkeypatch.setattr(multi_device.Worker, "hear", hear)
     resumed = ensemble.run_ensemble(recipe, dataset, store)
     assert len(store.find("shard", parent=resumed, status="FINISHED")) == 4
     assert resumed.read("cscore.parquet").read_bytes() == alone.read("cscore.parquet").read_bytes()

@@ -9,9 +9,10 @@ from loops import EXACT, members
 from torch.nn import functional
 from toys import blobs, toy_recipe
 
-from study.networks import create
+from study.models import create
 from study.recipe import Optimizer, Train
-from study.training import Hooks, fit
+from study.training.fit import fit
+from study.training.job import Hooks
 from study.training.mlp import MLPLearner
 from study.training.modules import ModuleLearner
 from study.training.regularizers import generators, perturbed

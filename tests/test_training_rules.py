@@ -5,7 +5,7 @@ import torch
 from loops import OPTIMIZERS, torch_rule
 from torch import Tensor, nn
 
-from study.networks import create
+from study.models import create
 from study.recipe import Model, Optimizer
 from study.training.mlp import MLPLearner
 from study.training.optimizers import update_rule

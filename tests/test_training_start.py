@@ -9,11 +9,12 @@ from torch import nn
 from torch.nn import functional
 from toys import blobs, toy_recipe
 
-from study import training
-from study.networks import create
+from study.models import create
 from study.recipe import Model, Optimizer, Train
-from study.training import Hooks, Member, fit
-from study.training.examples import Examples
+from study.training import fit as training
+from study.training.device_data import Examples
+from study.training.fit import fit
+from study.training.job import Hooks, Member
 from study.training.modules import ModuleLearner
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from study.tracking import Store, door, local, open_store
+from study.tracking import Store, client, open_store, sqlite_store
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[1]
 def template(tmp_path_factory) -> Path:
     """A fresh database, made once."""
     root = tmp_path_factory.mktemp("template")
-    local.prepare(root / "mlflow.db")
+    sqlite_store.prepare(root / "mlflow.db")
     return root / "mlflow.db"
 
 
@@ -54,7 +54,7 @@ def stores(template, tmp_path_factory):
     def another() -> Store:
         root = tmp_path_factory.mktemp("stores")
         shutil.copyfile(template, root / "mlflow.db")
-        return open_store(root, local.sqlite_uri(root / "mlflow.db"))
+        return open_store(root, sqlite_store.sqlite_uri(root / "mlflow.db"))
 
     return another
 
@@ -84,7 +84,7 @@ def served(template, tmp_path_factory):
     root.mkdir()
     shutil.copyfile(template, root / "mlflow.db")
     port = free_port()
-    script = f"from study.ui import serve; from pathlib import Path; serve(Path({str(root)!r}), {port})"
+    script = f"from study.tracking.ui import serve; from pathlib import Path; serve(Path({str(root)!r}), {port})"
     with open(root / "server.log", "w") as log:
         server = python(script, stdout=log, stderr=log, start_new_session=True, cwd=root)
     address = f"http://127.0.0.1:{port}"
@@ -120,7 +120,7 @@ def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
         if server.poll() is not None:
             raise RuntimeError(log.read_text())
         try:
-            door.reach(address, patience=0.0)
+            client.reach(address, patience=0.0)
             with urllib.request.urlopen(f"{address}/health", timeout=5):
                 return
         except Exception:

@@ -4,13 +4,15 @@ Tables join on `example`; runs on other data, or with other labels, are refused.
 means that the proxy agrees with "high C-score = consistent".
 """
 
-from study.analysis.agreement import correlations, parts, point_estimates, references
+from study.analysis.by_epoch import curves, trajectory
+from study.analysis.correlations import correlations, parts, point_estimates, references
 from study.analysis.difficulty import Difficulty, difficulty
+from study.analysis.facts import facts
 from study.analysis.findings import Findings, findings
-from study.analysis.gathering import Gathered, gather
-from study.analysis.influences import Influences, influences
-from study.analysis.moments import curves, trajectory
-from study.analysis.readings import (
+from study.analysis.influence import Influences, influences
+from study.analysis.leaderboard import league, proxy_matrix, within_class
+from study.analysis.load import Gathered, gather
+from study.analysis.single_run import (
     Depths,
     class_sensitivity,
     depth_and_margins,
@@ -19,8 +21,6 @@ from study.analysis.readings import (
     probe_curves,
     sensitivity_series,
 )
-from study.analysis.standings import league, proxy_matrix, within_class
-from study.analysis.summary import facts
 
 __all__ = [
     "Depths",

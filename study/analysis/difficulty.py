@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from study.analysis.gathering import Gathered
+from study.analysis.load import Gathered
 from study.data import Dataset
-from study.difficulty import TYPES, corner_distances, difficulty_types, nearest_to_corners, split_depths
 from study.recipe import Recipe
-from study.shards import depths
+from study.runs.shards import depths
+from study.scores.difficulty_types import TYPES, corner_distances, difficulty_types, nearest_to_corners, split_depths
 from study.tracking import Store
 
 NEAREST = 100  # of each corner, as B-fig8 takes them

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from study.analysis.agreement import correlations, point_estimates
+from study.analysis.by_epoch import curves
+from study.analysis.correlations import correlations, point_estimates
 from study.analysis.difficulty import Difficulty, difficulty
-from study.analysis.gathering import Gathered
-from study.analysis.influences import Influences, influences
-from study.analysis.moments import curves
-from study.analysis.readings import depth_and_margins
-from study.analysis.standings import league, proxy_matrix
-from study.analysis.summary import facts
+from study.analysis.facts import facts
+from study.analysis.influence import Influences, influences
+from study.analysis.leaderboard import league, proxy_matrix
+from study.analysis.load import Gathered
+from study.analysis.single_run import depth_and_margins
 from study.data import Dataset
 from study.recipe import Recipe
 from study.tracking import Store

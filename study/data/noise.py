@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from study.data.checks import check_range, whole_labels
-from study.data.npz import UNREADABLE
 from study.data.raw import first_line, shown
+from study.data.readers.npz import UNREADABLE
 from study.errors import DataError
 from study.recipe import Noise
 

@@ -20,10 +20,10 @@ from study.figures.epochs import (
     hidden_density_by_epoch,
     learning_curves_by_score,
 )
-from study.figures.league import matrix, moments_by_epoch, quality_by_cost
-from study.figures.pictures import choose_examples, example_grid, suspects
-from study.figures.plane import regularity_planes
+from study.figures.images import choose_examples, example_grid, suspects
+from study.figures.leaderboard import matrix, moments_by_epoch, quality_by_cost
 from study.figures.ranking import density_table, mean_over_repeats, point_estimates, proxy_ranking
+from study.figures.regularity_plane import regularity_planes
 from study.figures.search import search_history, search_importance, search_slices
 from study.figures.sensitivity import class_sensitivity, sensitivity_by_epoch
 from study.figures.style import FAMILY_COLOURS

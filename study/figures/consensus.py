@@ -9,8 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from study.difficulty import TYPES
-from study.figures.pictures import picture
+from study.figures.images import picture
 from study.figures.style import (
     BLUE,
     FAINT,
@@ -24,6 +23,7 @@ from study.figures.style import (
     sequential,
     styled,
 )
+from study.scores.difficulty_types import TYPES
 
 CELLS = 30  # of a two-dimensional histogram, on each side
 

@@ -1,6 +1,6 @@
 """Numbers per example that stand in for the C-score.  in: evidence of one training run   out: scores (n,)"""
 
-from study.proxies import confidence, density, depth, gradient, margin, sensitivity, speed
+from study.proxies import confidence, density, depth, gradient, learning_speed, margin, sensitivity  # noqa: F401  register
 from study.proxies.registry import (
     PLANTS,
     PROXIES,

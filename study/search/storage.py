@@ -16,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 
 from study.errors import StoreError
-from study.tracking import door, local, locks
+from study.tracking import client, locks, sqlite_store
 
 BEAT = 15  # seconds between two signs of life of a trial
 GRACE = 120  # seconds without one, after which the trial of another machine counts as dead
@@ -43,19 +43,19 @@ def open_storage(root: Path, url: str | None = None) -> RDBStorage:
     Raises:
         StoreError: it cannot be opened; one line.
     """
-    url = url or local.sqlite_uri(Path(root).resolve() / "optuna.db")
+    url = url or sqlite_store.sqlite_uri(Path(root).resolve() / "optuna.db")
     lite = url.startswith("sqlite")
     if "://" not in url:
         raise StoreError(f"--storage {url}: not a URL; sqlite:////path/trials.db or postgresql://user@host/base")
     if lite:
-        _prepare(local.sqlite_path(url))
+        _prepare(sqlite_store.sqlite_path(url))
     try:
         return _open(
             url, {"connect_args": {"timeout": PATIENCE, "factory": Quick}} if lite else {"pool_pre_ping": True}
         )
     except Exception as error:  # of Optuna, of SQLAlchemy, of any database's driver
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise StoreError(f"{door.public(url)}: trials cannot be kept there: {reason}") from error
+        raise StoreError(f"{client.public(url)}: trials cannot be kept there: {reason}") from error
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def _prepare(database: Path) -> None:
             if database.is_file() and database.stat().st_size:
                 return
             fresh = database.with_name(f".{database.name}.new-{os.getpid()}")
-            _open(local.sqlite_uri(fresh), {}).engine.dispose()
+            _open(sqlite_store.sqlite_uri(fresh), {}).engine.dispose()
             with closing(sqlite3.connect(fresh)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

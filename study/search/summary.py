@@ -10,7 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from study.figures import search_history, search_importance, search_slices
-from study.search.ledger import FINISHED, Ledger
+from study.search.trial_queue import FINISHED, Ledger
 from study.tracking import Run
 
 COLUMNS = ("round", "trial", "state", "value", "last_step", "seconds", "verdict", "run")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import RecipeError
-from study.recipe import BASE_STEPS, Recipe, dump, dump_table, load
+from study.recipe import Recipe, dump, dump_table, load
+from study.recipe.load import BASE_STEPS
 
 LINE = "# search: "  # the header line that names the search which has written a file
 

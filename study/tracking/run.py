@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
 
 from study.errors import StoreError
-from study.tracking import local
+from study.tracking import sqlite_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -356,7 +356,7 @@ class Run:
         """Where the file is on this machine; None when the store is a server, whose folders are not ours."""
         if self.store.uri.startswith("http"):
             return None
-        folder = local.artifact_path(self.artifacts, self.store.root / "artifacts")
+        folder = sqlite_store.artifact_path(self.artifacts, self.store.root / "artifacts")
         return folder / name if folder else None
 
     def _downloaded(self, name: str) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from study.errors import StoreError
-from study.tracking import door, local, locks
+from study.tracking import client, locks, sqlite_store
 from study.tracking.run import Run
 
 if TYPE_CHECKING:
@@ -42,19 +42,19 @@ def open_store(root: Path = Path("mlruns"), uri: str | None = None) -> "Store":
     Raises:
         StoreError: no answer from the server, or a database that cannot be used.
     """
-    door.environment()
+    client.environment()
     root = Path(root).resolve()
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or local.sqlite_uri(root / "mlflow.db")
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_store.sqlite_uri(root / "mlflow.db")
     scheme = urllib.parse.urlsplit(uri).scheme
     if scheme in ("", "file"):
         cure = "unset MLFLOW_TRACKING_URI, or move the runs over with `mlflow migrate-filestore`"
         raise StoreError(f"{uri}: MLflow has given up plain folders as stores; {cure}")
     if scheme in ("http", "https"):
-        door.reach(uri)
-    database = local.sqlite_path(uri) if scheme.startswith("sqlite") else None
+        client.reach(uri)
+    database = sqlite_store.sqlite_path(uri) if scheme.startswith("sqlite") else None
     if database is not None:
-        local.prepare(database)
-        root, uri = database.parent, local.sqlite_uri(database)
+        sqlite_store.prepare(database)
+        root, uri = database.parent, sqlite_store.sqlite_uri(database)
     store = Store(root, uri, database)
     store.call(store.client.search_experiments, max_results=1)
     return store
@@ -76,24 +76,24 @@ class Store:
     uri: str
     database: Path | None
     page: int = 1000
-    patience: float = door.PATIENCE
+    patience: float = client.PATIENCE
 
     @cached_property
     def client(self) -> "MlflowClient":
         """MLflow's client, opened at the first use."""
         if self.database is None:
-            return door.connect(self.uri, self.patience)
-        with local.without_stray_folder(self.database):
-            return door.connect(self.uri, self.patience)
+            return client.connect(self.uri, self.patience)
+        with sqlite_store.without_stray_folder(self.database):
+            return client.connect(self.uri, self.patience)
 
     @property
     def where(self) -> str:
         """The file or address, as messages show it."""
-        return str(self.database or door.public(self.uri))
+        return str(self.database or client.public(self.uri))
 
     def call(self, function: Callable[..., T], *args: object, **settings: object) -> T:
         """Call a method of the client with patience; see `door.call`."""
-        return door.call(function, *args, where=self.where, patience=self.patience, **settings)
+        return client.call(function, *args, where=self.where, patience=self.patience, **settings)
 
     def experiment(self, name: str, *, restore: bool = False) -> str:
         """Get the id of an experiment, made if there is none; two processes may ask at once.
@@ -242,7 +242,7 @@ class Store:
     def link(self, run: Run) -> str:
         """Write the address at which a person sees the run; for a local store after `study ui`."""
         scheme = urllib.parse.urlsplit(self.uri).scheme
-        base = door.public(self.uri).rstrip("/") if scheme in ("http", "https") else "http://127.0.0.1:5000"
+        base = client.public(self.uri).rstrip("/") if scheme in ("http", "https") else "http://127.0.0.1:5000"
         return f"{base}/#/experiments/{run.experiment_id}/runs/{run.id}?workflowType=machine_learning"
 
     def _pages(self, experiment: str | None, text: str) -> Iterator[Run]:
@@ -291,7 +291,7 @@ class Store:
 
     def _deleted(self, name: str, experiment_id: str) -> str:
         command = f"mlflow experiments restore --experiment-id {experiment_id}"
-        address = door.public(self.uri)
+        address = client.public(self.uri)
         return f"{self.where}: experiment {name} was deleted; bring it back: MLFLOW_TRACKING_URI='{address}' {command}"
 
     def _origin(self) -> dict[str, str]:

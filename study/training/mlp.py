@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from study.networks.mlp import MLP
+from study.models.mlp import MLP
 from study.recipe import Optimizer
 from study.training.losses import LOSSES, of_counted
 from study.training.optimizers import update_rule

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from study.recipe import Optimizer
-from study.training.capture import Captured
+from study.training.cuda_graphs import Captured
 from study.training.losses import LOSSES
 from study.training.optimizers import update_rule
 

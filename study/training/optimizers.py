@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from study.recipe import Optimizer
-from study.training import fused
+from study.training import fused_sgd
 
 Rate = float | Tensor
 """A number for all rows of a block, or (K, 1) float64, one for each."""
@@ -141,11 +141,11 @@ class SGD(Rule):
     def step(self, weights: Tensor, gradient: Tensor, lr: Rate, used: Tensor | None = None) -> None:
         """Move the block by one step; a stack with a rate for each row takes one kernel where a GPU has it."""
         own = any(isinstance(value, Tensor) for value in (self.momentum, self.decay))
-        if own or not isinstance(lr, Tensor) or "velocity" not in self.state or not fused.can_move(weights):
+        if own or not isinstance(lr, Tensor) or "velocity" not in self.state or not fused_sgd.can_move(weights):
             super().step(weights, gradient, lr, used)
             return
         settings = {"momentum": self.momentum, "decay": self.decay, "nesterov": self.nesterov}
-        fused.move(weights, self.state["velocity"], gradient, used, lr.reshape(-1), **settings)
+        fused_sgd.move(weights, self.state["velocity"], gradient, used, lr.reshape(-1), **settings)
 
     def _kept(self) -> tuple[str, ...]:
         return ("velocity",) if isinstance(self.momentum, Tensor) or self.momentum or self.state else ()

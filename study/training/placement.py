@@ -17,10 +17,10 @@ from functools import cache
 
 import torch
 
-from study import native
 from study.errors import RecipeError
+from study.kernels import native
 from study.recipe import Runtime
-from study.training.native import pays
+from study.training.engines.mlp_native import pays
 
 STACK = 128  # members in one stack on a GPU, an estimate: their state is 820 MB; scripts/bench_gpu compares sizes
 TOLERANCE = 1e-5  # relative error up to which a faster float32 product still counts as float32

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from study.recipe import Recipe, Train
-from study.training.looks import Learner
-from study.training.members import Member
+from study.training.evaluation import Learner
+from study.training.job import Member
 
 
 def generators(group: Sequence[Member], recipe: Recipe, epoch: int, device: torch.device) -> list[torch.Generator]:

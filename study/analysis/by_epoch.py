@@ -1,0 +1,65 @@
+"""Proxies epoch by epoch.  in: trajectories and curves of single runs   out: rank correlations by epoch"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from study.analysis.correlations import references
+from study.analysis.load import Gathered
+from study.data import Dataset
+from study.proxies import PROXIES, Spec, compute, oriented
+from study.scores.rank_statistics import spearman
+from study.signals import evidence
+from study.tracking import Run
+
+
+def curves(gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
+    """Proxies of one moment against the references, epoch by epoch (J-fig8, J-fig9b), on the training rows.
+
+    Returns:
+        proxy | reference | repeat | epoch | spearman low high.  Kendall is left out, as in the paper's figures.
+    """
+    rows = []
+    train = dataset.rows("train")
+    targets = {name: values[train] for name, values in references(gathered).items()}
+    for repeat, run in enumerate(gathered.singles):
+        for spec, epoch, scores in _moments(run, dataset):
+            for name, values in targets.items():
+                rho = spearman(values, oriented(spec, scores))
+                rows.append(
+                    {
+                        "proxy": spec.name,
+                        "reference": name,
+                        "repeat": repeat,
+                        "epoch": epoch,
+                        "spearman": rho.value,
+                        "low": rho.low,
+                        "high": rho.high,
+                    }
+                )
+    columns = ["proxy", "reference", "repeat", "epoch", "spearman", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def trajectory(run: Run, dataset: Dataset) -> dict[str, np.ndarray]:
+    """The trajectory of a single run: epochs (e,) of its looks, correct (e, n) bool, confidence and top_confidence."""
+    kept = run.read_arrays("trajectory.npz")
+    correct = np.unpackbits(kept["correct"], axis=1, count=dataset.n).astype(bool)
+    return {"correct": correct} | {name: kept[name] for name in ("epochs", "confidence", "top_confidence")}
+
+
+def _moments(run: Run, dataset: Dataset) -> Iterator[tuple[Spec, int, np.ndarray]]:
+    """(proxy, epoch, scores of the training rows), for every proxy of one moment and every epoch that knows it."""
+    kept, path = run.read_arrays("curves.npz"), trajectory(run, dataset)
+    for spec in PROXIES.values():
+        if not spec.moment or spec.on != "train":
+            continue
+        if spec.name in kept:
+            yield from (
+                (spec, int(epoch), scores) for epoch, scores in zip(kept["epochs"], kept[spec.name], strict=True)
+            )
+        elif set(spec.evidence) <= {"labels", "target_confidence_now", "top_confidence_now"}:
+            for look, epoch in enumerate(path["epochs"].tolist(), 1):
+                so_far = {word: series[:look] for word, series in path.items()}
+                yield spec, epoch, compute(spec, evidence(spec, dataset, so_far, {}))

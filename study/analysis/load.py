@@ -1,0 +1,155 @@
+"""The finished runs of a study.  in: a recipe, a Dataset, a Store   out: their tables, joined by example"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from study.data import Dataset
+from study.errors import AnalysisError, StudyError
+from study.progress import say
+from study.recipe import Recipe
+from study.runs.ensemble import keys, size
+from study.runs.single import finished_repeats
+from study.scores.cscore import Profile
+from study.tracking import Run, Store
+
+LABELS = ("example", "label")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The runs of one study, with their tables in the order of the data set.
+
+    ensemble: None for a recipe of kind "single", which is held against published C-scores alone.
+    cscores: cscore.parquet, (n rows); with a reference its scores are the column `published`.  Without an ensemble
+        `cscore` holds the published scores too, and there are no columns of single ratios.
+    profile: sums per ratio and half; None without an ensemble.
+    scores: one scores.parquet per single run.
+    others: of each other network in the store, the newest single run on this data, with its scores.parquet.
+    """
+
+    ensemble: Run | None
+    singles: tuple[Run, ...]
+    reference: Run | None
+    cscores: pd.DataFrame
+    profile: Profile | None
+    scores: tuple[pd.DataFrame, ...]
+    others: tuple[tuple[Run, pd.DataFrame], ...] = ()
+
+    @property
+    def main(self) -> str:
+        """The reference that a reader sees first: the study's own C-score, or the published one where there is none."""
+        return "cscore" if self.ensemble else "published"
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run that was read."""
+        runs = (self.ensemble, *self.singles, self.reference, *(run for run, _ in self.others))
+        return [run for run in runs if run is not None]
+
+
+def gather(recipe: Recipe, dataset: Dataset, store: Store) -> Gathered:
+    """Find the finished runs of a recipe on this data, read their tables and join them.
+
+    Raises:
+        AnalysisError: no such runs, or tables with other examples or labels.
+    """
+    singles = tuple(finished_repeats(store, recipe, dataset).values())
+    if not singles:
+        run = _finished(store, "single", recipe.part("single"), dataset)[0]
+        raise AnalysisError(
+            f"the single run {run.id} lacks some of the recipe's proxies, or files; run `study single` with it first"
+        )
+    scores = tuple(_joined(run, "scores.parquet", dataset) for run in singles)
+    found = store.find("reference", tags={"study.data": dataset.digest}, status="FINISHED", max=1)
+    reference = found[0] if found else None
+    published = _joined(reference, "reference.parquet", dataset)["cscore"] if reference else None
+
+    others = tuple(_others(store, dataset, singles[0]))
+    if recipe.kind == "single":
+        if reference is None:
+            raise AnalysisError(
+                "a recipe of kind 'single' has no C-scores of its own; give it published ones with "
+                "`study reference FILE RECIPE`, or make it kind = 'study'"
+            )
+        cscores = scores[0][[*LABELS, "split"]].assign(cscore=published, published=published, consensus=-1)
+        return Gathered(None, singles, reference, cscores, None, scores, others)
+    ensemble = _sized(_finished(store, "ensemble", recipe.part("ensemble"), dataset), recipe)
+    cscores = _joined(ensemble, "cscore.parquet", dataset)
+    if published is not None:
+        cscores["published"] = published
+    profile = Profile.from_columns(ensemble.read_table("profile.parquet"), dataset.n)
+    return Gathered(ensemble, singles, reference, cscores, profile, scores, others)
+
+
+def _finished(store: Store, kind: str, part: Recipe, dataset: Dataset) -> list[Run]:
+    runs = store.find(kind, tags=keys(part, dataset), status="FINISHED")
+    if runs:
+        return runs
+    elsewhere = store.find(kind, tags={"study.digest": part.digest()}, status="FINISHED", max=1)
+    if elsewhere:
+        raise AnalysisError(
+            f"the {kind} run {elsewhere[0].id} of this recipe has seen other data "
+            f"(digest {elsewhere[0].tags['study.data']}, now {dataset.digest}); run `study {kind}` again"
+        )
+    raise AnalysisError(
+        f"{store.where}: no finished {kind} run of this recipe (digest {part.digest()}); "
+        f"run `study {kind}` with it first"
+    )
+
+
+def _sized(ensembles: list[Run], recipe: Recipe) -> Run:
+    """The ensemble of as many members at the same ratios as the recipe says: others share its digest."""
+    for run in ensembles:
+        if run.tags["study.size"] == size(recipe):
+            return run
+    raise AnalysisError(
+        f"the recipe asks for {size(recipe)}, the finished ensemble {ensembles[0].id} has "
+        f"{ensembles[0].tags['study.size']}; run `study ensemble` with it first"
+    )
+
+
+def _joined(run: Run, name: str, dataset: Dataset) -> pd.DataFrame:
+    """Read a table and bring it into the data set's order.
+
+    Raises:
+        AnalysisError: other examples, or other labels.
+    """
+    if run.tags.get("study.data") != dataset.digest:
+        raise AnalysisError(
+            f"run {run.id} ({run.name}) has seen other data: digest {run.tags.get('study.data')}, here {dataset.digest}"
+        )
+    table = run.read_table(name)
+    theirs = pd.Index(table["example"])
+    places = theirs.get_indexer(pd.Index(dataset.ids)) if theirs.is_unique else np.array([-1])
+    if len(table) != dataset.n or (places < 0).any():
+        raise AnalysisError(f"run {run.id} ({run.name}): {name} holds other examples than {dataset.name}")
+    table = table.iloc[places].reset_index(drop=True)
+    wrong = np.flatnonzero(table["label"].to_numpy() != dataset.labels)
+    if len(wrong):
+        raise AnalysisError(
+            f"run {run.id} ({run.name}): {len(wrong)} labels differ from {dataset.name}'s, "
+            f"first at {dataset.ids[wrong[0]]}; it belongs to other labels"
+        )
+    return table
+
+
+def _others(store: Store, dataset: Dataset, own: Run) -> Iterator[tuple[Run, pd.DataFrame]]:
+    """Single runs of other networks on this data, the newest of each; what cannot be read is said and left out."""
+    seen = {_network(own)}
+    for run in store.find("single", tags={"study.data": dataset.digest}, status="FINISHED"):
+        if _network(run) in seen:
+            continue
+        try:
+            yield run, _joined(run, "scores.parquet", dataset)
+        except StudyError as error:
+            say(f"{error}; left out of the agreement between networks")
+            continue
+        seen.add(_network(run))
+
+
+def _network(run: Run) -> tuple[tuple[str, str], ...]:
+    """What its recipe says of the model: two widths of an MLP are two networks, two learning rates are one."""
+    return tuple(sorted((key, value) for key, value in run.params.items() if key.startswith("model.")))

@@ -1,0 +1,354 @@
+"""The verbs.  in: a command line   out: one call, one table; 2 and one line for what the user can mend"""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from study.errors import Stopped, StudyError
+from study.progress import bar, say
+
+if TYPE_CHECKING:
+    from study.data import Dataset
+    from study.recipe import Recipe
+    from study.tracking import Store
+
+DEFAULT = Path("recipes/digits/study.toml")
+HOME = Path(__file__).parents[2]  # of a checkout: where recipes are that are not found from here
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="C-scores of image data sets, their proxies, and how well the proxies stand in for them.",
+    epilog="First: study plan, then study run; both take the digits when no recipe is named.",
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe file")]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="NAME=VALUE", help="override a value of the recipe: optimizer.lr=0.05; repeatable"),
+]
+Root = Annotated[
+    Path,
+    typer.Option("--root", metavar="FOLDER", envvar="STUDY_ROOT", help="of the runs: database, artifacts, locks"),
+]
+
+
+class Interrupted(Exception):  # noqa: N818  an order from outside, not an error
+    """A signal has asked for the end; `number` says which."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set an event: the step under way ends and the run is marked; a second one ends at once."""
+    stop, heard = threading.Event(), []
+
+    def on_signal(number: int, frame: object) -> None:
+        if heard:
+            raise KeyboardInterrupt
+        heard.append(number)
+        stop.set()
+        say("stopping; once more to stop at once")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    except BaseException as error:
+        if heard and isinstance(error, Stopped | KeyboardInterrupt):
+            raise Interrupted(heard[0]) from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def here_or_home(path: Path) -> Path:
+    """A recipe as it is named, or, when nothing lies there and this is a checkout, the checkout's own of that name."""
+    return HOME / path if not path.exists() and (HOME / path).exists() else path
+
+
+def _open(path: Path, overrides: list[str], root: Path, kind: str | None = None) -> "tuple[Recipe, Dataset, Store]":
+    """Recipe, data and store, checked in the order of what each check costs."""
+    from study import recipe as recipes
+
+    recipe = recipes.load(here_or_home(path), overrides)
+    recipe = recipe.model_copy(update={"kind": kind}) if kind else recipe
+    from study import data, tracking
+    from study.workflows import preflight
+
+    preflight.check_names(recipe)
+    dataset = data.open_data(recipe)
+    for line in dataset.unusable[:5]:
+        say(f"not usable: {line}")
+    if len(dataset.unusable) > 5:
+        say(f"and {len(dataset.unusable) - 5} more; `study data` lists them all")
+    preflight.check_data(recipe, dataset)
+    return recipe, dataset, tracking.open_store(root)
+
+
+def _work(kind: str | None, path: Path, overrides: list[str], root: Path) -> None:
+    with interruptible() as stop:
+        recipe, dataset, store = _open(path, overrides, root, kind)
+        from study.workflows import plan, study
+
+        for line in plan.describe(plan.plan_study(recipe, dataset, store)):
+            say(line)
+        runs = study.run_study(recipe, dataset, store, stop=stop, bar=bar)
+    _where(store, runs)
+
+
+def _where(store: "Store", runs: list) -> None:
+    """The end of a job: what came out, in which file, at which address."""
+    from study.cli.tables import report_table
+
+    for run in runs:
+        report_table(run)
+    for run in runs:
+        print(f"{run.experiment}: {run.name}  {store.link(run)}")
+    for run in runs:
+        if "report.html" in run.files:
+            print(f"report: {run.read('report.html')}")
+    if store.database is not None:
+        print(f"MLflow UI: {_ui(store.root)}  (then open the addresses above)")
+
+
+def _ui(root: Path) -> str:
+    """The command that shows the runs of a store, from where the user is."""
+    command = "./scripts/run ui" if os.environ.get("STUDY_ROOT") or Path("scripts/run").exists() else "study ui"
+    usual = Path(os.environ.get("STUDY_ROOT") or "mlruns").resolve()
+    return command if root == usual else f"{command} --root {shlex.quote(str(root))}"
+
+
+@app.command()
+def run(recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
+    """Do the whole of a study: subset ensemble, single runs, report.  Resumes what an earlier launch has left."""
+    _work(None, recipe, overrides, root)
+
+
+@app.command()
+def ensemble(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
+    """Train the subset ensemble alone and compute C-scores."""
+    _work("ensemble", recipe, overrides, root)
+
+
+@app.command()
+def single(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
+    """Train the single runs alone and compute the proxies."""
+    _work("single", recipe, overrides, root)
+
+
+@app.command()
+def search(
+    recipe: RecipePath,
+    overrides: Overrides = [],
+    root: Root = Path("mlruns"),
+    trials: Annotated[int, typer.Option(min=0, help="as many in all, instead of the recipe's; more may follow")] = 0,
+    storage: Annotated[
+        str, typer.Option(metavar="URL", help="where Optuna keeps the trials; optuna.db beside the runs unless given")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="the winner's recipe; RECIPE_best.toml unless given")
+    ] = None,
+) -> None:
+    """Search for hyper-parameters; the winner becomes a recipe.
+
+    The recipe's [search] says where.  Several processes may work on one search; a killed one goes on where it was.
+    """
+    changes = [*overrides, *([f"search.trials={trials}"] if trials else [])]
+    with interruptible() as stop:
+        opened, dataset, store = _open(recipe, changes, root)
+        from study.search.run import cost, run_search
+
+        say(cost(opened, dataset))
+        path = here_or_home(recipe)
+        found, winner = run_search(opened, dataset, store, path, out=out, storage=storage or None, stop=stop, bar=bar)
+    _where(store, [found])
+    print(f"winner: study run {shlex.quote(str(winner))}")
+
+
+@app.command()
+def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
+    """Analyse the finished runs of a recipe and write the report."""
+    with interruptible() as stop:
+        opened, dataset, store = _open(recipe, overrides, root)
+        from study.workflows import study
+
+        finished = study.run_report(opened, dataset, store, stop=stop)
+    _where(store, [finished])
+
+
+@app.command()
+def league(
+    recipe: RecipePath = DEFAULT,
+    overrides: Overrides = [],
+    root: Root = Path("mlruns"),
+    markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table")] = False,
+) -> None:
+    """Rank the proxies of finished runs.  Quality, within classes, between seeds and between networks, and cost."""
+    opened, dataset, store = _open(recipe, overrides, root)
+    from study import analysis
+    from study.cli.tables import league_markdown, league_table
+
+    standings = analysis.league(analysis.gather(opened, dataset, store), dataset)
+    if markdown:
+        print(league_markdown(standings), end="")
+    else:
+        league_table(standings)
+
+
+@app.command()
+def plan(recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
+    """Say what a study will cost: networks, time, disk.  Measures a second of training on this machine."""
+    opened = _open(recipe, overrides, root)
+    from study.workflows import plan as plans
+
+    for line in plans.describe(plans.plan_study(*opened)):
+        print(line)
+    changes = [word for override in overrides for word in ("--set", override)]
+    say(f"to begin: study {shlex.join(['run', str(recipe), *changes])}")
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATHS", help="recipes, or folders of them")] = [
+        Path("recipes")
+    ],
+    overrides: Overrides = [],
+) -> None:
+    """Check recipes: form, names, fit.  Whether the network takes the images is asked without any of them."""
+    from study.workflows.preflight import check_all
+
+    faults = []
+    for file, fault in check_all([here_or_home(path) for path in paths], overrides):
+        told = fault if fault is None or fault.startswith(str(file)) else f"{file}: {fault}"
+        print(f"{'ok   ' if told is None else 'FAULT'} {told or file}")
+        faults.append(told is not None)
+    say(f"{len(faults)} {'recipe' if len(faults) == 1 else 'recipes'}, {sum(faults) or 'none'} at fault")
+    if any(faults):
+        raise typer.Exit(2)
+
+
+@app.command()
+def data(recipe: RecipePath = DEFAULT, overrides: Overrides = []) -> None:
+    """Read a recipe's data set, say what it holds.  Downloads it when need be; lists what in it cannot be used."""
+    from study import data as sets
+    from study import recipe as recipes
+
+    loaded = sets.open_data(recipes.load(here_or_home(recipe), overrides))
+    from study.cli.tables import dataset_table
+
+    dataset_table(loaded)
+
+
+@app.command()
+def reference(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="published scores: .npz, .csv or .parquet")],
+    recipe: RecipePath = DEFAULT,
+    overrides: Overrides = [],
+    root: Root = Path("mlruns"),
+) -> None:
+    """Keep published C-scores beside ours.  Checks labels and order; the next report compares with them."""
+    opened, dataset, store = _open(recipe, overrides, root)
+    from study.runs.reference import log_reference
+
+    _where(store, [log_reference(file, opened.data.title, dataset, store)])
+
+
+@app.command(name="list")
+def list_runs(
+    kind: Annotated[str, typer.Option(help="ensemble, shard, single, search, trial, report or reference")] = "",
+    root: Root = Path("mlruns"),
+) -> None:
+    """List the runs of the store, newest first."""
+    from study.cli.tables import runs_table
+    from study.tracking import open_store
+
+    runs_table(open_store(root), kind)
+
+
+@app.command()
+def show(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="the run's id, or its first letters")],
+    root: Root = Path("mlruns"),
+) -> None:
+    """Show one run: what it was, what came out, its files."""
+    from study.cli.tables import run_table
+    from study.tracking import open_store
+
+    run_table(open_store(root), run_id)
+
+
+@app.command()
+def proxies(markdown: Annotated[bool, typer.Option(help="as the README's table")] = False) -> None:
+    """List the registered proxies: family, direction, unit, source."""
+    from study.cli.tables import proxies_table
+    from study.proxies import proxies_markdown
+
+    if markdown:
+        print(proxies_markdown())
+    else:
+        proxies_table()
+
+
+@app.command()
+def recipes(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where recipes lie")] = Path("recipes"),
+    markdown: Annotated[bool, typer.Option(help="as the table of recipes/README.md")] = False,
+) -> None:
+    """List the recipes: what each is for, what it costs."""
+    from study.recipe.catalog import shelf, shelf_markdown
+
+    folder = here_or_home(folder)
+    if markdown:
+        print(shelf_markdown(folder))
+    else:
+        from study.cli.tables import recipes_table
+
+        recipes_table(shelf([folder]), folder)
+
+
+@app.command()
+def networks(markdown: Annotated[bool, typer.Option(help="as the table of recipes/README.md")] = False) -> None:
+    """List this project's networks.  Parameters, cost, normalization, probe placements, source."""
+    from study.models import networks_markdown, table
+
+    if markdown:
+        print(networks_markdown())
+    else:
+        from study.cli.tables import networks_table
+
+        networks_table(table())
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine")] = 5000, root: Root = Path("mlruns")
+) -> None:
+    """Open the MLflow UI on the local store."""
+    from study.tracking.ui import serve
+
+    serve(root, port)
+
+
+def main(command: Callable[..., None] = app) -> None:
+    """Entry point: an error that the user can mend is one line and exit code 2; everything else is a traceback."""
+    try:
+        command()
+    except StudyError as error:
+        print("study:", " ".join(str(error).split("\n")), file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as order:
+        say("stopped; the same command goes on from here")
+        sys.exit(128 + order.number)

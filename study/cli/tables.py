@@ -1,0 +1,276 @@
+"""Tables for the terminal.  in: a Store, a Run, a Dataset   out: what is in it, printed"""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from study.data import Dataset
+from study.errors import StoreError
+from study.progress import duration, number, say
+from study.proxies import PROXIES
+from study.tracking import Run, Store
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from study.models.catalog import Row
+    from study.recipe.catalog import Title
+
+KINDS = ("ensemble", "single", "search", "report", "reference")
+PARTS = ("shard", "trial")  # children of a run; many of them
+TELLING = {  # the metric that sums up a run of each kind
+    "ensemble": ("reliability/full", "reliability"),
+    "shard": ("holdout/accuracy", "held-out accuracy"),
+    "single": ("test/accuracy", "test accuracy"),
+    "search": ("search/value", "best"),
+    "trial": ("score", "score"),
+    "reference": ("cscore/mean", "mean score"),
+}
+RANKS = (  # groups of a report's metrics, as its table shows them; the first that is there ranks the rows
+    ("rank/spearman", "C-score"),
+    ("unsaturated/spearman", "unsaturated"),
+    ("soft/spearman", "soft"),
+    ("published/spearman", "published"),
+)
+GROUPS = tuple(f"{group.partition('/')[0]}/{measure}/" for group, _ in RANKS for measure in ("spearman", "kendall"))
+WIDE = 200  # columns where there is no terminal to ask
+LEAGUE = {  # columns of the league, and how each is headed
+    "proxy": "proxy",
+    "on": "on",
+    "spearman": "Spearman",
+    "interval": "95 %",
+    "kendall": "Kendall",
+    "ceiling": "ceiling",
+    "within_class": "in class",
+    "seeds": "seeds",
+    "architectures": "networks",
+    "distinct": "distinct",
+    "cost": "cost",
+    "seconds": "seconds",
+    "flops": "FLOPs",
+}
+LEAST = {  # columns that a narrow terminal does without, the first to go first
+    "league": ("ceiling", "FLOPs", "95 %", "on", "distinct", "Kendall", "networks"),
+    "runs": ("digest", "took", "started"),
+    "proxies": ("source", "cost", "unit", "on"),
+    "networks": ("source", "probes", "normalization"),
+}
+
+
+def runs_table(store: Store, kind: str) -> None:
+    """Print the runs, newest first: what, when, how it ended, its telling number."""
+    kinds = (*KINDS, *PARTS)
+    if kind and kind not in kinds:
+        raise StoreError(f"no kind {kind!r}; there are {', '.join(kinds)}")
+    runs = store.find(kind) if kind else [run for run in store.find() if run.tags.get("study.kind") in KINDS]
+    if not runs:
+        print(f"{store.where}: no runs yet; `study run` makes some")
+        return
+    table = _table("run", "experiment", "name", "status", "started", "took", "digest", "outcome")
+    for run in runs:
+        table.add_row(
+            run.id[:8],
+            run.experiment,
+            run.name,
+            run.status.lower(),
+            _clock(run),
+            _took(run),
+            run.tags.get("study.digest", "")[:8],
+            _outcome(run),
+        )
+    _print(table, LEAST["runs"])
+    parts = "" if kind else "; `study list --kind shard` lists an ensemble's parts, `--kind trial` a search's"
+    say(f"`study show {runs[0].id[:8]}` tells more of a run{parts}; `study ui` shows them all")
+
+
+def run_table(store: Store, prefix: str) -> None:
+    """Print one run: parameters, metrics, files.  A report's correlations are a table of their own."""
+    run = _one(store, prefix)
+    table = Table(box=box.SIMPLE_HEAD, show_header=False)
+    ended = f", {run.tags['study.end']}" if run.tags.get("study.end") else ""
+    table.add_row("run", run.id)
+    table.add_row("what", f"{run.experiment}: {run.name}")
+    note = run.tags.get("mlflow.note.content", "").strip()
+    if note.startswith("> "):
+        table.add_row("why", note[2:].splitlines()[0])
+    table.add_row("status", f"{run.status.lower()}{ended}")
+    table.add_row("started", f"{_clock(run)}" + (f", took {_took(run)}" if run.ended else ""))
+    if "report.html" in run.files:
+        table.add_row("report", str(run.read("report.html")))
+    table.add_row("where", store.link(run))
+    metrics = [f"{key} = {run.metrics[key]:.6g}" for key in sorted(run.metrics) if not key.startswith(GROUPS)]
+    parameters = [f"{key} = {run.params[key]}" for key in sorted(run.params)]
+    for title, lines in (("parameters", parameters), ("metrics", metrics), ("files", run.files)):
+        table.add_section()
+        for index, line in enumerate(lines):
+            table.add_row(title if index == 0 else "", line)
+    _print(table)
+    report_table(run)
+
+
+def report_table(run: Run) -> None:
+    """Print how well each proxy ranks the examples as the C-scores do, the best first; nothing for other runs."""
+    groups, rows = _ranks(run.metrics)
+    if not rows:
+        return
+    table = _table("Spearman correlation with", *(title for _, title in groups))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, values in rows:
+        table.add_row(name, *("" if math.isnan(value) else f"{value:+.3f}" for value in values))
+    ceilings = [run.metrics.get(f"ceiling/{group.partition('/')[0]}", math.nan) for group, _ in groups]
+    if any(map(math.isfinite, ceilings)):
+        table.add_section()
+        table.add_row("a perfect proxy", *("" if math.isnan(value) else f"{value:+.3f}" for value in ceilings))
+    _print(table)
+
+
+def league_table(league: "DataFrame") -> None:
+    """Print the league of proxies, best first; a blank is not known."""
+    table = _table(*LEAGUE.values())
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in _league_rows(league):
+        table.add_row(*row)
+    _print(table, LEAST["league"])
+
+
+def league_markdown(league: "DataFrame") -> str:
+    """The league as a Markdown table."""
+    rows = [list(LEAGUE.values()), ["---", "---", *["---:"] * (len(LEAGUE) - 2)], *_league_rows(league, "`")]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _league_rows(league: "DataFrame", quote: str = "") -> list[list[str]]:
+    return [[_standing(name, row, quote) for name in LEAGUE] for row in league.to_dict("records")]
+
+
+def _standing(name: str, row: Mapping[str, object], quote: str) -> str:
+    if name == "interval":
+        known = math.isfinite(row["low"]) and math.isfinite(row["high"])
+        return f"{row['low']:+.3f} {row['high']:+.3f}" if known else ""
+    value = row[name]
+    if isinstance(value, str):
+        return f"{quote}{value}{quote}" if name == "proxy" else value
+    if math.isnan(value):
+        return ""
+    return f"{value:.0f}" if name == "distinct" else f"{value:.3g}" if name in ("seconds", "flops") else f"{value:+.3f}"
+
+
+def dataset_table(dataset: Dataset) -> None:
+    """Print what a data set holds, class by class, and what in it cannot be used."""
+    channels, height, width = dataset.shape
+    print(
+        f"{dataset.name}: {dataset.n_train} train, {dataset.n_test} test examples of {dataset.n_classes} classes, "
+        f"{height} x {width} x {channels}, digest {dataset.digest}"
+    )
+    table = _table("class", "train", "test")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label, name in enumerate(dataset.classes):
+        counts = ((dataset.labels[dataset.rows(split)] == label).sum() for split in ("train", "test"))
+        table.add_row(name, *map(str, counts))
+    _print(table)
+    if dataset.found is not None:
+        wrong = int((dataset.labels != dataset.clean_labels).sum())
+        print(
+            f"label noise: {wrong} of {dataset.n_train} train labels ({wrong / dataset.n_train:.1%}) are not as found"
+        )
+    for line in dataset.unusable:
+        print(f"not usable: {line}")
+
+
+def proxies_table() -> None:
+    """Print every registered proxy with what is declared about it."""
+    table = _table("proxy", "family", "easy", "unit", "on", "cost", "source")
+    for spec in PROXIES.values():
+        table.add_row(spec.name, spec.family, spec.easy, spec.unit, spec.on, spec.cost, spec.source)
+    _print(table, LEAST["proxies"])
+
+
+def networks_table(rows: "Sequence[Row]") -> None:
+    """Print this project's networks: what each is, what it costs, where it comes from."""
+    table = _table("network", "what", "parameters", "FLOP", "normalization", "probes", "source")
+    for row in rows:
+        cost = number(row.flops, "FLOP")
+        table.add_row(
+            row.name, row.what, f"{row.parameters:,}", cost, row.normalization, str(row.placements), row.source
+        )
+    _print(table, LEAST["networks"])
+
+
+def recipes_table(titles: "Sequence[Title]", folder: Path) -> None:
+    """Print the recipes of a folder: file and cost, below them what each is for."""
+    for title in titles:
+        print(f"{title.file.relative_to(folder)}  ({title.cost})\n    {title.claim}")
+
+
+def _one(store: Store, prefix: str) -> Run:
+    found = [run for run in store.find() if run.id.startswith(prefix)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise StoreError(f"no run with an id that begins with {prefix!r}; `study list` shows the ids")
+    some = ", ".join(run.id[: max(8, len(prefix) + 2)] for run in found[:4])
+    more = ", ..." if len(found) > 4 else ""
+    raise StoreError(f"{len(found)} runs have an id that begins with {prefix!r} ({some}{more}); type more of it")
+
+
+def _ranks(metrics: Mapping[str, float]) -> tuple[list[tuple[str, str]], list[tuple[str, list[float]]]]:
+    """The rank correlations among the metrics: (group, title) that are there, (proxy, value per group), best first."""
+    groups = [(group, title) for group, title in RANKS if any(key.startswith(f"{group}/") for key in metrics)]
+    names = {key.rpartition("/")[2] for key in metrics for group, _ in groups if key.startswith(f"{group}/")}
+    rows = [(name, [metrics.get(f"{group}/{name}", math.nan) for group, _ in groups]) for name in names]
+    return groups, sorted(rows, key=lambda row: (math.isnan(row[1][0]), -row[1][0], row[0]))
+
+
+def _table(*names: str) -> Table:
+    """A table in which names and sentences may wrap; numbers and ids are kept whole."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1), pad_edge=False)
+    for name in names:
+        table.add_column(name, no_wrap=name not in ("name", "outcome", "source", "class"), overflow="fold")
+    return table
+
+
+def _print(table: Table, least: Sequence[str] = ()) -> None:
+    """At the width of the terminal, without the `least` columns where it is narrow; elsewhere all of it."""
+    console = Console()
+    if not console.is_terminal:
+        _print_plain(table)
+        return
+    for name in least:
+        if Measurement.get(console, console.options.update(max_width=WIDE), table).maximum > console.width:
+            table.columns = [column for column in table.columns if column.header != name]
+    console.print(table)
+
+
+def _print_plain(table: Table) -> None:
+    """Wide enough for every column, and without blanks at the ends of lines, for files and other programs."""
+    plain = Console(width=WIDE, no_color=True, highlight=False)
+    with plain.capture() as captured:
+        plain.print(table)
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    print("\n".join(line for line in lines if line))
+
+
+def _clock(run: Run) -> str:
+    return datetime.fromtimestamp(run.started / 1000).strftime("%Y-%m-%d %H:%M")
+
+
+def _took(run: Run) -> str:
+    return duration((run.ended - run.started) / 1000) if run.ended else ""
+
+
+def _outcome(run: Run) -> str:
+    if run.tags.get("study.kind") == "report":
+        _, rows = _ranks(run.metrics)
+        return f"best: {rows[0][0]} {rows[0][1][0]:.3f}" if rows else ""
+    metric, words = TELLING.get(run.tags.get("study.kind", ""), ("", ""))
+    return f"{words} {run.metrics[metric]:.3f}" if metric in run.metrics else ""

@@ -1,0 +1,1 @@
+"""One reader per format.  in: a recipe's [data] table   out: Raw"""

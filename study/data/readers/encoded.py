@@ -1,0 +1,80 @@
+"""Splits of encoded images to Raw: what image folders and parquet files have in common.  in: Pictures   out: Raw"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+
+from study.data.checks import check_range, refuse_losses
+from study.data.raw import Raw, shown
+from study.data.readers.decode import Source, Stack, decode_all
+from study.progress import Bar
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """One split of encoded images, in canonical order."""
+
+    where: str
+    labels: np.ndarray
+    """(n,) int64."""
+    ids: Sequence[str]
+    names: Sequence[str]
+    """(n,) what to call each image in a message."""
+    batches: Callable[[], Iterator[Sequence[Source]]]
+
+
+def gather(
+    train: Pictures,
+    test: Pictures | None,
+    classes: tuple[str, ...],
+    unusable: Sequence[str],
+    *,
+    size: int | None,
+    channels: int | None,
+    progress: Bar,
+) -> Raw:
+    """Decode both splits into one array; an image that cannot be read is listed and left out.
+
+    Raises:
+        DataError: sizes differ, a label is out of range, or too much of a split cannot be read.
+    """
+    splits = [split for split in (train, test) if split is not None]
+    total = sum(len(split.labels) for split in splits)
+    stack, masks, lines = Stack(total), [], list(unusable)
+    with progress("reading images", total) as advance:
+        for split in splits:
+            check_range(split.labels, classes, split.where)
+            with closing(decode_all(split.batches(), size, channels, advance)) as decoded:
+                usable, reasons = _fill(stack, split, decoded)
+            refuse_losses(split.where, split.labels, usable, reasons, classes)
+            masks.append(usable)
+            lines += reasons
+    kept = list(zip(splits, masks, strict=True))
+    return Raw(
+        images=stack.images,
+        labels=np.concatenate([split.labels[usable] for split, usable in kept]),
+        ids=np.concatenate([np.array(split.ids, dtype=str)[usable] for split, usable in kept]),
+        n_train=int(masks[0].sum()),
+        classes=classes,
+        train=train.where,
+        test=None if test is None else test.where,
+        unusable=tuple(lines),
+    )
+
+
+def _fill(stack: Stack, split: Pictures, decoded: Iterator[np.ndarray | str]) -> tuple[np.ndarray, list[str]]:
+    """Stack what could be decoded.
+
+    Returns:
+        (n,) bool, whether each image of the split is in the stack, and one line for each that is not.
+    """
+    usable, reasons = np.zeros(len(split.labels), bool), []
+    for row, pixels in enumerate(decoded):
+        if isinstance(pixels, str):
+            reasons.append(f"{shown(split.names[row])}: {pixels}")
+        else:
+            stack.add(pixels, split.names[row])
+            usable[row] = True
+    return usable, reasons

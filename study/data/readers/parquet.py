@@ -1,0 +1,214 @@
+"""Parquet files as on the Hugging Face hub.  in: columns `image` (or `img`) and `label`   out: Raw"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study.data.checks import whole_labels
+from study.data.raw import Raw, class_file, first_line, name_classes, numbered, shown
+from study.data.readers.decode import Source
+from study.data.readers.encoded import Pictures, gather
+from study.errors import DataError
+from study.progress import Bar
+
+BATCH = 2048
+TEST_NAMES = ("test", "validation", "val")
+
+
+def read_parquet(data: Any, progress: Bar) -> Raw:
+    """Rows in file order, files in name order.
+
+    `image` is a struct of `bytes` and `path` or plain bytes; `label` whole numbers, or text, whose classes are then the
+    sorted names.  Class names come from the hub's ClassLabel in the schema, else from `classes.txt` beside the train
+    file, else they are the numbers.
+
+    Raises:
+        DataError: no such file, a shard that is missing, no such columns, a label that is missing or no whole number.
+    """
+    train_files, test_files = _places(data)
+    train, names = _labels(train_files)
+    test = None if test_files is None else _labels(test_files)[0]
+    both = _joined([train] if test is None else [train, test], train_files)
+    if both.dtype.kind in "US":
+        classes = tuple(np.unique(train).tolist())
+        train, test = _positions(train, classes), None if test is None else _positions(test, classes, test_files)
+    else:
+        names = names or class_file(train_files[0].parent)
+        classes = name_classes(both, names, str(train_files[0]))
+    return gather(
+        _pictures("train", train_files, train),
+        None if test is None else _pictures("test", test_files, test),
+        classes,
+        (),
+        size=data.size,
+        channels=data.channels,
+        progress=progress,
+    )
+
+
+def _places(data: Any) -> tuple[list[Path], list[Path] | None]:
+    """The files of the train split, and of the test split where there is one."""
+    if data.train is not None:
+        train = _files(Path(data.train).expanduser(), ("train",))
+        return train, None if data.test is None else _files(Path(data.test).expanduser(), TEST_NAMES)
+    if data.root is None:
+        raise DataError("parquet files need a place; set data.train and data.test, or data.root")
+    root = Path(data.root).expanduser()
+    if root.is_file():
+        return [root], None if data.test is None else _files(Path(data.test).expanduser(), TEST_NAMES)
+    root = root / "data" if not list(root.glob("*.parquet")) and (root / "data").is_dir() else root
+    train = _files(root, ("train",))
+    if data.test is not None:
+        return train, _files(Path(data.test).expanduser(), TEST_NAMES)
+    test = next((found for name in TEST_NAMES if (found := sorted(root.glob(f"{name}*.parquet")))), None)
+    return train, None if test is None else _complete(test)
+
+
+def _files(path: Path, splits: Sequence[str]) -> list[Path]:
+    """The file, or the files of a folder: those that begin with a split's name if any does, else all."""
+    if path.is_file():
+        return [path]
+    files = sorted(path.glob("*.parquet"))
+    if not files:
+        raise DataError(f"{shown(path)}: no parquet file here; point data.train and data.test to files or folders")
+    named = next((found for split in splits if (found := [f for f in files if f.name.startswith(split)])), files)
+    return _complete(named)
+
+
+def _complete(files: list[Path]) -> list[Path]:
+    """The same files; refuses train-00000-of-00003 without its two companions."""
+    for file in files:
+        match = re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})(.*)\.parquet", file.name)
+        count = int(match[3]) if match else 0
+        for shard in range(min(count, 100_000)):
+            name = f"{match[1]}-{shard:05d}-of-{match[3]}"
+            if not any(other.name.startswith(name) for other in files):
+                raise DataError(f"{shown(file.parent / name)}*.parquet: this shard of {count} is missing; download it")
+    return files
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A ParquetFile; whatever is wrong with the file becomes one line."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            yield opened
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise DataError(f"{shown(file)}: not readable as parquet ({first_line(error)}); download it anew") from None
+
+
+def _labels(files: list[Path]) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """(n,) int64 or str over all files, and the class names that the first file's schema gives."""
+    parts, names = [], None
+    for file in files:
+        with _opened(file) as opened:
+            _image_column(opened, file)
+            names = names or _class_label(opened.schema_arrow, file)
+            parts.append(_label_values(opened.read(["label"]).column("label"), file))
+    return _joined(parts, files), names
+
+
+def _joined(parts: list[np.ndarray], files: list[Path]) -> np.ndarray:
+    if len({part.dtype.kind for part in parts}) > 1:
+        raise DataError(f"{shown(files[0].parent)}: labels are text in some files and numbers in others; use one kind")
+    return np.concatenate(parts)
+
+
+def _image_column(opened: Any, file: Path) -> str:
+    """The name of the image column, after a look at whether `label` is there too."""
+    found = opened.schema_arrow.names
+    image = next((name for name in ("image", "img") if name in found), None)
+    if image is None or "label" not in found:
+        raise DataError(
+            f"{shown(file)}: needs columns image (or img) and label, found {shown(', '.join(found))}; rename them"
+        )
+    return image
+
+
+def _label_values(column: Any, file: Path) -> np.ndarray:
+    import pyarrow
+
+    if column.null_count:
+        row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise DataError(f"{shown(file)}: row {row} has no label ({column.null_count} such rows); drop them")
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+        return np.array(column.to_pylist(), dtype=str)
+    return whole_labels(column.to_numpy(), str(file))
+
+
+def _class_label(schema: Any, file: Path) -> tuple[str, ...] | None:
+    """Names of the hub's ClassLabel feature, from the schema's metadata."""
+    text = (schema.metadata or {}).get(b"huggingface")
+    if text is None:
+        return None
+    try:
+        names = json.loads(text)["info"]["features"]["label"].get("names")
+    except (ValueError, KeyError, TypeError, AttributeError):  # another feature type, or another version's form
+        return None
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise DataError(f"{shown(file)}: the class names in its metadata are no list of text; write the file anew")
+    return None if names is None else tuple(names)
+
+
+def _positions(labels: np.ndarray, classes: tuple[str, ...], files: list[Path] | None = None) -> np.ndarray:
+    """(n,) int64: where each name stands in the sorted classes."""
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        raise DataError(
+            f"{shown(files[0])}: class {shown(unknown[0])!r} is not in the train split, a test split with other "
+            "classes; use splits of one data set"
+        )
+    return np.searchsorted(classes, labels).astype(np.int64)
+
+
+def _pictures(split: str, files: list[Path], labels: np.ndarray) -> Pictures:
+    rows = []
+    for file in files:
+        with _opened(file) as opened:
+            rows += [f"{file} row {row}" for row in range(opened.metadata.num_rows)]
+    where = str(files[0] if len(files) == 1 else files[0].parent)
+    return Pictures(where, labels, numbered(split, len(labels)), rows, lambda: _encoded(files))
+
+
+def _encoded(files: list[Path]) -> Iterator[list[Source]]:
+    """The encoded images of each file, batch by batch."""
+    for file in files:
+        with _opened(file) as opened:
+            column = _image_column(opened, file)
+            for batch in opened.iter_batches(BATCH, columns=[column]):
+                yield _sources(batch.column(0), file)
+
+
+def _sources(column: Any, file: Path) -> list[Source]:
+    """Bytes, or the path of an image file beside the parquet file, or the reason why there is neither."""
+    import pyarrow
+    import pyarrow.compute
+
+    kind = column.type
+    paths = [None] * len(column)
+    if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        if kind.get_field_index("path") >= 0:
+            paths = pyarrow.compute.struct_field(column, "path").to_pylist()
+        column = pyarrow.compute.struct_field(column, "bytes")
+    elif not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
+        raise DataError(f"{shown(file)}: images are {shown(kind)}; write encoded files (PNG, JPEG) as bytes")
+    return [_source(data, path, file.parent) for data, path in zip(column.to_pylist(), paths, strict=True)]
+
+
+def _source(data: bytes | None, path: str | None, folder: Path) -> Source:
+    if data is not None:
+        return data
+    if not path:
+        return "no image in this row"
+    beside = folder / path
+    return beside if beside.is_file() else f"no image bytes, and no file {shown(beside)}"

@@ -1,0 +1,118 @@
+"""The whole recipe.  in: sections   out: a frozen Recipe, its parts, its digest, its parameters for MLflow"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from study.errors import RecipeError
+from study.random_streams import random_stream
+from study.recipe.search import Search
+from study.recipe.sections import (
+    Data,
+    Model,
+    Noise,
+    Optimizer,
+    Runtime,
+    Scalar,
+    Schedule,
+    Section,
+    Single,
+    Subset,
+    Train,
+)
+from study.recipe.validation_messages import one_line
+
+SCHEMA = 2
+PIXELS = ("size", "channels", "limit", "classes")  # what a recipe says of the data beside where it lies
+
+
+class Recipe(Section):
+    """The whole of a study: data, subset ensemble, single runs, read-outs."""
+
+    why: str = ""
+    kind: Literal["study", "ensemble", "single"] = "study"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: Data
+    noise: Noise = Noise()
+    subset: Subset = Subset()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+    single: Single = Single()
+    proxies: dict[str, dict[str, Scalar]] = Field(default_factory=dict)  # none: free, pass, n x n; all = {}: every one
+    evidence: dict[str, dict[str, Scalar]] = Field(default_factory=dict)  # settings of what proxies read, by its name
+    search: Search = Search()
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _overrides_fit(self) -> "Recipe":
+        self.part("single")
+        return self
+
+    def part(self, kind: str) -> "Recipe":
+        """The recipe of one kind of run: `ensemble` drops the single runs' overrides, `single` merges them in."""
+        plain = Single(**self.single.model_dump(include={"repeats", "look", "every"}))
+        if kind == "ensemble":
+            return self.model_copy(update={"kind": kind, "single": plain})
+        merged = {"kind": kind, "single": plain}
+        for name, section in (("model", Model), ("optimizer", Optimizer), ("schedule", Schedule), ("train", Train)):
+            own = getattr(self, name).model_dump()
+            try:
+                merged[name] = section(**merge(own, getattr(self.single, name)))
+            except ValidationError as error:
+                raise RecipeError(one_line(error, section, f"single.{name}")) from None
+        return self.model_copy(update=merged)
+
+    def training(self) -> dict[str, Any]:
+        """What decides which networks come out: everything but why, counts, runtime, read-outs and paths."""
+        told = self.model_dump(include={"seed", "model", "optimizer", "schedule", "train"})
+        told["noise"] = self.noise.model_dump(exclude={"file"})
+        told["data"] = self.data.model_dump(include={"name", *PIXELS})
+        if self.kind == "ensemble":
+            told["subset"] = {"design": self.subset.design}
+        return {"kind": self.kind, "schema": SCHEMA, **told}
+
+    def digest(self) -> str:
+        """16 hex digits of SHA-256 over `training()`; the same for the recipe written out and read back."""
+        return hashlib.sha256(json.dumps(self.training(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def stream(self, *words: object) -> np.random.Generator:
+        """A generator that depends on the seed and the words alone: the only source of randomness in the house."""
+        return random_stream(self.seed, *words)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables merge, everything else (lists too) is replaced; `settings` do not outlive the `name` they were for."""
+    merged = dict(base)
+    if "name" in base and over.get("name", base["name"]) != base["name"]:
+        merged.pop("settings", None)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def flatten(recipe: Recipe) -> dict[str, str]:
+    """Dotted names to text, every default filled in: MLflow's params.  Only what can tell two runs of a kind apart."""
+    told = recipe.model_dump(exclude={"why", "kind", "single", "proxies", "evidence", "search", "runtime"})
+    told["data"] = {key: told["data"][key] for key in ("name", *PIXELS)}
+    if recipe.kind != "ensemble":
+        told.pop("subset")
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, item)
+        elif isinstance(value, tuple):
+            flat[prefix] = ", ".join(str(item) for item in value) or "none"
+        else:
+            flat[prefix] = "none" if value is None else str(value)
+
+    walk("", told)
+    return flat

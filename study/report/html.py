@@ -1,0 +1,223 @@
+"""The page a person reads.  in: facts, correlation table, figures, tables, ids of the runs read   out: one HTML file
+
+Everything is inside the file: the MLflow UI shows it in a sandboxed frame that loads nothing else.
+"""
+
+import base64
+import io
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from matplotlib.figure import Figure
+
+INCH = 96  # CSS pixels
+SVG_LIMIT = 300_000  # bytes; a larger drawing is a dense one, and smaller as a picture
+ROWS = 100  # of a table that are shown; the artifact has all
+REFERENCES = {"cscore": "C-score", "cscore_soft": "soft C-score", "published": "published C-score"}
+PARTS = {"all": "all examples", "unsaturated": "unsaturated only"}
+COLOUR = re.compile(r"#[0-9a-f]{6}")
+NUMBERS = ["spearman", "low", "high", "kendall", "kendall_low", "kendall_high", "ceiling", "n", "distinct"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A figure of the page: the paper's id (`J-fig2`), a heading, one sentence on what it shows, the figure."""
+
+    id: str
+    title: str
+    sentence: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: heading, frame, one sentence; its first 100 rows are shown."""
+
+    title: str
+    frame: pd.DataFrame
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to take along: its name, what is in it, the run that holds it (None: that of the page itself)."""
+
+    name: str
+    what: str
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run that was read: its id, what it is, and where it can be looked at (http or https, else no link)."""
+
+    run: str
+    what: str = ""
+    link: str | None = None
+
+
+def write_report(
+    path: Path | str,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    correlations: pd.DataFrame,
+    figures: Sequence[Section],
+    tables: Sequence[Table] = (),
+    files: Sequence[File] = (),
+    sources: Sequence[Source] = (),
+    colours: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """Write the report: correlation tables, facts, figures, tables, files, sources, in one HTML file.
+
+    Args:
+        path: where to; a file of that name is replaced in one step.
+        title: heading of the page.
+        facts: what a reader has to know about the runs, name: value, in this order; "data" and "ensemble" stand on
+            top of the page too.
+        correlations: the table `correlations.parquet`: `proxy` `label` `family` `easy` `on` `reference` `part` `repeat`
+            `spearman` `low` `high` `kendall` `kendall_low` `kendall_high` `ceiling` `n` `distinct`;
+            repeats are averaged.
+        figures: in the order of the page.
+        tables: further tables, below the figures.
+        files: what to take along.
+        sources: the runs read.
+        colours: of the proxies' families, as in the figures; a family without one is grey.
+    """
+    pictures = [
+        {"anchor": f"figure-{i}", "id": s.id, "title": s.title, "sentence": s.sentence, **picture(s.figure)}
+        for i, s in enumerate(figures, 1)
+    ]
+    frames = [{"anchor": f"table-{i}", "table": t, **cells(t.frame)} for i, t in enumerate(tables, 1)]
+    links = [{"source": s, "link": _safe(s.link)} for s in sources]
+    page = _template().render(
+        title=title,
+        facts=facts,
+        groups=groups(correlations),
+        pictures=pictures,
+        places={picture["id"]: picture["anchor"] for picture in pictures},
+        frames=frames,
+        files=files,
+        links=links,
+        rows=ROWS,
+        colours={family: colour for family, colour in colours.items() if COLOUR.fullmatch(colour)},
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(page, encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("study.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"score": score, "share": share}
+    return environment.get_template("template.html")
+
+
+def _safe(link: str | None) -> str | None:
+    """Let only web addresses through; a `javascript:` link would run in the page."""
+    return link if link and link.startswith(("http://", "https://")) else None
+
+
+def picture(figure: Figure) -> dict[str, str | int]:
+    """Render a figure as a data URI: SVG where it is small and has no images, else PNG at two pixels per CSS pixel.
+
+    Returns:
+        `uri`, and `width` and `height` in CSS pixels.
+    """
+    width, height = (round(INCH * side) for side in figure.get_size_inches())
+    size = {"width": width, "height": height}
+    if not any(axes.images for axes in figure.axes):
+        with io.BytesIO() as drawing:
+            figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
+            if drawing.tell() <= SVG_LIMIT:
+                return {"uri": "data:image/svg+xml;base64," + _base64(drawing), **size}
+    with io.BytesIO() as drawing:
+        figure.savefig(drawing, format="png", dpi=2 * INCH, metadata={"Software": None})
+        return {"uri": "data:image/png;base64," + _base64(drawing), **size}
+
+
+def _base64(drawing: io.BytesIO) -> str:
+    return base64.b64encode(drawing.getvalue()).decode()
+
+
+def groups(correlations: pd.DataFrame) -> list[dict]:
+    """Split the correlations into one table per reference and part, best proxy first; repeats are averaged.
+
+    Returns:
+        [{name, ceilings, repeats, sides, rows}], the C-score on all examples first. `ceilings`: {on: noise ceiling}.
+    """
+    made = []
+    known = [list(REFERENCES), list(PARTS)]
+    for (reference, part), rows in correlations.groupby(["reference", "part"], sort=False):
+        keys = ["proxy", "label", "family", "easy", "on"]
+        means = rows.groupby(keys, sort=False, dropna=False)[NUMBERS].mean()
+        means = means.reset_index().sort_values("spearman", ascending=False, kind="stable", na_position="last")
+        names = zip(known, (reference, part), strict=True)
+        place = [order.index(name) if name in order else len(order) for order, name in names]
+        made.append(
+            {
+                "name": f"{REFERENCES.get(reference, reference)}, {PARTS.get(part, part)}",
+                "place": place,
+                "ceilings": means.dropna(subset=["ceiling"]).groupby("on")["ceiling"].max().to_dict(),
+                "repeats": rows["repeat"].nunique(),
+                "sides": means["on"].nunique() > 1,
+                "rows": means.to_dict("records"),
+            }
+        )
+    return sorted(made, key=lambda group: group["place"])
+
+
+def cells(frame: pd.DataFrame) -> dict[str, list]:
+    """Turn the first rows of a table into text: `columns`, `body`, and `numeric`, which columns are numbers."""
+    numeric = [pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool for name in frame]
+    columns = [_column(frame[name].head(ROWS)) for name in frame]
+    return {"columns": [str(name) for name in frame], "numeric": numeric, "body": list(zip(*columns, strict=True))}
+
+
+def _column(values: pd.Series) -> list[str]:
+    """Floats between -1 and 1, scores as a rule, share as many decimals as one needs, up to three; others four digits.
+
+    Whole numbers of five digits and more come in groups of three.
+    """
+    if not pd.api.types.is_float_dtype(values):
+        return [str(value) for value in values]
+    known = values[values.notna()]
+    small = bool(known.abs().max() <= 1)
+    decimals = max((len(f"{value:.3f}".rstrip("0").partition(".")[2]) for value in known), default=0)
+    return [_number(value, decimals if small else None) for value in values]
+
+
+def _number(value: float, decimals: int | None) -> str:
+    if math.isnan(value):
+        return "–"
+    if decimals is not None:
+        text = f"{value:.{decimals}f}"
+    else:
+        text = f"{value:,.0f}".replace(",", " ") if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def score(value: float) -> str:
+    """Write a correlation with three decimals and a true minus; a missing one as a dash."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", "−")
+
+
+def share(value: float) -> str:
+    """Give the length of a bar in percent of its track, from the size of a correlation."""
+    return f"{100 * min(abs(value), 1.0):.1f}" if value is not None and math.isfinite(value) else "0"

@@ -1,0 +1,1 @@
+"""What is launched: ensembles, single runs; where their results lie."""

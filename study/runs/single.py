@@ -1,0 +1,246 @@
+"""Single runs on all examples.  in: a recipe, a Dataset, a Store   out: one run per repeat, trajectory and proxies"""
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from study.data import Dataset
+from study.errors import Stopped, StoreError
+from study.progress import Advance, Bar, quiet, say
+from study.proxies import Spec, compute
+from study.proxies.learning_speed import online_agreement
+from study.recipe import Recipe, dump, flatten
+from study.runs.ensemble import keys, waiting
+from study.signals import Collector, Cost, Shared, conditions, curved, due_epochs, look_epochs, wanted
+from study.tracking import Run, Store, descriptions
+from study.training.autotune import place_network
+from study.training.evaluation import Look
+from study.training.fit import fit
+from study.training.job import Hooks, Member, Outcome
+from study.training.placement import Placement
+
+
+def run_singles(
+    recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None, bar: Bar = quiet
+) -> list[Run]:
+    """Train the network on all training examples, once per repeat, and compute the recipe's proxies.
+
+    Returns:
+        The runs, FINISHED, one per repeat: `trajectory.npz`, `curves.npz`, `scores.parquet`, `scores.json`, and a
+        <source>.npz of each source of evidence that keeps arrays.
+
+    Raises:
+        Stopped: `stop` was set, also while another process trained the same and this one waited for it.
+    """
+    recipe = recipe.part("single")
+    specs = wanted(recipe.proxies, dataset)
+    stop = stop or threading.Event()
+    shared = Shared()
+    seen = recipe.single.repeats * recipe.train.seen(dataset.n_train)
+    runs = []
+    with store.lock(f"single-{recipe.digest()}-{dataset.digest}", waiting("this single run", stop)):
+        store.reap(keys(recipe, dataset))
+        for repeat in range(recipe.single.repeats):
+            own = _keys(recipe, dataset, repeat)
+            known = _finished(store, own, recipe, dataset, specs)
+            if known:
+                say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
+                runs.append(known)
+                continue
+            placement = place_network(recipe, dataset, seen, alone=True)
+            run = _start(store, recipe, dataset, own | placement.tags(), repeat)
+            with run:
+                try:
+                    collector, final = _train(recipe, dataset, run, repeat, specs, shared, placement, stop, bar)
+                    if final.diverged:
+                        raise StoreError(
+                            f"single run, repeat {repeat}: training left the finite numbers; lower optimizer.lr"
+                        )
+                    with bar("evidence of the inputs", 100, unit="%") as advance:
+                        collector.progress = _percent(advance, stop)
+                        collector.data()
+                    _log_scores(run, dataset, collector)
+                except Stopped:
+                    run.kill("stopped on request; the same command starts this repeat again")
+                    raise
+            runs.append(store.get(run.id))
+    return runs
+
+
+def _percent(advance: Advance, stop: threading.Event) -> Callable[[str, float], None]:
+    """Advance by whole percents of one source; end the work where it reports, once `stop` is set."""
+    shown = 0
+
+    def progress(source: str, share: float) -> None:
+        nonlocal shown
+        if stop.is_set():
+            raise Stopped
+        advance(int(100 * share) - shown)
+        shown = int(100 * share)
+
+    return progress
+
+
+def _aside(advance: Advance, stop: threading.Event) -> Callable[[str, float], None]:
+    """Say which evidence is being gathered, while the training waits; end the work once `stop` is set."""
+
+    def progress(source: str, share: float) -> None:
+        if stop.is_set():
+            raise Stopped
+        advance(0, f"gathering {source.replace('_', ' ')}, {share:.0%}")
+
+    return progress
+
+
+def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int, Run]:
+    """The finished run of each repeat of a recipe on this data, those that hold what it asks for; floor 4 reads them.
+
+    Raises:
+        RecipeError: see `wanted`.
+    """
+    recipe = recipe.part("single")
+    specs = wanted(recipe.proxies, dataset)
+    found = {}
+    for repeat in range(recipe.single.repeats):
+        run = _finished(store, _keys(recipe, dataset, repeat), recipe, dataset, specs)
+        if run:
+            found[repeat] = run
+    return found
+
+
+def _keys(recipe: Recipe, dataset: Dataset, repeat: int) -> dict[str, str]:
+    """The tags by which launches know a repeat: one with other looks is the same network, with other series."""
+    return keys(recipe, dataset) | {"study.repeat": str(repeat), "study.look": str(recipe.single.look)}
+
+
+def _finished(store: Store, own: dict[str, str], recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> Run | None:
+    """A finished run of this training that holds every proxy asked for, under its conditions, at every epoch due."""
+    asked = {spec.name: conditions(spec, recipe, dataset.n_train) for spec in specs}
+    epochs, names = set(due_epochs(recipe, dataset.n_train)), {spec.name for spec in curved(specs)}
+    for run in store.find("single", tags=own, status="FINISHED"):
+        try:
+            held, curves = run.read_json("scores.json"), run.read_arrays("curves.npz")
+            run.read("scores.parquet"), run.read("trajectory.npz")
+        except StoreError as error:
+            say(f"{error}; it counts as not finished")
+            continue
+        same = all(told.items() <= held.get(name, {}).items() for name, told in asked.items())
+        if same and (not names or (names <= set(curves) and epochs <= set(curves["epochs"].tolist()))):
+            return run
+    return None
+
+
+def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str], repeat: int) -> Run:
+    run = store.start(
+        f"{recipe.data.title}/single",
+        descriptions.single_name(recipe, repeat),
+        params=flatten(recipe) | {"repeat": repeat},
+        tags=tags | {"study.kind": "single"},
+        description=descriptions.single_note(recipe, repeat),
+    )
+    run.text("recipe.toml", dump(recipe))
+    run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
+    return run
+
+
+def _train(
+    recipe: Recipe,
+    dataset: Dataset,
+    run: Run,
+    repeat: int,
+    specs: list[Spec],
+    shared: Shared,
+    placement: Placement,
+    stop: threading.Event,
+    bar: Bar,
+) -> tuple[Collector, Outcome]:
+    epochs, _ = recipe.train.length(dataset.n_train)
+    collector = Collector(dataset, specs, recipe, placement.device, shared=shared)
+    train, test = dataset.rows("train"), dataset.rows("test")
+    begun = time.perf_counter()
+
+    def after_epoch(member: Member, epoch: int, look: Look) -> None:
+        taken = collector.take(epoch, look)
+        advance(0)  # the training goes on
+        if not taken or not epoch:
+            return
+        right = collector.series["correct"][-1]
+        point = {"train/accuracy": right[train].mean()}
+        if dataset.n_test:
+            point["test/accuracy"] = right[test].mean()
+        run.log(point, step=epoch)
+
+    member = Member(("single", repeat), np.arange(dataset.n_train))
+    with bar(f"single run, repeat {repeat}", epochs * dataset.n_train, unit="examples") as advance:
+        collector.progress = _aside(advance, stop)
+        hooks = Hooks(progress=advance, after_epoch=after_epoch, online=collector.online, stop=stop)
+        final = next(fit([member], dataset, recipe, placement, hooks))
+    steps = [epoch for epoch in look_epochs(recipe, dataset.n_train) if epoch <= len(final.losses)]
+    run.series("train/loss", [final.losses[epoch - 1] for epoch in steps], steps)
+    run.log({"time/train_s": time.perf_counter() - begun})
+    return collector, final
+
+
+def _log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
+    """Write the trajectory, the scores by epoch, and the table of final scores with what is declared about them.
+
+    trajectory.npz: epochs (e,) after which all examples were looked at; correct (e, ceil(n / 8)) packed bits;
+    confidence, top_confidence (e, n) float32, because float16 ties everything above .9995; n, n_train.  Where a proxy
+    reads them also loss, margin, error_norm (e, n) float32, predicted (e + 1, n) int16, online_correct (e,
+    ceil(n_train / 8)) packed bits.
+    curves.npz: epochs (w,), and (w, n of its split) float32 per proxy of one moment but those on confidences.
+    scores.json: per proxy what it declares, and its conditions.
+    costs.json: per proxy what it cost beyond the steps of the training, seconds and flops of its evidence and its own
+    computation; see `Collector.cost`.  A file of its own, since no two trainings take equally long.
+    """
+    told = {"epochs": np.array(collector.looked, dtype=np.int64), "n": np.int64(dataset.n)}
+    run.arrays("trajectory.npz", **told, n_train=np.int64(dataset.n_train), **_series(collector))
+    run.arrays(
+        "curves.npz",
+        epochs=np.array(collector.epochs, dtype=np.int64),
+        **{name: np.stack(scores) for name, scores in collector.moments.items()},
+    )
+    table = pd.DataFrame({"example": dataset.ids, **dataset.label_columns, "split": dataset.split()})
+    declared, costs, found = {}, {}, {}
+    for spec in collector.specs:
+        told = conditions(spec, collector.recipe, dataset.n_train)
+        own = Cost()
+        with own.measured():
+            found[spec.name] = compute(spec, collector.of(spec), told["settings"])
+        column = np.full(dataset.n, np.nan, dtype=np.float32)
+        column[dataset.rows(spec.on)] = found[spec.name]
+        table[spec.name] = column
+        cost = collector.cost(spec) + own
+        keys = ("family", "easy", "unit", "label", "source", "on", "cost")
+        declared[spec.name] = {key: getattr(spec, key) for key in keys} | told
+        costs[spec.name] = {"seconds": cost.seconds, "flops": cost.flops}
+    run.table("scores.parquet", table)
+    run.json("costs.json", costs)
+    run.json("scores.json", declared)
+    _log_evidence(run, collector, found)
+
+
+def _series(collector: Collector) -> dict[str, np.ndarray]:
+    """Series as trajectory.npz holds them."""
+    stacked = {word: np.stack(collector.series[word]) for word in collector.kept if collector.series[word]}
+    return {word: np.packbits(array, axis=1) if array.dtype == bool else array for word, array in stacked.items()}
+
+
+def _log_evidence(run: Run, collector: Collector, scores: dict[str, np.ndarray]) -> None:
+    """Log what sources say of each moment, what they cost in all, and how states in passing agree (Z-online)."""
+    for source, memory in collector.memories.items():
+        for epoch, numbers in memory.get("metrics", {}).items():
+            run.log(numbers, step=epoch)
+        if memory.get("arrays"):
+            run.arrays(f"{source}.npz", **memory["arrays"])
+    costs = collector.costs | collector.shared.costs
+    told = {f"cost/{name}_s": cost.seconds for name, cost in costs.items()}
+    told |= {f"cost/{name}_flops": float(cost.flops) for name, cost in costs.items()}
+    for name in ("cbtl", "forgetting_events"):
+        if name in scores and f"{name}_online" in scores:
+            pearson, error = online_agreement(scores[name], scores[f"{name}_online"])
+            told |= {f"online/{name}_pearson": pearson, f"online/{name}_mean_absolute_error": error}
+    run.log({name: value for name, value in told.items() if np.isfinite(value)})

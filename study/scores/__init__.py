@@ -1,0 +1,1 @@
+"""Science on arrays.  in: what networks predict   out: scores, statistics"""

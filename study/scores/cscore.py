@@ -1,0 +1,365 @@
+"""C-scores from hold-out validation.  in: masks, predictions, confidences of members   out: profile, C-scores, errors
+
+A member trains on a random subset of the training rows and is judged on all others; the test rows are always held out.
+Everything is kept as integer sums, so that shards fold in any order to the same bits.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from study.errors import RecipeError
+from study.scores.consensus import consensus_columns
+from study.scores.rank_statistics import Correlation, spearman, spearman_brown
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Streams = Callable[..., np.random.Generator]
+
+UNIT = 65535  # confidences are summed as multiples of 1 / UNIT
+DESIGNS = ("uniform", "balanced")
+SUMS = ("held_out", "correct", "confidence", "confidence_sq", "trained", "trained_correct")
+
+
+def block_length(ratio: float) -> int:
+    """Members in a balanced block: the denominator of the ratio as it is written (0.3 -> 10, 0.25 -> 4).
+
+    Raises:
+        RecipeError: a ratio outside (0, 1), or one whose block would be longer than 100.
+    """
+    length = _exact(ratio).denominator
+    if length > 100:
+        raise RecipeError(
+            f"subset ratio {ratio} needs balanced blocks of {length} members; "
+            "take at most two decimals or subset.design = 'uniform'"
+        )
+    return length
+
+
+def subset_mask(rng_for: Streams, ratio: float, member: int, n_train: int, design: str = "balanced") -> BoolArray:
+    """Draw the training subset of one member; it depends on the seed behind `rng_for`, the ratio and the member alone.
+
+    uniform: round(ratio * n_train) examples without replacement, each member by itself (J-alg1).
+    balanced: members come in blocks of b = `block_length(ratio)`.  A block cuts one random permutation in b parts, and
+    its member j trains on ratio * b parts in a row, from part j on, around the circle.  Each example is then held out
+    by exactly (1 - ratio) * b members of a block, and each subset by itself is uniform given its size; the paper draws
+    independently.
+
+    Args:
+        rng_for: `rng_for(*words)` gives the Generator of these words (a recipe's `stream`).
+        ratio: subset ratio, between 0 and 1.
+        member: 0, 1, ... within this ratio.
+        n_train: number of training rows.
+        design: "uniform" or "balanced".
+
+    Returns:
+        (n_train,) bool, True where the member trains.
+
+    Raises:
+        RecipeError: unknown design, or too few examples for this ratio.
+    """
+    if design not in DESIGNS:
+        raise RecipeError(f"unknown subset.design {design!r}; take one of {', '.join(map(repr, DESIGNS))}")
+    share, text = _exact(ratio), str(float(ratio))
+    mask = np.zeros(n_train, dtype=bool)
+    if design == "uniform":
+        size = round(share * n_train)
+        if not 0 < size < n_train:
+            raise RecipeError(
+                f"subset ratio {text} of {n_train} training examples leaves nothing to train on or to hold out"
+            )
+        mask[rng_for("subset", text, member).permutation(n_train)[:size]] = True
+        return mask
+    length = block_length(ratio)
+    if n_train < length:
+        raise RecipeError(
+            f"subset ratio {text} cuts the training examples in {length} parts, but there are only {n_train}"
+        )
+    block, place = divmod(member, length)
+    parts = np.array_split(rng_for("subset", text, "block", block).permutation(n_train), length)
+    for step in range(int(share * length)):
+        mask[parts[(place + step) % length]] = True
+    return mask
+
+
+def subset_size(ratio: float, member: int, n_train: int, design: str = "balanced") -> int:
+    """How many examples `subset_mask` gives a member, without drawing them."""
+    share = _exact(ratio)
+    if design == "uniform":
+        return round(share * n_train)
+    length = block_length(ratio)
+    part, longer = divmod(n_train, length)  # as np.array_split: the first parts are longer by one
+    taken = ((member + step) % length for step in range(int(share * length)))
+    return sum(part + (place < longer) for place in taken)
+
+
+def half_of(member: int, ratio: float, design: str = "uniform") -> int:
+    """Half of the ensemble that a member belongs to in split-half reliability, 0 or 1.
+
+    uniform: the parity of the member.  balanced: the parity of its block, so that both halves hold whole blocks: each
+    example is held out equally often in both, and the halves share no permutation.
+    """
+    return (member // block_length(ratio) if design == "balanced" else member) % 2
+
+
+def percent(ratio: float) -> str:
+    """Name of a subset ratio in column names and figures: 0.1 -> "10", 0.125 -> "12.5"."""
+    return f"{float(_exact(ratio) * 100):g}"
+
+
+def _exact(ratio: float) -> Fraction:
+    share = Fraction(str(float(ratio)))
+    if not 0 < share < 1:
+        raise RecipeError(f"a subset ratio lies between 0 and 1, not {ratio}")
+    return share
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Sums over members, per subset ratio, half (`half_of`) and example; `a + b` folds, in any order.
+
+    ratios: (s,) ascending.
+    held_out: (s, 2, n) members that held the example out.
+    correct: (s, 2, n) of these, how many classified it right.
+    confidence: (s, 2, n) sum of the held-out probability of the true class, in units of 1 / 65535.
+    confidence_sq: (s, 2, n) sum of the squares of these integers.
+    trained: (s, 2, n) members that trained on the example.
+    trained_correct: (s, 2, n) of these, how many classified it right after the training.
+    predicted: (n, c) held-out predictions per class over all ratios; (n, 0) when read back from a table.
+    diverged: members left out because a confidence was not finite.
+    """
+
+    ratios: tuple[float, ...]
+    held_out: IntArray
+    correct: IntArray
+    confidence: IntArray
+    confidence_sq: IntArray
+    trained: IntArray
+    trained_correct: IntArray
+    predicted: IntArray
+    diverged: int = 0
+
+    def __add__(self, other: Self) -> "Profile":
+        if self.predicted.shape != other.predicted.shape:
+            raise ValueError(f"profiles of {self.predicted.shape} and {other.predicted.shape} (n, c) do not add")
+        ratios = tuple(sorted({*self.ratios, *other.ratios}))
+        sums = {name: np.zeros((len(ratios), 2, self.predicted.shape[0]), dtype=np.int64) for name in SUMS}
+        for part in (self, other):
+            for index, ratio in enumerate(part.ratios):
+                for name in SUMS:
+                    sums[name][ratios.index(ratio)] += getattr(part, name)[index]
+        predicted = self.predicted + other.predicted
+        return Profile(ratios, **sums, predicted=predicted, diverged=self.diverged + other.diverged)
+
+    def columns(self) -> dict[str, NDArray]:
+        """Long form of profile.parquet without `example` and `label`: s * 2 * n rows, ratio by ratio, half by half.
+
+        ratio float64 | half int8 | the sums of `SUMS`, int64 (see the class).
+        """
+        s, _, n = self.held_out.shape
+        keys = {
+            "ratio": np.repeat(np.array(self.ratios, dtype=np.float64), 2 * n),
+            "half": np.tile(np.repeat(np.arange(2, dtype=np.int8), n), s),
+        }
+        return keys | {name: getattr(self, name).ravel() for name in SUMS}
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, ArrayLike], n: int) -> "Profile":
+        """Read back what `columns` wrote: rows in its order; the prediction counts are not part of the table."""
+        ratio = np.asarray(columns["ratio"])
+        if len(ratio) % (2 * n):
+            raise ValueError(f"{len(ratio)} rows are not two halves of {n} examples per ratio")
+        sums = {name: np.asarray(columns[name], dtype=np.int64).reshape(-1, 2, n) for name in SUMS}
+        return cls(tuple(ratio[:: 2 * n].tolist()), **sums, predicted=np.zeros((n, 0), dtype=np.int32))
+
+
+def shard_profile(
+    masks: BoolArray,
+    predictions: IntArray,
+    confidence: NDArray[np.floating],
+    labels: IntArray,
+    ratios: float | Sequence[float],
+    members: Sequence[int],
+    n_classes: int,
+    *,
+    design: str = "uniform",
+) -> Profile:
+    """Fold the members of one shard; one at a time, so nothing larger than (n, c) is made.
+
+    Args:
+        masks: (m, n) True where the member trained on the example; False on all test rows.
+        predictions: (m, n) predicted classes.
+        confidence: (m, n) probability of the true class.  A member with a value that is not finite has diverged.
+        labels: (n,) classes 0..c-1.
+        ratios: subset ratio of all members, or (m,) one per member.
+        members: (m,) their numbers within the ratio; they decide the half (see `half_of`).
+        n_classes: c.
+        design: how the masks were drawn.
+
+    Raises:
+        ValueError: shapes that do not fit, predictions outside 0..c-1, confidences outside 0..1.
+    """
+    masks, predictions, confidence, labels = (np.asarray(array) for array in (masks, predictions, confidence, labels))
+    if not masks.shape == predictions.shape == confidence.shape == (len(members), len(labels)):
+        shapes = f"{masks.shape}, {predictions.shape}, {confidence.shape}"
+        raise ValueError(f"masks, predictions, confidence are {shapes}, not {(len(members), len(labels))} (m, n)")
+    ratio_of = np.broadcast_to(np.asarray(ratios, dtype=np.float64), len(members)).tolist()
+    profile = _empty_profile(tuple(sorted(set(ratio_of))), len(labels), n_classes)
+    diverged = 0
+    for index, (ratio, member) in enumerate(zip(ratio_of, members, strict=True)):
+        if np.isfinite(confidence[index]).all():
+            place = profile.ratios.index(ratio), half_of(int(member), ratio, design)
+            fold_member(profile, place, masks[index], predictions[index], confidence[index], labels)
+        else:
+            diverged += 1
+    return Profile(profile.ratios, *(getattr(profile, name) for name in SUMS), profile.predicted, diverged)
+
+
+def fold_member(
+    profile: Profile,
+    place: tuple[int, int],
+    mask: BoolArray,
+    predictions: IntArray,
+    confidence: NDArray[np.floating],
+    labels: IntArray,
+) -> None:
+    """Add one member to the arrays of `profile` in place; `place` is (index of the ratio, half), the rest are (n,)."""
+    if confidence.min() < -1e-3 or confidence.max() > 1 + 1e-3:
+        raise ValueError(f"a confidence is a probability, not {confidence.min():.4g} to {confidence.max():.4g}")
+    if predictions.min() < 0 or predictions.max() >= profile.predicted.shape[1]:
+        raise ValueError(
+            f"predictions from {predictions.min()} to {predictions.max()} of {profile.predicted.shape[1]} classes"
+        )
+    held_out, right = ~mask, predictions == labels
+    share = np.rint(np.clip(confidence.astype(np.float64), 0.0, 1.0) * UNIT).astype(np.int64) * held_out
+    profile.held_out[place] += held_out
+    profile.correct[place] += held_out & right
+    profile.confidence[place] += share
+    profile.confidence_sq[place] += share * share
+    profile.trained[place] += mask
+    profile.trained_correct[place] += mask & right
+    rows = np.flatnonzero(held_out)
+    profile.predicted[rows, predictions[rows]] += 1  # a row occurs once, so this adds to each
+
+
+def _empty_profile(ratios: tuple[float, ...], n: int, n_classes: int) -> Profile:
+    sums = {name: np.zeros((len(ratios), 2, n), dtype=np.int64) for name in SUMS}
+    return Profile(ratios, **sums, predicted=np.zeros((n, n_classes), dtype=np.int32))
+
+
+def consistency(correct: IntArray, held_out: IntArray) -> FloatArray:
+    """Share of the members that held an example out and classified it right (J-alg1); never held out is NaN, not 0.
+
+    Args:
+        correct: (..., n) counts.
+        held_out: (..., n) counts.
+
+    Returns:
+        (..., n) 0 to 1.  The authors' demo turns 0/0 into 0, the hardest score; here it is missing.
+    """
+    correct, held_out = np.asarray(correct), np.asarray(held_out)
+    return np.divide(correct, held_out, out=np.full(held_out.shape, np.nan), where=held_out > 0)
+
+
+def soft_consistency(confidence: IntArray, held_out: IntArray) -> FloatArray:
+    """Mean held-out probability of the true class, from the integer sums; (..., n), never held out is NaN."""
+    return consistency(confidence, held_out) / UNIT
+
+
+def integral(per_ratio: FloatArray) -> FloatArray:
+    """Integral C-score: mean over the subset ratios (J-integral); (s, n) to (n,), NaN where any ratio is missing."""
+    return np.mean(per_ratio, axis=0)
+
+
+def stderr(correct: IntArray, held_out: IntArray) -> FloatArray:
+    """Standard error of the integral C-score: sqrt(sum over ratios of p (1 - p) / (k - 1)) / s.
+
+    Args:
+        correct: (s, n) counts.
+        held_out: (s, n) counts, k.
+
+    Returns:
+        (n,), NaN where a ratio has fewer than two held-out members.  0 where all members agree: the score is then sure
+        to about 1 / k, not exactly.  Members of a balanced block are taken as independent.
+    """
+    share = consistency(correct, held_out)
+    return _stderr_of_mean(share * (1 - share) * held_out, np.asarray(held_out))
+
+
+def stderr_soft(confidence: IntArray, confidence_sq: IntArray, held_out: IntArray) -> FloatArray:
+    """Standard error of the soft integral C-score, from the sample variance of the confidences; see `stderr`.
+
+    Exact in integers up to 46,000 held-out members of one ratio.
+    """
+    held_out = np.asarray(held_out)
+    squares = (
+        np.asarray(confidence_sq) * held_out - np.asarray(confidence) ** 2
+    )  # k times the sum of squared deviations
+    return _stderr_of_mean(consistency(squares, held_out) / UNIT**2, held_out)
+
+
+def variance_of_mean(squared_deviations: FloatArray, counts: IntArray) -> FloatArray:
+    """Estimate the variance of a mean of k values from the sum of their squared deviations; NaN where k < 2."""
+    pairs = counts * (counts - 1)
+    return np.divide(squared_deviations, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+
+
+def _stderr_of_mean(squared_deviations: FloatArray, held_out: IntArray) -> FloatArray:
+    """Standard error of the mean over ratios of one mean per ratio, both (s, n); NaN where a ratio has k < 2."""
+    return np.sqrt(variance_of_mean(squared_deviations, held_out).sum(axis=0)) / len(held_out)
+
+
+class Reliability(NamedTuple):
+    """Split-half reliability: rank correlation of the C-scores of the two halves of the members, hard and soft."""
+
+    hard: Correlation
+    soft: Correlation
+
+    @property
+    def hard_full(self) -> float:
+        """Spearman-Brown estimate for the score of all members; approximate with ties."""
+        return spearman_brown(self.hard.value)
+
+    @property
+    def soft_full(self) -> float:
+        """Spearman-Brown estimate for the soft score of all members."""
+        return spearman_brown(self.soft.value)
+
+
+def reliability(profile: Profile, rows: BoolArray | slice = slice(None)) -> Reliability:
+    """Spearman between the integral C-scores of the two halves, over the examples where both are defined.
+
+    Args:
+        profile: of at least two members per ratio.
+        rows: (n,) bool or slice, which examples to look at (the training rows, those below 1).
+    """
+    hard = np.mean(consistency(profile.correct, profile.held_out), axis=0)[:, rows]
+    soft = np.mean(soft_consistency(profile.confidence, profile.held_out), axis=0)[:, rows]
+    return Reliability(spearman(hard[0], hard[1]), spearman(soft[0], soft[1]))
+
+
+def cscore_columns(profile: Profile, labels: IntArray) -> dict[str, NDArray]:
+    """Make the columns of cscore.parquet, without `example`, `label` and `split`; all (n,).
+
+    cscore, cscore_soft: integral C-score, hard and soft, 0 to 1.  stderr, stderr_soft: their standard errors.
+    held_out: members that held the example out, all ratios.
+    consensus, consensus_consistency, prediction_entropy: of these members' answers, all ratios together.
+    cscore_10, held_out_10, ...: one pair of columns per subset ratio, named by `percent`.
+    """
+    held_out, correct, confidence, confidence_sq = (getattr(profile, name).sum(axis=1) for name in SUMS[:4])
+    per_ratio = consistency(correct, held_out)
+    columns = {
+        "cscore": integral(per_ratio),
+        "cscore_soft": integral(soft_consistency(confidence, held_out)),
+        "stderr": stderr(correct, held_out),
+        "stderr_soft": stderr_soft(confidence, confidence_sq, held_out),
+        "held_out": held_out.sum(axis=0),
+    }
+    columns |= consensus_columns(profile.predicted, labels)
+    columns |= {f"cscore_{percent(ratio)}": per_ratio[index] for index, ratio in enumerate(profile.ratios)}
+    return columns | {f"held_out_{percent(ratio)}": held_out[index] for index, ratio in enumerate(profile.ratios)}

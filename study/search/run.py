@@ -1,0 +1,335 @@
+"""A search for hyper-parameters.  in: a recipe with [search], a Dataset, a Store   out: trials as runs, the winner
+
+Optuna asks, trainings side by side answer, the winner becomes a recipe.  Several processes may work on one search; a
+killed one goes on where it was.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from study import models
+from study.data import Dataset
+from study.errors import AnalysisError, RecipeError, Stopped
+from study.progress import Bar, duration, number, quiet, say
+from study.recipe import Recipe, dump, flatten
+from study.runs.speed import seconds_per_example
+from study.search import summary, winner
+from study.search.objectives import REPORTS, WORKS, Accuracy, Reliability, validation_rows
+from study.search.space import Scope
+from study.search.storage import close, open_storage
+from study.search.trial_queue import Ledger
+from study.search.trial_runner import Session, told
+from study.tracking import Run, Store, descriptions, locks
+from study.training.autotune import place_network
+from study.training.engines.trial_stack import one_stack, train_stack
+from study.training.engines.trial_threads import Trainings, train_slots
+from study.training.job import stackable
+from study.training.placement import Placement
+
+
+def search_name(recipe: Recipe, dataset: Dataset) -> str:
+    """The search's name in storage and store: everything that decides what its trials are, but not how many."""
+    part = recipe.part("ensemble")
+    told_of = {"training": part.training(), "subset": part.subset.model_dump(), "data": dataset.digest}
+    told_of["search"] = recipe.search.model_dump(exclude={"trials"})
+    return hashlib.sha256(json.dumps(told_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def check_search(recipe: Recipe, dataset: Dataset | None = None) -> list[Recipe]:
+    """Whether every trial that the search may draw can run; the recipes at the corners of its space.
+
+    Raises:
+        RecipeError: a name, a value, a combination that cannot run; a network that does not take the images.
+    """
+    search = recipe.search
+    if not search.space:
+        raise RecipeError(
+            "search.space is empty; say what to try: "
+            "[search.space] optimizer.lr = { low = 1e-4, high = 1.0, log = true }"
+        )
+    if search.sampler != "grid" and not all(further.space for further in search.rounds):
+        raise RecipeError("search.rounds: a round without a space tries nothing; say what it tries")
+    corners = [corner for scope in _rehearsed(recipe) for corner in scope.check()]
+    if dataset is not None:
+        for model in {repr(corner.model): corner.model for corner in corners}.values():
+            models.fit_check(model, dataset.shape, dataset.n_classes)
+    return corners
+
+
+def cost(recipe: Recipe, dataset: Dataset) -> str:
+    """What the search will take at most, in a line: trials, examples, time on this machine when nothing is pruned.
+
+    Raises:
+        RecipeError: see `check_search`.
+    """
+    check_search(recipe, dataset)
+    search, part = recipe.search, recipe.part("ensemble")
+    placement = place_network(part, dataset, search.trials * part.train.seen(dataset.n_train), trials=True)
+    work = WORKS[search.objective](part, dataset, Trainings(dataset, placement, validation_rows(recipe, dataset)))
+    trials, total, bases = 0, 0.0, 1
+    for scope in _rehearsed(recipe):
+        count = bases * len(scope.points()) if scope.grid else search.trials
+        corners = scope.check()
+        each = sum(work.seen(corner.part("ensemble")) for corner in corners) / len(corners)
+        trials, total, bases = trials + count, total + count * each, min(search.keep, count)
+    seconds, _ = seconds_per_example(part, dataset, placement)
+    return (
+        f"search: {trials} trials, {number(total)} examples, at most about {duration(seconds * total)} "
+        f"when nothing is pruned"
+    )
+
+
+@dataclass
+class Search:
+    """A search that this process takes part in."""
+
+    recipe: Recipe
+    dataset: Dataset
+    store: Store
+    name: str
+    work: Accuracy | Reliability
+    placement: Placement
+    stacked: bool
+    stop: threading.Event
+    bar: Bar
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The tags by which its runs know each other."""
+        return {"study.digest": self.name, "study.data": self.dataset.digest}
+
+    def locked(self) -> object:
+        """A lock for moments: joining and ending are not done by two processes at once."""
+        return locks.waited_for(self.store.root / "locks" / f"search-{self.name}.lock")
+
+    def round(self, storage: object, scope: Scope, turn: int, parent: Run) -> Ledger:
+        """Work on one round until it is over, here and elsewhere."""
+        search = self.recipe.search
+        length = max(self.work.length(corner.part("ensemble")) for corner in scope.check())
+        self.work.trainings.every = every = -(-length // REPORTS)
+        title = self.name if turn == 1 else f"{self.name} round {turn} of {' '.join(scope.bases)}"
+        ledger = Ledger(storage, title, scope, search, every, length)
+        with self.locked():
+            ledger.reap()
+            ledger.seed(lambda *words: int(self.recipe.stream(*words).integers(2**31)), search)
+        done, total = len(ledger.finished()), ledger.total()
+        shown = f"search, {total} trials" if turn == 1 else f"round {turn}, {total} trials"
+        with self.bar(shown, total * length, unit="epochs", done=done * length) as advance:
+            session = Session(ledger, self.work, self.store, parent, search, turn, advance)
+            try:
+                self._until_over(ledger, session)
+            except BaseException as error:
+                session.abandon(
+                    "stopped on request; the same command goes on" if isinstance(error, Stopped) else "died"
+                )
+                raise
+        return ledger
+
+    def _until_over(self, ledger: Ledger, session: Session) -> None:
+        said = False
+        while True:
+            if self.stacked:
+                size = self.placement.stack
+                train_stack(session.ask, session.tell, self.work.trainings, size, stop=self.stop, idle=ledger.beat)
+            else:
+                places = self.placement.threads
+                train_slots(session.ask, session.tell, self.work.marks, places, stop=self.stop, idle=ledger.beat)
+            if ledger.over():
+                return
+            if not said:
+                say(f"waiting for {ledger.others()} trials of other processes")
+                said = True
+            ledger.reap()
+            if self.stop.wait(1.0):
+                raise Stopped
+
+
+def run_search(
+    recipe: Recipe,
+    dataset: Dataset,
+    store: Store,
+    path: Path,
+    *,
+    out: Path | None = None,
+    storage: str | None = None,
+    stop: threading.Event | None = None,
+    bar: Bar = quiet,
+) -> tuple[Run, Path]:
+    """Train trials until as many are finished as the recipe asks for, write the winner.
+
+    Args:
+        recipe: its [search]; trials train as members of its ensemble do.
+        dataset: trials train on the training rows without the validation rows; test rows choose nothing.
+        store: where runs go: a parent, `<data>/search`, and a child per trial.
+        path: the recipe's file; the winner is written as what differs from it.
+        out: the winner's file; see `winner.place`.
+        storage: Optuna's storage URL; `optuna.db` beside the store's database unless given.
+        stop: set to end after the step under way; the trials under way are repeated by the same command.
+        bar: display of the progress.
+
+    Returns:
+        The parent run, FINISHED: `trials.parquet`, `best.toml`, `figures/`; and the winner's file.
+
+    Raises:
+        Stopped: `stop` was set.
+        RecipeError: a space that cannot be searched.
+        AnalysisError: no trial came to its end.
+    """
+    name = search_name(recipe, dataset)
+    out = winner.place(out, Path(path), name)
+    corners = check_search(recipe, dataset)
+    stop = stop or threading.Event()
+    opened = open_storage(store.root, storage)
+    try:
+        search, parent = _open(recipe, dataset, store, name, corners, stop, bar)
+        try:
+            with search.work.trainings.open():
+                ledgers = _rounds(search, opened, parent)
+            return _conclude(search, ledgers, parent, Path(path), out), out
+        except Stopped:
+            _stopped(search, parent)
+            raise
+        except Exception as error:
+            parent.fail(f"{type(error).__name__}: {error}")
+            raise
+    finally:
+        close(opened)
+
+
+def _open(
+    recipe: Recipe,
+    dataset: Dataset,
+    store: Store,
+    name: str,
+    corners: list[Recipe],
+    stop: threading.Event,
+    bar: Bar,
+) -> tuple[Search, Run]:
+    """Find or start the parent run, choose the placement as it was chosen then."""
+    own = {"study.digest": name, "study.data": dataset.digest}
+    part = recipe.part("ensemble")
+    with locks.waited_for(store.root / "locks" / f"search-{name}.lock"):
+        store.reap(own)
+        known = store.find("search", tags=own, max=1)
+        can_stack = stackable(part)
+        seen = recipe.search.trials * part.train.seen(dataset.n_train)
+        placement = place_network(part, dataset, seen, like=known[0].tags if known else None, trials=True)
+        if any(_random(corner, dataset) for corner in corners):
+            placement = placement.alone(wide=not can_stack)
+        stacked = placement.stack > 1 and recipe.search.objective == "accuracy" and one_stack(corners)
+        if placement.device != "cpu" and not stacked:
+            placement = replace(placement, threads=1, stack=1)
+        parent = known[0] if known else _start(store, recipe, dataset, own | placement.tags())
+        if parent.status != "RUNNING":
+            parent = store.resume(parent)
+    judged = validation_rows(recipe, dataset)
+    work = WORKS[recipe.search.objective](part, dataset, Trainings(dataset, placement, judged))
+    return Search(recipe, dataset, store, name, work, placement, stacked, stop, bar), parent
+
+
+def _random(recipe: Recipe, dataset: Dataset) -> bool:
+    return models.draws_random_numbers(recipe.model, dataset.shape, dataset.n_classes)
+
+
+def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: Mapping[str, str]) -> Run:
+    search = recipe.search
+    settings = {f"search.{key}": value for key, value in search.model_dump(exclude={"space", "rounds"}).items()}
+    tried = {f"search.space.{key}": _range(space.model_dump()) for key, space in search.space.items()}
+    run = store.start(
+        f"{recipe.data.title}/search",
+        descriptions.search_name(recipe, tags["study.digest"]),
+        params=flatten(recipe.part("ensemble"))
+        | {key: value for key, value in settings.items() if key != "search.trials"}
+        | tried,
+        tags={**tags, "study.kind": "search"},
+        description=descriptions.search_note(recipe),
+    )
+    run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
+    run.text("recipe.toml", dump(recipe))
+    return run
+
+
+def _range(space: Mapping[str, object]) -> str:
+    told_of = {key: value for key, value in space.items() if value not in (None, (), {}, False)}
+    return json.dumps(told_of)
+
+
+def _scope(recipe: Recipe, space: Mapping, bases: Mapping[str, Recipe]) -> Scope:
+    return Scope(bases, space, recipe.search.sampler == "grid")
+
+
+def _rehearsed(recipe: Recipe) -> Iterator[Scope]:
+    """The scope of each round, as if the round before had kept the first of its corners alone."""
+    search = recipe.search
+    scope = _scope(recipe, search.space, {"": recipe})
+    yield scope
+    for further in search.rounds:
+        scope = replace(_scope(recipe, further.space, {"": scope.check()[0]}), fixed=further.set)
+        yield scope
+
+
+def _rounds(search: Search, storage: object, parent: Run) -> list[Ledger]:
+    """The first round, then each further one over the trials that the one before has kept."""
+    asked = search.recipe.search
+    scope = _scope(search.recipe, asked.space, {"": search.recipe})
+    ledgers = [search.round(storage, scope, 1, parent)]
+    for turn, further in enumerate(asked.rounds, 2):
+        kept = ledgers[-1].kept(asked.keep)
+        if not kept:
+            break
+        values = ", ".join(f"{trial.number} ({trial.value:.4f})" for trial in kept)
+        say(f"round {turn} extends the trials {values}")
+        old = ledgers[-1].scope
+        bases = {str(trial.number): old.recipe(trial.params) for trial in kept}
+        scope = replace(_scope(search.recipe, further.space, bases), fixed=further.set)
+        ledgers.append(search.round(storage, scope, turn, parent))
+    return ledgers
+
+
+def _conclude(search: Search, ledgers: list[Ledger], parent: Run, path: Path, out: Path) -> Run:
+    """Table, figures, winner; by the first process that comes here, the others find it done."""
+    best = ledgers[-1].best()
+    if best is None:
+        raise AnalysisError("no trial of the search came to its end: all diverged or were pruned; widen search.space")
+    scope, metric = ledgers[-1].scope, search.work.metric
+    recipe, values = scope.recipe(best.params), scope.values(best.params)
+    count = sum(len(ledger.finished()) for ledger in ledgers)
+    first = best.user_attrs.get("first", best.number)
+    measure = descriptions.measure(search.recipe)
+    header = [
+        f"The winner of {count} trials: trial {first}, {measure} {best.value:.4f}.",
+        "cost: as the recipe that was searched; `study plan` tells",
+        f"run:  study run {out}",
+    ]
+    text = winner.write(out, path, recipe, header, search.name)
+    with search.locked():
+        parent = search.store.get(parent.id)
+        if parent.status == "FINISHED" and parent.tags.get("study.trials") == str(count):
+            return parent
+        if parent.status != "RUNNING":
+            parent = search.store.resume(parent)
+        with parent:
+            trials = summary.table(ledgers)
+            parent.table("trials.parquet", trials)
+            parent.text("best.toml", text)
+            summary.draw(parent, ledgers, trials, metric)
+            told_of = {"search/value": best.value, "search/trials": count}
+            told_of["search/pruned"] = int((trials["state"] == "PRUNED").sum())
+            if "test_accuracy" in best.user_attrs:
+                told_of["test/accuracy"] = best.user_attrs["test_accuracy"]
+            parent.log(told_of)
+            parent.tag("study.trials", count)
+            parent.tag("study.best", f"trial {first}: {told(values)}"[:5000])
+    say(f"winner: trial {first}, {measure} {best.value:.4f}, {told(values)}")
+    return search.store.get(parent.id)
+
+
+def _stopped(search: Search, parent: Run) -> None:
+    """KILLED, unless others are still at work on it."""
+    running = search.store.find("trial", tags=search.own, status="RUNNING", parent=parent, max=1)
+    if not running:
+        parent.kill("stopped on request; the same command goes on")

@@ -1,0 +1,144 @@
+"""Where evidence comes from.  in: a moment of one training   out: {word: array}, the words that proxies read
+
+A source is a function of a Moment; its keyword-only parameters are settings that a recipe's [evidence.<source>] may
+change.  A launch runs the sources that its proxies need and no others, each at the moments that it declares.
+"""
+
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from study.data import Dataset
+from study.errors import RecipeError
+from study.recipe import Model, nearest
+from study.training.evaluation import Look
+
+MOMENTS = {
+    "data": "once, of the data alone: `look` is None",
+    "first": "before the first step, epoch 0",
+    "epoch": "at every look: after every so many passes (`single.look`), and after the last",
+    "due": "after every so many passes (`single.every`), of those with a look, and after the last",
+    "last": "after the last pass",
+}
+Setting = bool | int | float | str
+
+
+@dataclass
+class Moment:
+    """One moment of one training, as a source sees it.
+
+    epoch: passes made so far.
+    look: the network and all examples as it sees them; None for sources of the data alone.
+    device: where to compute.
+    stream: named random numbers of the recipe, `moment.stream("projection", ...)`; the same for every moment.
+    progress: hears the share done, 0 to 1; may raise to end the work.
+    memory: the source's own, empty at first, kept from moment to moment of one training.  Of it the run keeps
+        "metrics", see `log`, and "arrays", see `keep`.
+    model: what the network was made from.
+    last: whether no other moment of this training follows.
+    """
+
+    dataset: Dataset
+    epoch: int
+    look: Look | None
+    device: str
+    stream: Callable[..., np.random.Generator]
+    progress: Callable[[float], None] | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+    model: Model | None = None
+    last: bool = True
+
+    def log(self, name: str, value: float) -> None:
+        """Say a number about this moment, `group/name`; the run logs it as a metric with step = epoch."""
+        self.memory.setdefault("metrics", {}).setdefault(self.epoch, {})[name] = float(value)
+
+    def keep(self, name: str, array: np.ndarray) -> None:
+        """Keep what no proxy reads but somebody may draw; the run writes <source>.npz, under each name the last."""
+        self.memory.setdefault("arrays", {})[name] = array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What is declared about a source.
+
+    words: of `proxies.WORDS`, that it gives.  An array is over all n examples, or over the n_train training examples
+        where the word is defined on these alone.
+    when: a key of MOMENTS.
+    keep: "last", what it gave last; "all", one array per moment, stacked on a first axis.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    words: tuple[str, ...]
+    when: str
+    keep: str = "last"
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+
+SOURCES: dict[str, Source] = {}
+
+
+def source(*words: str, when: str, keep: str = "last") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function under its own name; it gives an array for one word, or {word: array}, which may
+    lack words before the last moment if no proxy of one moment reads them.
+
+    Raises:
+        ValueError: a name or word twice, an unknown moment; at import, since only its author can mend it.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__
+        given = {word for known in SOURCES.values() for word in known.words}
+        if name in SOURCES or given & set(words) or when not in MOMENTS or keep not in ("last", "all"):
+            raise ValueError(f"source {name!r}: defined twice, words given twice, or an unknown moment")
+        parameters = inspect.signature(function).parameters.values()
+        settings = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+        SOURCES[name] = Source(
+            name=name, function=function, words=words, when=when, keep=keep, settings=types.MappingProxyType(settings)
+        )
+        return function
+
+    return register
+
+
+def sources_of(words: Iterable[str]) -> list[Source]:
+    """The sources that give these words, in the order of their registration."""
+    return [known for known in SOURCES.values() if set(known.words) & set(words)]
+
+
+def settings_of(known: Source, given: Mapping[str, Any]) -> dict[str, Setting]:
+    """Fill the settings of a source: those given, checked against the defaults' types, and the defaults for the rest.
+
+    Raises:
+        RecipeError: a setting that it does not have, or one of another type; an int does for a float.
+    """
+    for name, value in given.items():
+        if name not in known.settings:
+            raise RecipeError(f"evidence.{known.name} has no setting {name!r}{nearest(name, known.settings)}")
+        wanted = type(known.settings[name])
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise RecipeError(f"evidence.{known.name}.{name} is {value!r}; it must be of type {wanted.__name__}")
+    filled = {**known.settings, **given}
+    return {name: float(value) if isinstance(known.settings[name], float) else value for name, value in filled.items()}
+
+
+def check_evidence(given: Mapping[str, Mapping[str, Any]]) -> None:
+    """A recipe's [evidence] names sources that there are, with settings that they have.
+
+    Raises:
+        RecipeError: one line that says what there is instead.
+    """
+    for name, settings in given.items():
+        if name not in SOURCES:
+            raise RecipeError(f"unknown evidence {name!r}{nearest(name, SOURCES)}")
+        settings_of(SOURCES[name], settings)
+
+
+def collect(known: Source, moment: Moment, settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Run one source at one moment."""
+    given = known.function(moment, **settings)
+    return given if isinstance(given, dict) else {known.words[0]: given}

@@ -1,0 +1,227 @@
+"""The local store, a SQLite file and a folder of artifacts.  in: a folder, fresh or moved   out: a database to open.
+
+MLflow migrates a new database in place: of four first launches at once three crash, and a kill leaves a file that no
+version opens again.  Here it is built aside, under a lock, and moved in whole.  MLflow also stores absolute artifact
+paths; they are rewritten when the folder has moved.
+"""
+
+import importlib.util
+import os
+import re
+import sqlite3
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from study.errors import StoreError
+from study.tracking import client, locks
+
+# every column in which MLflow keeps the place of artifacts
+PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+
+
+def prepare(database: Path) -> None:
+    """Create the database if there is none, check it, and follow a moved folder.
+
+    Args:
+        database: absolute path of the SQLite file; artifacts are in the folder `artifacts` beside it.
+
+    Raises:
+        StoreError: not writable, damaged, not MLflow's, or of another MLflow version.
+    """
+    artifacts = database.parent / "artifacts"
+    if _missing(database):
+        _create(database, artifacts)
+    check(database)
+    if _moves(database, artifacts):
+        with locks.waited_for(database.parent / ".lock"):
+            _relocate(database, artifacts)
+
+
+def sqlite_uri(database: Path) -> str:
+    """Write the SQLAlchemy URI of a file; SQLAlchemy 2.1 decodes %41, and `?` starts a query."""
+    path = str(database)
+    if urllib.parse.unquote(path) != path or "?" in path:
+        path = path.replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}"
+
+
+def sqlite_path(uri: str) -> Path:
+    """Read the file from a SQLAlchemy URI, absolute."""
+    return Path(urllib.parse.unquote(uri.removeprefix("sqlite:///").partition("?")[0])).resolve()
+
+
+def artifact_path(uri: str, artifacts: Path) -> Path | None:
+    """Read the folder from an artifact URI; None when it is not on this machine.
+
+    A run that was logged through `study ui` has `mlflow-artifacts:/...`, which that server keeps under `artifacts`.
+    """
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme == "mlflow-artifacts":
+        return artifacts / parts.path.lstrip("/")
+    if parts.scheme == "file":
+        return Path(urllib.request.url2pathname(parts.path))
+    return Path(urllib.request.url2pathname(uri)) if uri.startswith("/") else None
+
+
+@contextmanager
+def without_stray_folder(database: Path) -> Iterator[None]:
+    """Remove the folder that MLflow makes when it takes an encoded URI for a path (only for roots with %41 or ?)."""
+    parent = Path(sqlite_uri(database).removeprefix("sqlite:///")).parent
+    stray = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in stray:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def check(database: Path) -> None:
+    """Look whether MLflow may open the file; it would migrate an old database in place, without a backup.
+
+    Raises:
+        StoreError: damaged, not MLflow's, or of another MLflow version.
+    """
+    with _opened(database) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not {"alembic_version", "experiments", "runs"} <= tables:
+            raise StoreError(f"{database}: not an MLflow database; move it away or choose another root")
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    known, head = schema_revisions()
+    found = row[0] if row else "none"
+    if found == head or not known:
+        return
+    if found in known:
+        backup = f"cp '{database}' '{database}.backup'"
+        raise StoreError(
+            f"{database}: made by an older MLflow; keep a copy and migrate: "
+            f"{backup} && mlflow db upgrade '{sqlite_uri(database)}'"
+        )
+    cure = "update MLflow (`uv sync`) or choose another root"
+    raise StoreError(f"{database}: made by a newer MLflow (schema {found}, here {head}); {cure}")
+
+
+def schema_revisions() -> tuple[set[str], str]:
+    """List the schema revisions that the installed MLflow knows, and the newest.  Reads its sources: no import, 10 ms.
+
+    Returns:
+        (revisions, head); an empty set where the sources are not found, then MLflow itself must judge.
+    """
+    spec = importlib.util.find_spec("mlflow")
+    folder = Path(spec.origin or "").parent / "store" / "db_migrations" / "versions" if spec else Path()
+    revisions, parents = set(), set()
+    for file in folder.glob("*.py") if spec else ():
+        text = file.read_text(encoding="utf-8")
+        revisions.update(re.findall(r"^revision\b[^=\n]*=\s*[\"'](\w+)", text, re.MULTILINE))
+        for line in re.findall(r"^down_revision\b[^=\n]*=(.*)", text, re.MULTILINE):
+            parents.update(re.findall(r"[\"'](\w+)[\"']", line))
+    heads = revisions - parents
+    return (revisions, heads.pop()) if len(heads) == 1 else (set(), "")
+
+
+def _missing(database: Path) -> bool:
+    """Whether there is no database: no file, or the empty one that a stray `sqlite3` leaves."""
+    try:
+        return database.stat().st_size == 0
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise StoreError(f"{database}: {error.strerror}; choose another root") from error
+
+
+def _create(database: Path, artifacts: Path) -> None:
+    """Build the database aside and move it in whole; others wait, and what a killed process left is removed."""
+    client.load()  # before the lock: others can wait for the database alone
+    with locks.waited_for(database.parent / ".lock"):
+        if not _missing(database):
+            return
+        temporary = database.with_name(f".{database.name}.new-{os.getpid()}")
+        try:
+            _sweep(database)
+            client.call(_migrate, temporary, artifacts, where=str(database))
+            _durable(temporary)
+            os.replace(temporary, database)
+            _durable(database.parent)
+        except OSError as error:
+            raise StoreError(f"{database}: {error.strerror}; free space or allow writing there") from error
+        finally:
+            with suppress(OSError):
+                _sweep(database)
+
+
+def _migrate(database: Path, artifacts: Path) -> None:
+    """Make MLflow's tables in a file that nobody else uses, and leave it closed and in WAL mode."""
+    with without_stray_folder(database):
+        client.make_tables(sqlite_uri(database), artifacts.as_uri())
+    with _opened(database) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _sweep(database: Path) -> None:
+    for file in database.parent.iterdir():
+        if file.name.startswith(f".{database.name}.new-"):
+            file.unlink(missing_ok=True)
+
+
+def _durable(path: Path) -> None:
+    """Make the file or folder survive a power cut."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _moves(database: Path, artifacts: Path) -> dict[str, str]:
+    """List the artifact places that are to be rewritten, old to new.
+
+    The place of experiment 0, made with the database, tells where the folder was before.  A place outside of it is
+    followed only when it is gone and its last part is found here: an experiment may keep its artifacts elsewhere.
+    """
+    with _opened(database) as connection:
+        rows = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
+    home = artifacts.as_uri()
+    moves = {}
+    for number, place in rows:
+        if number == 0 and place and place.startswith("file:") and place.endswith("/artifacts/0"):
+            moves[place.removesuffix("/0")] = home
+    for _, place in rows:
+        path = artifact_path(place, artifacts) if place and not place.startswith("mlflow-artifacts:") else None
+        inside = [old for old in (home, *moves) if place and place.startswith(f"{old}/")]
+        if path and not inside and not path.exists() and (artifacts / path.name).is_dir():
+            moves[place] = f"{home}/{urllib.parse.quote(path.name)}"
+    return {old: new for old, new in moves.items() if old != new}
+
+
+def _relocate(database: Path, artifacts: Path) -> None:
+    """Rewrite the artifact places in one transaction, so that the MLflow UI finds the files as well."""
+    moves = _moves(database, artifacts)
+    with _opened(database) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for old, new in moves.items():
+            for table, column in PLACES:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+                    f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
+                    {"old": old, "new": new},
+                )
+        connection.execute("COMMIT")
+
+
+@contextmanager
+def _opened(database: Path) -> Iterator[sqlite3.Connection]:
+    """Open an existing SQLite file, never a new one.
+
+    Raises:
+        StoreError: damaged, locked for 20 s, not readable.
+    """
+    uri = f"file:{urllib.parse.quote(str(database))}?mode=rw"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=20.0, isolation_level=None)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise client.failure(error, str(database)) from error

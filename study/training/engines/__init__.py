@@ -1,0 +1,1 @@
+"""Ways to run jobs at the same time, behind one interface."""

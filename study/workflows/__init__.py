@@ -1,0 +1,1 @@
+"""What a command runs: a whole study, its cost, checks before it."""

@@ -1,0 +1,169 @@
+"""Whether a recipe can run, before anything trains.  in: recipe files   out: one line per fault
+
+Three steps: form (the schema), names (proxies and their settings, subset sizes), fit (the network is built on the meta
+device and fed one batch).  The first two take milliseconds; the third imports timm.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from study.data import Dataset
+from study.errors import AnalysisError, RecipeError, StudyError
+from study.proxies import WORDS, bind, chosen, compute
+from study.recipe import Recipe, load
+from study.recipe.load import recipe_files
+from study.scores.cscore import block_length, percent
+
+SHAPES = {
+    "digits": ((1, 8, 8), 10),
+    **dict.fromkeys(("mnist", "fashion-mnist", "kmnist"), ((1, 28, 28), 10)),
+    **dict.fromkeys(("cifar10", "svhn"), ((3, 32, 32), 10)),
+    "cifar100": ((3, 32, 32), 100),
+}
+"""Image shape and classes of the data sets whose name tells; others are known once they are read."""
+
+
+def check_names(recipe: Recipe) -> None:
+    """Second step: names that are registered, settings that their owners take, subsets that can be drawn.
+
+    Raises:
+        RecipeError: one line that says what there is instead.
+    """
+    for spec in chosen(recipe.proxies):
+        bind(spec, recipe.proxies.get(spec.name, {}))
+    if recipe.kind != "ensemble":
+        rehearse(recipe)
+    if recipe.evidence:
+        from study.signals import check_evidence  # imports torch: who sets nothing of it need not wait
+
+        check_evidence(recipe.evidence)
+    if recipe.kind == "single" or recipe.subset.design != "balanced":
+        return
+    for ratio in recipe.subset.ratios:
+        block = block_length(ratio)
+        if recipe.subset.members % block:
+            near = max(block, round(recipe.subset.members / block) * block)
+            raise RecipeError(
+                f"subset.members = {recipe.subset.members}: at {percent(ratio)} % a balanced design comes in "
+                f"blocks of {block} members; take {near}, or subset.design = 'uniform'"
+            )
+
+
+def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
+    """Compute every proxy of the recipe on two made-up examples, over as many looks as its single run takes.
+
+    A recipe that counts steps has as many epochs as the data say; until `n_train` is known, the most that there can be.
+
+    Raises:
+        RecipeError: a proxy that refuses its settings, or so few epochs.
+    """
+    part = recipe.part("single")
+    at_most = part.train.steps or part.train.epochs  # a pass has one step at least
+    epochs = at_most if n_train is None else part.train.length(n_train)[0]
+    look, every = part.single.look, math.lcm(part.single.look, part.single.every)
+    looks, due = -(-epochs // look), -(-epochs // every)
+    sizes = dict.fromkeys("nclk", 2) | {"e": looks, "t": looks + 1, "w": due}
+    made_up = {word: np.ones([sizes[axis] for axis in told.axes], dtype=np.int64) for word, told in WORDS.items()}
+    for spec in chosen(recipe.proxies):
+        try:
+            compute(spec, made_up, recipe.proxies.get(spec.name, {}))
+        except AnalysisError as error:
+            raise RecipeError(str(error)) from None
+
+
+def check_fit(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> None:
+    """Third step: the networks of both kinds take these images and give logits for these classes."""
+    from study import models
+
+    for kind in ("ensemble", "single"):
+        if recipe.kind in ("study", kind):
+            models.fit_check(recipe.part(kind).model, shape, n_classes)
+    _check_layers(recipe, shape, n_classes)
+
+
+def _check_layers(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> None:
+    """The layers that [evidence] names are layers of the single run's network; members with depths have probes."""
+    if recipe.subset.depth and recipe.kind != "single":
+        from study.models.probe_points import placements
+
+        placements(recipe.model, shape, n_classes)
+    layers = {name: given["layer"] for name, given in recipe.evidence.items() if "layer" in given}
+    if not layers or recipe.kind == "ensemble":
+        return
+    from study.signals.activations import find_layer, layer_names
+
+    names = layer_names(recipe.part("single").model, shape, n_classes)
+    for name, layer in layers.items():
+        try:
+            find_layer(layer, names)
+        except RecipeError as error:
+            raise RecipeError(f"evidence.{name}.layer: {error}") from None
+
+
+def check_data(recipe: Recipe, dataset: Dataset) -> None:
+    """What only the data can tell: the network fits the images, every subset trains on some and holds some out."""
+    check_fit(recipe, dataset.shape, dataset.n_classes)
+    if recipe.kind != "ensemble" and recipe.part("single").train.steps is not None:
+        rehearse(recipe, dataset.n_train)
+    if recipe.kind == "single":
+        return
+    from study.signals.knn_probes import NEIGHBORS
+
+    for ratio in recipe.subset.ratios:
+        if not 0 < round(ratio * dataset.n_train) < dataset.n_train:
+            raise RecipeError(
+                f"subset.ratios: {percent(ratio)} % of {dataset.n_train} examples leaves nothing to train on "
+                "or to hold out; leave this ratio out"
+            )
+        if recipe.subset.depth and int(ratio * dataset.n_train) < NEIGHBORS:
+            raise RecipeError(
+                f"subset.depth: probes ask {NEIGHBORS} neighbours, and {percent(ratio)} % of {dataset.n_train} "
+                "examples are fewer; leave this ratio out, or the depths"
+            )
+
+
+def check_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Iterator[tuple[Path, str | None]]:
+    """Check recipe after recipe; yields (file, fault), fault None for a recipe that can run.
+
+    Raises:
+        RecipeError: there is no recipe below these paths.
+    """
+    files = recipe_files(paths)
+    if not files:
+        raise RecipeError(f"no recipes (*.toml) below {', '.join(map(str, paths))}")
+    for file in files:
+        try:
+            recipe = load(file, overrides)
+            check_names(recipe)
+            _check_network(recipe)
+            if recipe.search.space:
+                from study.search.run import check_search
+
+                check_search(recipe)
+            yield file, None
+        except StudyError as error:
+            yield file, str(error)
+
+
+def _check_network(recipe: Recipe) -> None:
+    """Fit, where the recipe tells the images' shape; for a user's own images, whether the networks can be built."""
+    if recipe.data.name in SHAPES:
+        check_fit(recipe, *_shape(recipe))
+        return
+    from study import models
+
+    size = recipe.data.size or 224
+    for kind in ("ensemble", "single"):
+        if recipe.kind in ("study", kind):
+            models.create(recipe.part(kind).model, (recipe.data.channels or 3, size, size), 2, device="meta")
+    _check_layers(recipe, (recipe.data.channels or 3, size, size), 2)
+
+
+def _shape(recipe: Recipe) -> tuple[tuple[int, int, int], int]:
+    (channels, height, width), n_classes = SHAPES[recipe.data.name]
+    data = recipe.data
+    size = (data.size, data.size) if data.size else (height, width)
+    return (data.channels or channels, *size), len(data.classes) if data.classes else n_classes

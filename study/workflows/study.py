@@ -1,0 +1,33 @@
+"""A whole study.  in: a recipe, a Dataset, a Store   out: runs in MLflow, the report among them"""
+
+import threading
+
+from study.data import Dataset
+from study.errors import Stopped
+from study.progress import Bar, quiet, say
+from study.recipe import Recipe
+from study.report.build import run_report
+from study.runs.ensemble import run_ensemble
+from study.runs.single import run_singles
+from study.tracking import Run, Store
+
+
+def run_study(
+    recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None, bar: Bar = quiet
+) -> list[Run]:
+    """Train what the recipe's kind names; a whole study ends with its report.
+
+    Returns:
+        The runs that hold the results: the ensemble, the single runs, the report.
+    """
+    runs = []
+    if recipe.kind in ("study", "ensemble"):
+        runs.append(run_ensemble(recipe, dataset, store, stop=stop, bar=bar))
+    if recipe.kind in ("study", "single"):
+        runs += run_singles(recipe, dataset, store, stop=stop, bar=bar)
+    if recipe.kind == "study":
+        if stop is not None and stop.is_set():
+            raise Stopped
+        say("report: correlations, then figures")
+        runs.append(run_report(recipe, dataset, store, stop=stop))
+    return runs
