@@ -9,9 +9,9 @@ from toys import blobs
 from study.data import Dataset
 from study.models import create
 from study.recipe import Model, Optimizer, Train, parse
-from study.signals.registry import Moment
+from study.signals.registry import Checkpoint
 from study.training.device_data import Examples
-from study.training.evaluation import Look
+from study.training.evaluation import Snapshot
 from study.training.mlp import MLPLearner
 from study.training.modules import ModuleLearner
 
@@ -44,7 +44,7 @@ def toy_moment(
     epoch: int = 1,
     dtype: torch.dtype = torch.float64,
     train: Train | None = None,
-) -> Moment:
+) -> Checkpoint:
     """A look at an MLP 16-8 or a small convolutional network, after a few steps on all training examples."""
     dataset = dataset or blobs(40, 10)
     examples = Examples(dataset, train or Train(), "cpu", dtype)
@@ -65,10 +65,10 @@ def toy_moment(
     if kind != "mlp":
         network.zero_grad(set_to_none=False)
     stream = parse({"data": {"name": "digits"}}, "toy").stream
-    return Moment(dataset, epoch, Look(learner, examples), "cpu", stream)
+    return Checkpoint(dataset, epoch, Snapshot(learner, examples), "cpu", stream)
 
 
-def images_of(moment: Moment) -> list[tuple[Tensor, Tensor]]:
+def images_of(moment: Checkpoint) -> list[tuple[Tensor, Tensor]]:
     """(1, channels, h, w) and (1,) label of every example, for loops that take them one at a time."""
     examples = moment.look.examples
     pairs = ((index, index + 1) for index in range(examples.n))

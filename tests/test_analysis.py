@@ -83,7 +83,7 @@ def log(profile, cscores, scores, recipe, dataset):
             long = pd.DataFrame(profile.columns())
             whole.table("profile.parquet", long)
         part = recipe.part("single")
-        tags = keys(part, dataset) | {"study.kind": "single", "study.repeat": str(repeat), "study.look": "1"}
+        tags = keys(part, dataset) | {"study.kind": "single", "study.repeat": str(repeat), "study.evaluate_every": "1"}
         with store.start("digits/single", "one", params={}, tags=tags) as single:
             single.table("scores.parquet", scores)
             told = {"settings": {}, "evidence": {}, "due": None}

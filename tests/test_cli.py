@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from study.cli.main.main import app, main
 
+from study.cli.main import app, main
 from study.cli.main import main as cli
 from study.tracking import Store
 
@@ -284,14 +284,14 @@ def test_recipes_are_listed(study, place):
 def test_the_league_ranks_the_proxies_of_finished_runs(study, place):
     """Quality and cost without the page."""
     study("run", "tiny.toml")
-    code, out, _ = study("league", "tiny.toml")
+    code, out, _ = study("leaderboard", "tiny.toml")
     assert code == 0
     assert re.search(r"^ cbtl +", out, re.MULTILINE)
 
 
 def test_a_league_without_runs_says_what_to_do(study, place):
     """One line; the runs come first."""
-    assert "run `study" in fault(study("league", "tiny.toml"))
+    assert "run `study" in fault(study("leaderboard", "tiny.toml"))
 
 
 def test_the_help_of_a_search_names_its_options(study):

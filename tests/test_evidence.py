@@ -14,7 +14,7 @@ from study.errors import RecipeError
 from study.kernels import native
 from study.kernels.kde import class_kernel_sums
 from study.kernels.knn import nearest
-from study.proxies import PROXIES, WORDS, Word, get
+from study.proxies import PROXIES, SIGNALS, Signal, get
 from study.signals import (
     Collector,
     Cost,
@@ -256,7 +256,7 @@ def test_costs_add():
 
 def test_conditions_are_settings_evidence_and_what_is_gathered():
     """A run is used again only where all of them are the same."""
-    recipe = toy_recipe("single", single={"every": 2}, proxies={"el2n": {"epoch": 1}})
+    recipe = toy_recipe("single", single={"signals_every": 2}, proxies={"el2n": {"epoch": 1}})
     assert conditions(get("el2n"), recipe, 120) == {"settings": {"epoch": 1}, "evidence": {}, "due": None}
     told = conditions(get("kernel_density_hidden_relative"), recipe, 120)
     assert list(told["evidence"]) == ["hidden_density"]
@@ -275,7 +275,7 @@ def test_a_source_of_every_word():
     """A word that nobody gives makes its proxies fail after the training."""
     given = {word for known in registry.SOURCES.values() for word in known.words}
     looked = {"labels", "target_confidence_now", "top_confidence_now", "predicted", "online_correct"}
-    assert set(WORDS) - given == {*looked, *OUTCOME, *SERIES, *NOW}
+    assert set(SIGNALS) - given == {*looked, *OUTCOME, *SERIES, *NOW}
 
 
 @pytest.mark.parametrize("axes", [("n",), ("w", "n"), ("n", "k")])
@@ -283,7 +283,7 @@ def test_a_source_of_every_word():
 def test_the_axis_of_the_examples_is_restricted(axes, on, monkeypatch):
     """Arrays over all examples are cut to the proxy's rows, wherever that axis lies."""
     dataset = blobs(12, 5)
-    monkeypatch.setitem(WORDS, "toy", Word(axes, "x"))
+    monkeypatch.setitem(SIGNALS, "toy", Signal(axes, "x"))
     rng, sizes = np.random.default_rng(0), {"n": dataset.n, "w": 3, "k": 4}
     array = rng.random([sizes[axis] for axis in axes])
     found = evidence(SimpleNamespace(on=on, evidence=("toy",)), dataset, {}, {"toy": array})["toy"]

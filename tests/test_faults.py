@@ -274,7 +274,7 @@ def test_the_report_after_kills_equals_that_of_an_unbroken_study(opened):
     """Table by table, figure by figure, but those on seconds."""
     (whole,), (broken,) = (finished(opened[store], "report") for store in ("whole", "broken"))
     names = [name for name in whole.files if name.endswith((".parquet", ".png"))]
-    timed = {"league.parquet", "figures/league.png"}
+    timed = {"leaderboard.parquet", "figures/leaderboard.png"}
     assert timed <= set(names)
     names = sorted(set(names) - timed)
     assert len(names) == 20

@@ -76,9 +76,9 @@ def test_every_file_of_the_report_is_there_and_whole(report):
     """`read` checks the sha256; the UI would serve a damaged one without a word."""
     figures = {name for name in report.files if name.startswith("figures/")}
     expected = {"fig2", "fig3", "fig4", "fig5", "fig6", "fig8", "fig9a", "fig9b", "tab1"}
-    own = {"proxies", "suspects", "league", "matrix", "moments", "B-consensus", "Z-fig2"}
+    own = {"proxies", "suspects", "leaderboard", "matrix", "moments", "B-consensus", "Z-fig2"}
     assert figures == {f"figures/{name}.png" for name in [*own, *(f"J-{id}" for id in expected)]}
-    tables = {f"{name}.parquet" for name in ("correlations", "points", "curves", "league", "matrix", "influence")}
+    tables = {f"{name}.parquet" for name in ("correlations", "points", "curves", "leaderboard", "matrix", "influence")}
     assert tables | {"recipe.toml", "report.html"} <= set(report.files)
     assert all(report.read(name).stat().st_size > 0 for name in report.files)
 

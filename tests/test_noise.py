@@ -250,7 +250,7 @@ def test_published_scores_go_by_the_clean_labels():
 
 def test_the_table_of_a_data_set_tells_how_many_labels_differ(capsys):
     """`study data RECIPE` is where one looks whether the noise is there."""
-    from study.cli.main.tables import dataset_table
+    from study.cli.tables import dataset_table
 
     dataset_table(data.open_data(digits(labels="asymmetric", share=0.25)))
     assert "label noise: 360 of 1438 train labels (25.0%) are not as found" in " ".join(capsys.readouterr().out.split())

@@ -66,7 +66,10 @@ def test_a_note_opens_with_why(note):
             ["consensus_consistency", "prediction_entropy", "memorization_stderr"],
         ),
         (descriptions.single_note(toy_recipe("single"), 0), ["probes.npz"]),
-        (descriptions.report_note(toy_recipe(), {"a": "b"}), ["league.parquet", "matrix.parquet", "influence.parquet"]),
+        (
+            descriptions.report_note(toy_recipe(), {"a": "b"}),
+            ["leaderboard.parquet", "matrix.parquet", "influence.parquet"],
+        ),
     ],
 )
 def test_a_note_says_what_the_files_hold(note, names):

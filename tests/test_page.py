@@ -10,7 +10,7 @@ import pytest
 from study import analysis
 from study.analysis.single_run import depth_and_margins
 from study.proxies.depth import prediction_depth
-from study.report.html import sections
+from study.report import sections
 from study.workflows import study
 from tests.toys import blobs, toy_recipe
 

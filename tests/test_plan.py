@@ -39,7 +39,7 @@ def test_networks_examples_and_looks_are_counted(recipe, store):
 
 def test_fewer_looks_cost_less(recipe, store):
     """3 epochs, looked at after the second and the last, and before the first step."""
-    seldom = recipe.model_copy(update={"single": recipe.single.model_copy(update={"look": 2})})
+    seldom = recipe.model_copy(update={"single": recipe.single.model_copy(update={"evaluate_every": 2})})
     cost = plan_study(seldom, blobs(), store)["single"]
     assert cost.looks == 2 * (2 + 1) * 150
     assert cost.examples == 2 * 3 * 120

@@ -19,7 +19,7 @@ from study.signals import activations
 from study.signals.activations import Layers, find_layer, layer_names
 from study.signals.densities import hidden_density, local_densities
 from study.signals.knn_probes import probes
-from study.signals.registry import Moment
+from study.signals.registry import Checkpoint
 from study.training.fit import fit
 from study.training.job import Hooks, Member
 from study.training.placement import Placement
@@ -42,7 +42,7 @@ def trained(dataset, recipe, see):
 
     def after_epoch(member, epoch, look):
         if epoch == last:
-            see(Moment(dataset, epoch, look, "cpu", recipe.stream, model=recipe.model))
+            see(Checkpoint(dataset, epoch, look, "cpu", recipe.stream, model=recipe.model))
 
     member = Member(("single", 0), np.arange(dataset.n_train))
     list(
@@ -59,7 +59,7 @@ def moment(dataset):
 
 
 def fresh(moment, **changed):
-    return Moment(**{**vars(moment), "memory": {}, **changed})
+    return Checkpoint(**{**vars(moment), "memory": {}, **changed})
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_planted_evidence_has_the_axes_of_its_word(word, planted):
 
 
 def axes(word: str) -> tuple[str, ...]:
-    return proxies.WORDS[word].axes
+    return proxies.SIGNALS[word].axes
 
 
 @every_proxy
@@ -287,10 +287,10 @@ def test_no_whole_pass_has_no_states_in_passing(epochs, name):
 def test_agreement_in_passing_is_pearson_and_mean_absolute_error():
     """Z-online reports these two."""
     ends, passing = np.random.default_rng(0).random((2, 50))
-    pearson, error = proxies.speed.online_agreement(ends, passing)
+    pearson, error = proxies.learning_speed.online_agreement(ends, passing)
     assert pearson == pytest.approx(pearsonr(ends, passing).statistic)
     assert error == pytest.approx(sum(abs(a - b) for a, b in zip(ends, passing, strict=True)) / 50)
-    assert math.isnan(proxies.speed.online_agreement(np.ones(3), np.arange(3.0))[0])
+    assert math.isnan(proxies.learning_speed.online_agreement(np.ones(3), np.arange(3.0))[0])
 
 
 def test_one_epoch_has_no_events():
@@ -468,7 +468,7 @@ def test_markdown_has_a_row_per_proxy():
     assert len({row.count("|") for row in rows}) == 1
 
 
-@pytest.mark.parametrize("module", [rank_statistics, proxies.speed], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [rank_statistics, proxies.learning_speed], ids=lambda module: module.__name__)
 def test_examples_in_docstrings_hold(module):
     """A docstring's example is the first thing that a reader tries."""
     found = doctest.testmod(module, extraglobs={"np": np})

@@ -10,7 +10,7 @@ from study.data import Dataset
 from study.errors import RecipeError
 from study.models import networks_markdown
 from study.recipe import Recipe, load
-from study.recipe.catalog import shelf, shelf_markdown, title_page
+from study.recipe.catalog import catalog, catalog_markdown, read_header
 from study.recipe.load import recipe_files
 from study.training.fit import fit
 from study.training.job import Member
@@ -79,12 +79,12 @@ def test_every_recipe_trains_a_step(file):
 
 def test_every_row_of_the_papers_has_its_recipe():
     """Who reads a paper and looks for one of its trainings finds it by its id."""
-    claims = " ".join(title.claim for title in shelf([ROOT]))
+    claims = " ".join(title.claim for title in catalog([ROOT]))
     assert [name for name in PAPERS if name not in claims] == []
-    assert sum("B-tab1" in title.claim for title in shelf([ROOT])) == 14
-    assert sum("B-hinge" in title.claim for title in shelf([ROOT])) == 4
-    assert sum("J-tab3" in title.claim for title in shelf([ROOT])) >= 5
-    assert sum("J-tab2" in title.claim for title in shelf([ROOT])) >= 4
+    assert sum("B-tab1" in title.claim for title in catalog([ROOT])) == 14
+    assert sum("B-hinge" in title.claim for title in catalog([ROOT])) == 4
+    assert sum("J-tab3" in title.claim for title in catalog([ROOT])) >= 5
+    assert sum("J-tab2" in title.claim for title in catalog([ROOT])) >= 4
 
 
 def test_table_1_of_baldock_et_al_is_taken_over_whole():
@@ -146,7 +146,7 @@ def leaves(table: dict, prefix: str = "") -> list[tuple[str, object]]:
 
 def test_the_readme_of_the_recipes_is_current():
     """`study recipes --markdown` makes the table; whoever adds a recipe pastes it."""
-    assert shelf_markdown(ROOT).strip() in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert catalog_markdown(ROOT).strip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_networks_is_current():
@@ -158,13 +158,13 @@ def test_a_recipe_without_a_title_page_is_named(tmp_path):
     """The label on the jar."""
     (tmp_path / "bare.toml").write_text("# A claim.\n# cost: nothing\n[data]\nname = 'digits'\n")
     with pytest.raises(RecipeError, match=r"bare\.toml: its first comment lines do not say its run"):
-        title_page(tmp_path / "bare.toml")
+        read_header(tmp_path / "bare.toml")
 
 
 def test_a_title_page_may_take_more_lines(tmp_path):
     """A claim that needs two lines is one claim."""
     (tmp_path / "long.toml").write_text("# A claim\n#   on two lines.\n# cost: little\n# run:  study run x\nseed = 1\n")
-    title = title_page(tmp_path / "long.toml")
+    title = read_header(tmp_path / "long.toml")
     assert (title.claim, title.cost, title.run) == ("A claim on two lines.", "little", "study run x")
 
 

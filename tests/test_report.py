@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from study.report.html.html import File, Section, Source, Table, groups, picture, write_report
 
 from study.figures import FAMILY_COLOURS
 from study.proxies import PROXIES
+from study.report.html import File, Section, Source, Table, groups, picture, write_report
 
 EVIL = "<script>alert('x')</script>\"&"
 

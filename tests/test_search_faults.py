@@ -68,23 +68,23 @@ def before(owner, name, act, skip=0):
 
 
 def until_stopped():
-    plain = ledger.Ledger.report
+    plain = ledger.TrialQueue.report
 
     def slow(self, *what):
         Path("marker").touch()
         time.sleep(0.1)
         return plain(self, *what)
 
-    ledger.Ledger.report = slow
+    ledger.TrialQueue.report = slow
 
 
 DEATHS = {
     "": lambda: None,
-    "queueing": lambda: before(ledger.Ledger, "_queue", die, skip=5),
-    "asking": lambda: before(ledger.Ledger, "_taken", die, skip=1),
+    "queueing": lambda: before(ledger.TrialQueue, "_queue", die, skip=5),
+    "asking": lambda: before(ledger.TrialQueue, "_taken", die, skip=1),
     "starting": lambda: before(running.Run, "param", die, skip=4),
-    "reporting": lambda: before(ledger.Ledger, "report", die, skip=7),
-    "telling": lambda: before(ledger.Ledger, "complete", die, skip=1),
+    "reporting": lambda: before(ledger.TrialQueue, "report", die, skip=7),
+    "telling": lambda: before(ledger.TrialQueue, "complete", die, skip=1),
     "drawing": lambda: before(summary, "draw", die),
     "slow": until_stopped,
 }

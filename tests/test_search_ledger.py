@@ -13,7 +13,7 @@ from study.errors import StoreError
 from study.search import trial_queue
 from study.search.space import Scope
 from study.search.storage import close, open_storage
-from study.search.trial_queue import Ledger, Lost, dead, worker
+from study.search.trial_queue import Lost, TrialQueue, dead, worker
 
 SPACE = {"optimizer.lr": {"low": 1e-3, "high": 1.0, "log": True}}
 GRID = {"optimizer.lr": {"choices": [0.1, 0.2, 0.4]}, "optimizer.momentum": {"choices": [0.0, 0.9]}}
@@ -34,7 +34,7 @@ def join(storage):
     def another(space=SPACE, **search):
         recipe = toy_recipe("study", search={"space": space, "sampler": "random", "trials": 3} | search)
         scope = Scope({"": recipe}, recipe.search.space, recipe.search.sampler == "grid")
-        ledger = Ledger(storage, "toy", scope, recipe.search, 1, 3)
+        ledger = TrialQueue(storage, "toy", scope, recipe.search, 1, 3)
         ledger.reap()
         ledger.seed(lambda *words: len(words[-1:]) + int(words[-1]), recipe.search)
         return ledger
@@ -196,14 +196,14 @@ def test_a_grid_is_tried_once_and_whole(join):
 
 def test_a_grid_that_was_half_queued_is_completed(join, storage, monkeypatch):
     """A kill in the middle of the queueing leaves no hole."""
-    plain, calls = Ledger._queue, []
+    plain, calls = TrialQueue._queue, []
 
     def dying(self, *what):
         if len(calls) == 4:
             raise KeyboardInterrupt
         calls.append(plain(self, *what))
 
-    monkeypatch.setattr(Ledger, "_queue", dying)
+    monkeypatch.setattr(TrialQueue, "_queue", dying)
     with pytest.raises(KeyboardInterrupt):
         join(GRID, sampler="grid")
     monkeypatch.undo()

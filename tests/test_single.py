@@ -10,13 +10,13 @@ import pytest
 
 from study import proxies
 from study.errors import RecipeError, Stopped, StoreError
-from study.proxies import PROXIES, WORDS, Word, chosen, registry
+from study.proxies import PROXIES, SIGNALS, Signal, chosen, registry
 from study.recipe import flatten, load
 from study.runs import single
 from study.runs.single import run_singles
 from study.signals import due_epochs, look_epochs, wanted
 from study.signals.collector import OUTCOME
-from study.signals.registry import SOURCES, Source
+from study.signals.registry import SOURCES, SignalSource
 from study.training.fit import fit
 from study.training.job import Hooks, Member
 from study.training.placement import Placement
@@ -38,7 +38,7 @@ def dataset():
 @pytest.fixture(scope="module")
 def recipe():
     """Two repeats, hidden densities after every second epoch and the last."""
-    return toy_recipe("single", train=TRAIN, single={"repeats": 2, "every": 2}, optimizer={"lr": 0.02})
+    return toy_recipe("single", train=TRAIN, single={"repeats": 2, "signals_every": 2}, optimizer={"lr": 0.02})
 
 
 @pytest.fixture(scope="module")
@@ -348,16 +348,16 @@ def test_a_repeat_more_is_trained_alone(speed, dataset):
 
 
 def test_finer_curves_asked_later_are_trained_for_again(recipe, dataset, stores):
-    """`single.every` is no part of the digest, yet it decides which epochs J-fig8 knows."""
+    """`single.signals_every` is no part of the digest, yet it decides which epochs J-fig8 knows."""
     store = stores()
     one = asked(
         recipe,
-        single=recipe.single.model_copy(update={"repeats": 1, "every": 3}),
+        single=recipe.single.model_copy(update={"repeats": 1, "signals_every": 3}),
         proxies={"kernel_density_hidden_relative": {}},
     )
     (coarse,) = run_singles(one, dataset, store)
     assert coarse.read_arrays("curves.npz")["epochs"].tolist() == [3, 5]
-    (fine,) = run_singles(asked(one, single=one.single.model_copy(update={"every": 1})), dataset, store)
+    (fine,) = run_singles(asked(one, single=one.single.model_copy(update={"signals_every": 1})), dataset, store)
     assert fine.read_arrays("curves.npz")["epochs"].tolist() == [1, 2, 3, 4, 5]
     assert run_singles(one, dataset, store)[0].id == fine.id
 
@@ -369,7 +369,7 @@ def counted(monkeypatch):
     monkeypatch.setattr(proxies, "PROXIES", registry.PROXIES)
     for name in ("counted_now", "counted_all"):
         axes = ("n",) if name.endswith("now") else ("w", "n")
-        monkeypatch.setitem(WORDS, name, Word(axes, "a number"))
+        monkeypatch.setitem(SIGNALS, name, Signal(axes, "a number"))
         keep = "last" if name.endswith("now") else "all"
 
         def source(moment, *, number: float = 1.0):
@@ -377,7 +377,9 @@ def counted(monkeypatch):
             moment.keep("number", np.array([number]))
             return np.full(moment.dataset.n, number)
 
-        source_of = Source(name=name, function=source, words=(name,), when="due", keep=keep, settings={"number": 1.0})
+        source_of = SignalSource(
+            name=name, function=source, words=(name,), when="due", keep=keep, settings={"number": 1.0}
+        )
         monkeypatch.setitem(SOURCES, name, source_of)
 
     def of_a_moment(counted_now):
@@ -408,7 +410,7 @@ def test_other_settings_of_evidence_are_trained_for_again(recipe, dataset, store
 
 def test_moments_may_be_fewer_where_only_the_last_counts(recipe, dataset, stores, counted):
     """A run with finer curves serves for coarser ones, unless the proxy gathers all of them."""
-    fine, coarse = (recipe.single.model_copy(update={"repeats": 1, "every": every}) for every in (1, 2))
+    fine, coarse = (recipe.single.model_copy(update={"repeats": 1, "signals_every": every}) for every in (1, 2))
     for name, same in (("of_a_moment", True), ("of_all", False)):
         store = stores()
         (run,) = run_singles(asked(recipe, single=fine, proxies={name: {}}), dataset, store)
@@ -449,7 +451,9 @@ def test_a_damaged_run_is_named_and_trained_again(speed, dataset, capsys):
 @pytest.fixture(scope="module")
 def seldom(recipe, dataset, stores):
     """The first repeat again, looked at after passes 2, 4 and the last: recipe, store, run."""
-    fewer = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1, "look": 2, "every": 1}))
+    fewer = asked(
+        recipe, single=recipe.single.model_copy(update={"repeats": 1, "evaluate_every": 2, "signals_every": 1})
+    )
     store = stores()
     return fewer, store, run_singles(fewer, dataset, store)[0]
 
@@ -490,24 +494,24 @@ def test_moments_are_due_only_where_there_is_a_look(seldom, runs):
 @pytest.mark.parametrize(("look", "every", "due"), [(1, 2, [2, 4, 6, 7]), (3, 2, [6, 7]), (2, 9, [7]), (9, 1, [7])])
 def test_due_epochs_are_epochs_with_a_look(look, every, due):
     """By hand, for seven passes."""
-    recipe = toy_recipe("single", train={"epochs": 7}, single={"look": look, "every": every})
+    recipe = toy_recipe("single", train={"epochs": 7}, single={"evaluate_every": look, "signals_every": every})
     assert due_epochs(recipe, 120) == due
     assert set(due) <= set(look_epochs(recipe, 120))
 
 
 def test_a_run_with_other_looks_is_not_this_one(seldom, dataset, monkeypatch):
-    """`single.look` is no part of the digest, yet CBTL of three looks is another score than CBTL of five."""
+    """`single.evaluate_every` is no part of the digest, yet CBTL of three looks is another score than CBTL of five."""
     fewer, store, run = seldom
     assert [found.id for found in run_singles(fewer, dataset, store)] == [run.id]
-    more = asked(fewer, single=fewer.single.model_copy(update={"look": 1}))
+    more = asked(fewer, single=fewer.single.model_copy(update={"evaluate_every": 1}))
     assert more.digest() == fewer.digest()
     assert not single.finished_repeats(store, more, dataset)
 
 
 def test_the_rehearsal_counts_looks():
     """One look of five passes has no transition; that is found out before the training."""
-    once = toy_recipe("study", single={"look": 5, "train": {"epochs": 5}})
-    with pytest.raises(RecipeError, match=r"look at the ends of two \(single\.look\)"):
+    once = toy_recipe("study", single={"evaluate_every": 5, "train": {"epochs": 5}})
+    with pytest.raises(RecipeError, match=r"evaluate two \(single\.evaluate_every\)"):
         check_names(once)
 
 
@@ -591,7 +595,9 @@ def test_ids_are_what_tables_are_joined_by(recipe, dataset, stores):
 
 def test_every_registered_proxy_is_computed_in_a_run(recipe, dataset, stores):
     """`all`: sources, words and proxies fit together for each, those on gradients and probes too."""
-    every = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1, "every": 1}), proxies={"all": {}})
+    every = asked(
+        recipe, single=recipe.single.model_copy(update={"repeats": 1, "signals_every": 1}), proxies={"all": {}}
+    )
     (run,) = run_singles(every, dataset, stores())
     table, declared = run.read_table("scores.parquet"), run.read_json("scores.json")
     assert set(table) == {"example", "label", "split", *PROXIES} == {"example", "label", "split", *declared}

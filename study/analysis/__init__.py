@@ -10,7 +10,7 @@ from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.facts import facts
 from study.analysis.findings import Findings, findings
 from study.analysis.influence import Influences, influences
-from study.analysis.leaderboard import league, proxy_matrix, within_class
+from study.analysis.leaderboard import leaderboard, proxy_matrix, within_class
 from study.analysis.load import Gathered, gather
 from study.analysis.single_run import (
     Depths,
@@ -38,7 +38,7 @@ __all__ = [
     "findings",
     "gather",
     "influences",
-    "league",
+    "leaderboard",
     "parts",
     "planes",
     "point_estimates",

@@ -10,7 +10,7 @@ from study.analysis.correlations import correlations, point_estimates
 from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.facts import facts
 from study.analysis.influence import Influences, influences
-from study.analysis.leaderboard import league, proxy_matrix
+from study.analysis.leaderboard import leaderboard, proxy_matrix
 from study.analysis.load import Gathered
 from study.analysis.single_run import depth_and_margins
 from study.data import Dataset
@@ -27,7 +27,7 @@ class Findings:
     correlations: pd.DataFrame
     points: pd.DataFrame
     curves: pd.DataFrame
-    league: pd.DataFrame
+    leaderboard: pd.DataFrame
     matrix: pd.DataFrame
     influences: Influences | None
     difficulty: Difficulty | None
@@ -36,7 +36,7 @@ class Findings:
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables that a report keeps as parquet, by name."""
-        names = ("correlations", "points", "curves", "league", "matrix")
+        names = ("correlations", "points", "curves", "leaderboard", "matrix")
         kept = {name: getattr(self, name) for name in names}
         if self.influences:
             kept["influence"] = self.influences.table
@@ -63,7 +63,7 @@ def findings(
         correlations=table,
         points=points,
         curves=curves(gathered, dataset),
-        league=league(gathered, dataset, table),
+        leaderboard=leaderboard(gathered, dataset, table),
         matrix=proxy_matrix(gathered, dataset),
         influences=found,
         difficulty=hard,

@@ -1,4 +1,4 @@
-"""The league of proxies.  in: joined tables, what each proxy cost   out: a row per proxy; their correlation matrix"""
+"""The leaderboard of proxies.  in: joined tables, what each proxy cost   out: a row per proxy, a correlation matrix"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ MEASURES = ["spearman", "low", "high", "kendall", "ceiling", "n", "distinct"]
 STANDING = ["within_class", "seeds", "architectures", "seconds", "flops"]
 
 
-def league(gathered: Gathered, dataset: Dataset, table: pd.DataFrame | None = None) -> pd.DataFrame:
+def leaderboard(gathered: Gathered, dataset: Dataset, table: pd.DataFrame | None = None) -> pd.DataFrame:
     """How good is each proxy, and what did it cost: one row per proxy, best first.
 
     Args:

@@ -190,7 +190,7 @@ def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlr
 
 
 @app.command()
-def league(
+def leaderboard(
     recipe: RecipePath = DEFAULT,
     overrides: Overrides = [],
     root: Root = Path("mlruns"),
@@ -199,13 +199,13 @@ def league(
     """Rank the proxies of finished runs.  Quality, within classes, between seeds and between networks, and cost."""
     opened, dataset, store = _open(recipe, overrides, root)
     from study import analysis
-    from study.cli.tables import league_markdown, league_table
+    from study.cli.tables import leaderboard_markdown, leaderboard_table
 
-    standings = analysis.league(analysis.gather(opened, dataset, store), dataset)
+    standings = analysis.leaderboard(analysis.gather(opened, dataset, store), dataset)
     if markdown:
-        print(league_markdown(standings), end="")
+        print(leaderboard_markdown(standings), end="")
     else:
-        league_table(standings)
+        leaderboard_table(standings)
 
 
 @app.command()
@@ -308,15 +308,15 @@ def recipes(
     markdown: Annotated[bool, typer.Option(help="as the table of recipes/README.md")] = False,
 ) -> None:
     """List the recipes: what each is for, what it costs."""
-    from study.recipe.catalog import shelf, shelf_markdown
+    from study.recipe.catalog import catalog, catalog_markdown
 
     folder = here_or_home(folder)
     if markdown:
-        print(shelf_markdown(folder))
+        print(catalog_markdown(folder))
     else:
         from study.cli.tables import recipes_table
 
-        recipes_table(shelf([folder]), folder)
+        recipes_table(catalog([folder]), folder)
 
 
 @app.command()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from study.models.catalog import Row
-    from study.recipe.catalog import Title
+    from study.recipe.catalog import Header
 
 KINDS = ("ensemble", "single", "search", "report", "reference")
 PARTS = ("shard", "trial")  # children of a run; many of them
@@ -41,7 +41,7 @@ RANKS = (  # groups of a report's metrics, as its table shows them; the first th
 )
 GROUPS = tuple(f"{group.partition('/')[0]}/{measure}/" for group, _ in RANKS for measure in ("spearman", "kendall"))
 WIDE = 200  # columns where there is no terminal to ask
-LEAGUE = {  # columns of the league, and how each is headed
+LEADERBOARD = {  # columns of the leaderboard, and how each is headed
     "proxy": "proxy",
     "on": "on",
     "spearman": "Spearman",
@@ -57,7 +57,7 @@ LEAGUE = {  # columns of the league, and how each is headed
     "flops": "FLOPs",
 }
 LEAST = {  # columns that a narrow terminal does without, the first to go first
-    "league": ("ceiling", "FLOPs", "95 %", "on", "distinct", "Kendall", "networks"),
+    "leaderboard": ("ceiling", "FLOPs", "95 %", "on", "distinct", "Kendall", "networks"),
     "runs": ("digest", "took", "started"),
     "proxies": ("source", "cost", "unit", "on"),
     "networks": ("source", "probes", "normalization"),
@@ -132,24 +132,28 @@ def report_table(run: Run) -> None:
     _print(table)
 
 
-def league_table(league: "DataFrame") -> None:
-    """Print the league of proxies, best first; a blank is not known."""
-    table = _table(*LEAGUE.values())
+def leaderboard_table(leaderboard: "DataFrame") -> None:
+    """Print the leaderboard of proxies, best first; a blank is not known."""
+    table = _table(*LEADERBOARD.values())
     for column in table.columns[2:]:
         column.justify = "right"
-    for row in _league_rows(league):
+    for row in _leaderboard_rows(leaderboard):
         table.add_row(*row)
-    _print(table, LEAST["league"])
+    _print(table, LEAST["leaderboard"])
 
 
-def league_markdown(league: "DataFrame") -> str:
-    """The league as a Markdown table."""
-    rows = [list(LEAGUE.values()), ["---", "---", *["---:"] * (len(LEAGUE) - 2)], *_league_rows(league, "`")]
+def leaderboard_markdown(leaderboard: "DataFrame") -> str:
+    """The leaderboard as a Markdown table."""
+    rows = [
+        list(LEADERBOARD.values()),
+        ["---", "---", *["---:"] * (len(LEADERBOARD) - 2)],
+        *_leaderboard_rows(leaderboard, "`"),
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def _league_rows(league: "DataFrame", quote: str = "") -> list[list[str]]:
-    return [[_standing(name, row, quote) for name in LEAGUE] for row in league.to_dict("records")]
+def _leaderboard_rows(leaderboard: "DataFrame", quote: str = "") -> list[list[str]]:
+    return [[_standing(name, row, quote) for name in LEADERBOARD] for row in leaderboard.to_dict("records")]
 
 
 def _standing(name: str, row: Mapping[str, object], quote: str) -> str:
@@ -206,7 +210,7 @@ def networks_table(rows: "Sequence[Row]") -> None:
     _print(table, LEAST["networks"])
 
 
-def recipes_table(titles: "Sequence[Title]", folder: Path) -> None:
+def recipes_table(titles: "Sequence[Header]", folder: Path) -> None:
     """Print the recipes of a folder: file and cost, below them what each is for."""
     for title in titles:
         print(f"{title.file.relative_to(folder)}  ({title.cost})\n    {title.claim}")

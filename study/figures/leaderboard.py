@@ -1,4 +1,4 @@
-"""Which proxy is worth its price.  in: league, matrix and curves tables   out: Figure"""
+"""Which proxy is worth its price.  in: leaderboard, matrix and curves tables   out: Figure"""
 
 import numpy as np
 import pandas as pd
@@ -32,21 +32,23 @@ LINE = 1.2 * SIZE / POINTS  # inches, of a name's height
 
 
 @styled
-def quality_by_cost(league: pd.DataFrame) -> Figure:
+def quality_by_cost(leaderboard: pd.DataFrame) -> Figure:
     """Spearman correlation with the C-score against what a proxy costs beyond the training, in seconds, all proxies.
 
     Args:
-        league: `proxy` `label` `family` `on` `cost` `spearman` `low` `high` `ceiling` `seconds`.
+        leaderboard: `proxy` `label` `family` `on` `cost` `spearman` `low` `high` `ceiling` `seconds`.
 
     Up and to the left is better.  Proxies declared "free", read off the training itself, stand at the left edge; others
     whose cost was not recorded are not drawn, and the note counts them.  The stair is the best that can be had for that
     price or less.
     """
     title = "What a proxy is worth, and what it costs beyond the training"
-    seconds = league["seconds"].where(league["cost"] != "free").clip(lower=1e-4)
+    seconds = leaderboard["seconds"].where(leaderboard["cost"] != "free").clip(lower=1e-4)
     free = seconds.min() / 5 if seconds.notna().any() else 1.0
-    price = seconds.where(league["cost"] != "free", free)
-    drawn = league.assign(price=price).dropna(subset=["price", "spearman"]).sort_values("spearman", ascending=False)
+    price = seconds.where(leaderboard["cost"] != "free", free)
+    drawn = (
+        leaderboard.assign(price=price).dropna(subset=["price", "spearman"]).sort_values("spearman", ascending=False)
+    )
     if drawn.empty:
         return sentence_figure(title, "No run has recorded what its proxies cost.")
     figure = new_figure(10.6, 6.4, title, layout=None)
@@ -66,7 +68,7 @@ def quality_by_cost(league: pd.DataFrame) -> Figure:
         axes.plot(row.price, row.spearman, "o", ms=6, mec=family_colour(row.family), mfc=face, mew=1.2, zorder=3)
     colours, column = drawn["family"].map(family_colour), (drawn["price"] == free).to_numpy()
     place_labels(axes, drawn["price"], drawn["spearman"], drawn["label"], colours, column)
-    _cost_key(figure, drawn, int(league["spearman"].notna().sum() - len(drawn)))
+    _cost_key(figure, drawn, int(leaderboard["spearman"].notna().sum() - len(drawn)))
     return figure
 
 

@@ -1,7 +1,7 @@
 """Networks: the one door on timm.  in: a recipe's [model], image shape, classes   out: a module with a classifier
 
-Own networks, one family to a file, are decorated builders (`study.networks.registry.own`); `placements` says where the
-probes of the prediction depth sit in any network, `table` and `networks_markdown` what there is.
+The project's networks, one family to a file, are decorated builders (`registry.register_model`); `placements` says
+where the probes of the prediction depth sit in any network, `table` and `networks_markdown` what there is.
 """
 
 from study.models.build import (

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from study.models.build import create, flops, names, normalization, parameters
 from study.models.probe_points import placements
-from study.models.registry import OWN, Entry
+from study.models.registry import OWN, RegisteredModel
 from study.recipe import Model
 
 TIMMS = (
-    Entry(
+    RegisteredModel(
         name="resnetv2_50",
         what="timm's ResNet-50 V2, for ImageNet",
         usual=((3, 224, 224), 1000),
@@ -24,7 +24,7 @@ class Row:
 
     settings: name = default, of those that a recipe can change.
     flops: of one example's forward pass, two per multiply-add.
-    normalization: as `study.networks.normalization` says it.
+    normalization: as `study.models.normalization` says it.
     placements: of prediction-depth probes, without input and softmax.
     """
 
@@ -45,7 +45,7 @@ def table() -> list[Row]:
     return [_row(entry) for entry in (*(OWN[name] for name in names()), *TIMMS)]
 
 
-def _row(entry: Entry) -> Row:
+def _row(entry: RegisteredModel) -> Row:
     model, (image, classes) = Model(name=entry.name), entry.usual
     network = create(model, image, classes, device="meta")
     return Row(

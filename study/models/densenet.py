@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.models.layers import at_least, he_start
-from study.models.registry import own
+from study.models.registry import register_model
 
 
 class DenseLayer(nn.Module):
@@ -92,7 +92,7 @@ class DenseNet(nn.Module):
         return self.classifier(self.forward_features(images).mean(dim=(2, 3)))
 
 
-@own("DenseNet-BC, 100 layers, growth 12", source="Z-testset; Huang et al. 2017, Tab. 2")
+@register_model("DenseNet-BC, 100 layers, growth 12", source="Z-testset; Huang et al. 2017, Tab. 2")
 def densenet100(image_shape: Sequence[int], num_classes: int) -> DenseNet:
     """769,162 parameters with 3 channels and 10 classes (published: 0.8 M).
 
@@ -102,7 +102,7 @@ def densenet100(image_shape: Sequence[int], num_classes: int) -> DenseNet:
     return DenseNet(image_shape[0], num_classes, depth=100, growth=12)
 
 
-@own("DenseNet-BC, 160 layers, growth 24", source="Z-tab2, Z-testset")
+@register_model("DenseNet-BC, 160 layers, growth 24", source="Z-tab2, Z-testset")
 def densenet160(image_shape: Sequence[int], num_classes: int) -> DenseNet:
     """DenseNet of Z-tab2, as far as the paper tells: 6,831,466 parameters with 3 channels and 10 classes.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from study.models.layers import he_start
-from study.models.registry import own
+from study.models.registry import register_model
 
 STAGES: tuple[
     tuple[tuple[tuple[int, int], ...], int], ...
@@ -90,7 +90,7 @@ class Inception(nn.Module):
         return self.classifier(self.forward_features(images).amax(dim=(2, 3)))
 
 
-@own("small Inception with BatchNorm", source="J-tab2")
+@register_model("small Inception with BatchNorm", source="J-tab2")
 def inception_small(image_shape: Sequence[int], num_classes: int) -> Inception:
     """Each block as J-tab2 lists it: 1,895,786 parameters with 3 channels and 10 classes."""
     return Inception(image_shape[0], num_classes)

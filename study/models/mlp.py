@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from study.models.registry import own
+from study.models.registry import register_model
 
 
 class MLP(nn.Module):
@@ -87,7 +87,7 @@ class DropoutMLP(nn.Module):
         return self.classifier(self.forward_features(images))
 
 
-@own("linear layers and ReLU; 7 x 2048 in B-models", source="J-tab2, B-models, A-reg", image=(1, 28, 28))
+@register_model("linear layers and ReLU; 7 x 2048 in B-models", source="J-tab2, B-models, A-reg", image=(1, 28, 28))
 def mlp(
     image_shape: Sequence[int], num_classes: int, *, widths: Sequence[int] = (512, 256), dropout: float = 0.0
 ) -> MLP | DropoutMLP:

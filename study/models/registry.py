@@ -16,7 +16,7 @@ GIVEN = ("image_shape", "in_chans", "num_classes")  # by the data
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class RegisteredModel:
     """What is declared about a network.
 
     usual: (channels, height, width) of the images and number of classes in the source; sizes are told for these.
@@ -43,10 +43,10 @@ class Entry:
         return self.build(shape, n_classes, **settings)
 
 
-OWN: dict[str, Entry] = {}
+OWN: dict[str, RegisteredModel] = {}
 
 
-def own(
+def register_model(
     what: str, *, source: str, image: tuple[int, int, int] = (3, 32, 32), classes: int = 10
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Register the decorated builder, `(image_shape, num_classes, *, settings)`, under its own name.
@@ -61,7 +61,9 @@ def own(
             raise ValueError(f"network {name!r} is defined twice")
         parameters = inspect.signature(build).parameters.values()
         settings = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-        OWN[name] = Entry(name=name, what=what, usual=(image, classes), source=source, settings=settings, build=build)
+        OWN[name] = RegisteredModel(
+            name=name, what=what, usual=(image, classes), source=source, settings=settings, build=build
+        )
         return build
 
     return register

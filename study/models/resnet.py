@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.models.layers import StandardizedConv2d, group_norm, he_start
-from study.models.registry import own
+from study.models.registry import register_model
 
 Norm = Callable[[int], nn.Module]
 
@@ -110,13 +110,13 @@ class ResNet(nn.Module):
         return self.classifier(self.forward_features(images).mean(dim=(2, 3)))
 
 
-@own("ResNet-8, projections; for ensembles on a CPU", source="Banbury et al. 2021, MLPerf Tiny")
+@register_model("ResNet-8, projections; for ensembles on a CPU", source="Banbury et al. 2021, MLPerf Tiny")
 def resnet8(image_shape: Sequence[int], num_classes: int) -> ResNet:
     """Three blocks of 16, 32 and 64 channels: 78,042 parameters, 25 MFLOP on 3 x 32 x 32."""
     return ResNet(image_shape[0], num_classes, (16, 32, 64), 1)
 
 
-@own("ResNet-20, padded shortcuts", source="Z-tab2; He et al. 2016, Sec. 4.2")
+@register_model("ResNet-20, padded shortcuts", source="Z-tab2; He et al. 2016, Sec. 4.2")
 def resnet20(image_shape: Sequence[int], num_classes: int) -> ResNet:
     """He's network for CIFAR with n = 3: 269,722 parameters (published: 0.27 M).
 
@@ -125,25 +125,25 @@ def resnet20(image_shape: Sequence[int], num_classes: int) -> ResNet:
     return ResNet(image_shape[0], num_classes, (16, 32, 64), 3, projection=False)
 
 
-@own("ResNet-32, padded shortcuts", source="Z-tab2; He et al. 2016, Sec. 4.2")
+@register_model("ResNet-32, padded shortcuts", source="Z-tab2; He et al. 2016, Sec. 4.2")
 def resnet32(image_shape: Sequence[int], num_classes: int) -> ResNet:
     """He's network for CIFAR with n = 5: 464,154 parameters (published: 0.46 M)."""
     return ResNet(image_shape[0], num_classes, (16, 32, 64), 5, projection=False)
 
 
-@own("ResNet-110, padded shortcuts", source="Z-recipe; He et al. 2016, Sec. 4.2")
+@register_model("ResNet-110, padded shortcuts", source="Z-recipe; He et al. 2016, Sec. 4.2")
 def resnet110(image_shape: Sequence[int], num_classes: int) -> ResNet:
     """He's network for CIFAR with n = 18: 1,727,962 parameters (published: 1.7 M)."""
     return ResNet(image_shape[0], num_classes, (16, 32, 64), 18, projection=False)
 
 
-@own("ResNet-18 with BatchNorm, stem of one 3 x 3 convolution", source="J-speed-recipe")
+@register_model("ResNet-18 with BatchNorm, stem of one 3 x 3 convolution", source="J-speed-recipe")
 def resnet18_small(image_shape: Sequence[int], num_classes: int) -> ResNet:
     """ResNet-18 whose stem has neither stride nor pooling: 11,173,962 parameters with 3 channels and 10 classes."""
     return ResNet(image_shape[0], num_classes, (64, 128, 256, 512), 2)
 
 
-@own("ResNet-18 with GroupNorm and weight standardization", source="B-models")
+@register_model("ResNet-18 with GroupNorm and weight standardization", source="B-models")
 def resnet18_groupnorm(image_shape: Sequence[int], num_classes: int) -> ResNet:
     """As resnet18_small, every normalization a GroupNorm of 32 groups, every convolution with standardized filters.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.models.layers import at_least
-from study.models.registry import own
+from study.models.registry import register_model
 
 PATCH = 2  # pixels on a side, of what is whitened
 SMALLEST = 5e-4  # added to the variances of the patches; those of a flat image direction are some 1e-4
@@ -157,7 +157,9 @@ class SpeedNet(nn.Module):
         return self.classifier(self.forward_features(images))
 
 
-@own("whitening, three pairs of convolutions with BatchNorm; for a GPU", source="this project, after Jordan 2024")
+@register_model(
+    "whitening, three pairs of convolutions with BatchNorm; for a GPU", source="this project, after Jordan 2024"
+)
 def speednet(
     image_shape: Sequence[int], num_classes: int, *, widths: Sequence[int] = (64, 256, 256), flip: bool = False
 ) -> SpeedNet:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.models.layers import at_least, he_start
-from study.models.registry import own
+from study.models.registry import register_model
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -57,7 +57,7 @@ class VGG(nn.Module):
         return self.classifier(self.forward_features(images).mean(dim=(2, 3)))
 
 
-@own("VGG16 without dense layers, normalization and dropout", source="B-models")
+@register_model("VGG16 without dense layers, normalization and dropout", source="B-models")
 def vgg16_small(image_shape: Sequence[int], num_classes: int) -> VGG:
     """13 convolutions with biases: 14,719,818 parameters with 3 channels and 10 classes.
 

@@ -1,6 +1,6 @@
 """Prediction depth.  in: classes of k-NN probes (l, n), of the network (n,)   out: depths (n,), accuracies by layer
 
-Layer 0 is the input, layer l - 1 the softmax; between them are the placements of `study.networks.placements`.
+Layer 0 is the input, layer l - 1 the softmax; between them are the placements of `study.models.placements`.
 """
 
 from collections.abc import Mapping

@@ -23,8 +23,7 @@ def cbtl(correct: BoolArray) -> FloatArray:
     """Count the epochs at whose end a training example is classified correctly: cumulative binary training loss.
 
     Args:
-        correct: (e, n) on training rows, at the ends of the epochs at which we look: all, unless `single.look` says
-            otherwise.
+        correct: (e, n) on training rows, at the ends of the evaluated epochs (`single.evaluate_every`).
 
     Returns:
         (n,) 0 to e, high means easy; a count of successes in spite of the papers' name.  Never learned: 0.
@@ -88,7 +87,7 @@ def forgetting_events(correct: BoolArray) -> FloatArray:
     if len(correct) < 2:
         raise ValueError(
             "events are transitions between epochs; train for two epochs or more (train.epochs) "
-            "and look at the ends of two (single.look)"
+            "and evaluate two (single.evaluate_every)"
         )
     correct = correct.astype(bool)
     events = np.count_nonzero(correct[:-1] & ~correct[1:], axis=0)

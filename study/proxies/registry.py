@@ -22,44 +22,44 @@ IntArray = NDArray[np.int64]
 Setting = bool | int | float | str
 
 
-class Word(NamedTuple):
+class Signal(NamedTuple):
     """One kind of evidence: its axes and what it holds."""
 
     axes: tuple[str, ...]
     meaning: str
 
 
-WORDS = {
-    "labels": Word(("n",), "class of each example, 0..c-1, as trained on"),
-    "correct": Word(("e", "n"), "whether the example is classified correctly at the end of each epoch"),
-    "confidence": Word(("e", "n"), "probability of the labelled class (p_L) at the end of each epoch"),
-    "top_confidence": Word(("e", "n"), "largest probability of any class (p_max) at the end of each epoch"),
-    "loss": Word(("e", "n"), "cross-entropy of the label at the end of each epoch, nats"),
-    "margin": Word(("e", "n"), "logit of the label minus the largest other logit at the end of each epoch"),
-    "error_norm": Word(("e", "n"), "Euclidean norm of softmax minus one-hot label at the end of each epoch"),
-    "predicted": Word(("t", "n"), "class that the network answers, before the first step and at the end of each epoch"),
-    "online_correct": Word(("e", "n"), "whether the example is classified correctly in passing, before the step on it"),
-    "target_confidence_now": Word(("n",), "probability of the labelled class (p_L) at one moment"),
-    "top_confidence_now": Word(("n",), "largest probability of any class (p_max) at one moment"),
-    "output_margin_now": Word(("n",), "largest logit minus the second largest at one moment"),
-    "softmax_margin_now": Word(("n",), "largest probability minus the second largest at one moment"),
-    "input_density": Word(("n", "c"), "kernel sums over the training examples of each class, over N, on inputs"),
-    "hidden_density": Word(("n", "c"), "the same on one layer, the penultimate by default, at one moment"),
-    "local_density": Word(("n",), "local reachability density among the k nearest on one layer, at the end"),
-    "neighbor_density": Word(("n", "k"), "local reachability densities of the k nearest"),
-    "probe_class": Word(("l", "n"), "class that the k-NN probe after each layer answers, input first, softmax last"),
-    "probe_confidence": Word(("l", "n"), "share of the k neighbours after each layer that have the labelled class"),
-    "final_class": Word(("n",), "class that the trained network answers"),
-    "loss_sensitivity": Word(("w", "n"), "L1 norm of the loss's gradient with respect to the input, at each due epoch"),
-    "critical_steps": Word(("n",), "steps of an adversarial search until the class changes, at the end"),
-    "adversarial_margin_now": Word(("n",), "linear estimate of the distance to another class, at one moment"),
-    "logit_gradient_variance": Word(("w", "n"), "variance so far of the label's logit's input gradient, at due epochs"),
-    "gradient_norm_first": Word(("n",), "norm of the loss's gradient in the weights, before the first step"),
-    "gradient_norm": Word(("n",), "the same at one moment"),
-    "last_layer_gradient_density": Word(("n", "c"), "kernel sums on the last layer's gradients of the loss"),
-    "gradient_density": Word(("n", "c"), "kernel sums on the gradients of the loss in all weights, at the end"),
-    "tangent_density_first": Word(("n", "c"), "kernel sums on the gradients of the logits, before the first step"),
-    "tangent_density_last": Word(("n", "c"), "kernel sums on the gradients of the logits, at the end"),
+SIGNALS = {
+    "labels": Signal(("n",), "class of each example, 0..c-1, as trained on"),
+    "correct": Signal(("e", "n"), "whether the example is classified correctly at the end of each epoch"),
+    "confidence": Signal(("e", "n"), "probability of the labelled class (p_L) at the end of each epoch"),
+    "top_confidence": Signal(("e", "n"), "largest probability of any class (p_max) at the end of each epoch"),
+    "loss": Signal(("e", "n"), "cross-entropy of the label at the end of each epoch, nats"),
+    "margin": Signal(("e", "n"), "logit of the label minus the largest other logit at the end of each epoch"),
+    "error_norm": Signal(("e", "n"), "Euclidean norm of softmax minus one-hot label at the end of each epoch"),
+    "predicted": Signal(("t", "n"), "class predicted before the first step and at the end of each epoch"),
+    "online_correct": Signal(("e", "n"), "whether the example is classified correctly online, before the step on it"),
+    "target_confidence_now": Signal(("n",), "probability of the labelled class (p_L) at one moment"),
+    "top_confidence_now": Signal(("n",), "largest probability of any class (p_max) at one moment"),
+    "output_margin_now": Signal(("n",), "largest logit minus the second largest at one moment"),
+    "softmax_margin_now": Signal(("n",), "largest probability minus the second largest at one moment"),
+    "input_density": Signal(("n", "c"), "kernel sums over the training examples of each class, over N, on inputs"),
+    "hidden_density": Signal(("n", "c"), "the same on one layer, the penultimate by default, at one moment"),
+    "local_density": Signal(("n",), "local reachability density among the k nearest on one layer, at the end"),
+    "neighbor_density": Signal(("n", "k"), "local reachability densities of the k nearest"),
+    "probe_class": Signal(("l", "n"), "class that the k-NN probe after each layer answers, input first, softmax last"),
+    "probe_confidence": Signal(("l", "n"), "share of the k neighbours after each layer that have the labelled class"),
+    "final_class": Signal(("n",), "class that the trained network answers"),
+    "loss_sensitivity": Signal(("w", "n"), "L1 norm of the loss's gradient in the input, at each due epoch"),
+    "critical_steps": Signal(("n",), "steps of an adversarial search until the class changes, at the end"),
+    "adversarial_margin_now": Signal(("n",), "linear estimate of the distance to another class, at one moment"),
+    "logit_gradient_variance": Signal(("w", "n"), "variance so far of the input gradient of the label's logit"),
+    "gradient_norm_first": Signal(("n",), "norm of the loss's gradient in the weights, before the first step"),
+    "gradient_norm": Signal(("n",), "the same at one moment"),
+    "last_layer_gradient_density": Signal(("n", "c"), "kernel sums on the last layer's gradients of the loss"),
+    "gradient_density": Signal(("n", "c"), "kernel sums on the gradients of the loss in all weights, at the end"),
+    "tangent_density_first": Signal(("n", "c"), "kernel sums on the gradients of the logits, before the first step"),
+    "tangent_density_last": Signal(("n", "c"), "kernel sums on the gradients of the logits, at the end"),
 }
 PLANTS = {
     "flip": "an example of a tidy class under the label of another",
@@ -85,7 +85,7 @@ class Spec:
 
     name: registry name, column of scores.parquet and key in a recipe.
     function: takes evidence words by name and settings by keyword, gives (n,) float64.
-    evidence: the words that it reads (keys of WORDS).
+    evidence: the words that it reads (keys of SIGNALS).
     settings: names and defaults.
     family: density, confidence or learning speed.
     easy: "high" or "low", whichever means easy, that is consistent.
@@ -155,7 +155,7 @@ def specify(function: Callable[..., FloatArray], **declared: Any) -> Spec:
         "no evidence": not evidence,
         f"parameters other than evidence and settings in {inspect.signature(function)}": len(evidence) + len(settings)
         != len(parameters),
-        f"unknown evidence words {sorted(set(evidence) - set(WORDS))}": not set(evidence) <= set(WORDS),
+        f"unknown evidence words {sorted(set(evidence) - set(SIGNALS))}": not set(evidence) <= set(SIGNALS),
         "a setting without a plain default": not all(isinstance(value, Setting) for value in settings.values()),
         f"easy is {spec.easy!r}, not 'high' or 'low'": spec.easy not in ("high", "low"),
         f"on is {spec.on!r}, not 'train' or 'test'": spec.on not in ("train", "test"),
@@ -170,7 +170,7 @@ def specify(function: Callable[..., FloatArray], **declared: Any) -> Spec:
 
 
 def get(name: str) -> Spec:
-    """Look a proxy up by name.
+    """Snapshot a proxy up by name.
 
     Raises:
         RecipeError: unknown; names the nearest one.
@@ -277,7 +277,7 @@ def proxies_markdown(specs: Iterable[Spec] | None = None) -> str:
 def _axes(spec: Spec, arrays: Mapping[str, NDArray]) -> dict[str, int]:
     lengths: dict[str, int] = {}
     for word, array in arrays.items():
-        axes = WORDS[word].axes
+        axes = SIGNALS[word].axes
         expected = tuple(lengths.get(axis, length) for axis, length in zip(axes, array.shape, strict=False))
         if array.ndim != len(axes) or array.shape != expected:
             known = ", ".join(f"{axis} = {length}" for axis, length in lengths.items()) or "nothing else given"

@@ -54,11 +54,11 @@ def loss_sensitivity(loss_sensitivity: FloatArray) -> FloatArray:
     """L1 norm of the gradient of an example's loss with respect to its input, averaged over training.
 
     Args:
-        loss_sensitivity: (w, n), at each due epoch, as `study.evidence.inputs.loss_sensitivity` takes it.
+        loss_sensitivity: (w, n), at each due epoch, as `study.signals.input_gradients.loss_sensitivity` takes it.
 
     Returns:
-        (n,) 0 and above, low means easy.  The average is over the moments at which it was taken (`single.every`), not
-        over every step.
+        (n,) 0 and above, low means easy.  The average is over the epochs at which it was taken
+        (`single.signals_every`), not over every step.
     """
     return loss_sensitivity.mean(axis=0, dtype=np.float64)
 
@@ -76,7 +76,7 @@ def critical_sample_steps(critical_steps: FloatArray) -> FloatArray:
     """Steps of an adversarial search within a small box until the class changes, after the last epoch.
 
     Args:
-        critical_steps: (n,), as `study.evidence.inputs.critical_samples` counts them.
+        critical_steps: (n,), as `study.signals.input_gradients.critical_samples` counts them.
 
     Returns:
         (n,) 1 to the most steps allowed, and one more where no other class was found, high means easy.  The paper asks
@@ -137,7 +137,8 @@ def variance_of_gradients(
     """
     if len(logit_gradient_variance) < 2:
         raise ValueError(
-            "gradients vary from epoch to epoch, and only one epoch is due; lower single.every or raise train.epochs"
+            "gradients vary from epoch to epoch, and only one epoch is due; "
+            "lower single.signals_every or raise train.epochs"
         )
     scores = logit_gradient_variance[-1].astype(np.float64)
     if not within_class:

@@ -1,4 +1,4 @@
-"""The recipes on the shelf.  in: a folder   out: their title pages, as a table that a person chooses from
+"""The recipes that there are.  in: a folder   out: their headers, as a table that a person chooses from
 
 The first comment lines of a recipe say what it is for:
 
@@ -16,7 +16,7 @@ from study.recipe.load import recipe_files
 
 
 @dataclass(frozen=True)
-class Title:
+class Header:
     """A recipe's title page."""
 
     file: Path
@@ -25,7 +25,7 @@ class Title:
     run: str
 
 
-def title_page(file: Path) -> Title:
+def read_header(file: Path) -> Header:
     """Read the first comment lines of a recipe; a line that is indented goes on with the one before.
 
     Raises:
@@ -47,19 +47,19 @@ def title_page(file: Path) -> Title:
         parts[key] = f"{parts.get(key, '')} {text}".strip()
     missing = [name for name in ("claim", "cost", "run") if not parts.get(name)]
     if missing:
-        raise RecipeError(f"{file}: its first comment lines do not say its {missing[0]}; see study/shelf.py")
-    return Title(file, parts["claim"], parts["cost"], parts["run"])
+        raise RecipeError(f"{file}: its first comment lines do not say its {missing[0]}; see study/recipe/catalog.py")
+    return Header(file, parts["claim"], parts["cost"], parts["run"])
 
 
-def shelf(folders: Iterable[Path]) -> list[Title]:
+def catalog(folders: Iterable[Path]) -> list[Header]:
     """The title pages of all recipes below these folders, by path."""
-    return [title_page(file) for file in recipe_files(folders)]
+    return [read_header(file) for file in recipe_files(folders)]
 
 
-def shelf_markdown(folder: Path) -> str:
+def catalog_markdown(folder: Path) -> str:
     """Table of the recipes of a folder, one row each, for its README; winners of searches are the user's own."""
     rows = ["| recipe | what | cost |", "|---|---|---|"]
-    for title in shelf([folder]):
+    for title in catalog([folder]):
         if title.file.stem.endswith("_best"):
             continue
         cells = (f"`{title.file.relative_to(folder)}`", title.claim, title.cost)

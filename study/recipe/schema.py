@@ -45,7 +45,7 @@ class Recipe(Section):
     train: Train = Train()
     single: Single = Single()
     proxies: dict[str, dict[str, Scalar]] = Field(default_factory=dict)  # none: free, pass, n x n; all = {}: every one
-    evidence: dict[str, dict[str, Scalar]] = Field(default_factory=dict)  # settings of what proxies read, by its name
+    signals: dict[str, dict[str, Scalar]] = Field(default_factory=dict)  # settings of what proxies read, by its name
     search: Search = Search()
     runtime: Runtime = Runtime()
 
@@ -56,7 +56,7 @@ class Recipe(Section):
 
     def part(self, kind: str) -> "Recipe":
         """The recipe of one kind of run: `ensemble` drops the single runs' overrides, `single` merges them in."""
-        plain = Single(**self.single.model_dump(include={"repeats", "look", "every"}))
+        plain = Single(**self.single.model_dump(include={"repeats", "evaluate_every", "signals_every"}))
         if kind == "ensemble":
             return self.model_copy(update={"kind": kind, "single": plain})
         merged = {"kind": kind, "single": plain}
@@ -99,7 +99,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def flatten(recipe: Recipe) -> dict[str, str]:
     """Dotted names to text, every default filled in: MLflow's params.  Only what can tell two runs of a kind apart."""
-    told = recipe.model_dump(exclude={"why", "kind", "single", "proxies", "evidence", "search", "runtime"})
+    told = recipe.model_dump(exclude={"why", "kind", "single", "proxies", "signals", "search", "runtime"})
     told["data"] = {key: told["data"][key] for key in ("name", *PIXELS)}
     if recipe.kind != "ensemble":
         told.pop("subset")

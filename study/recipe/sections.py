@@ -201,8 +201,8 @@ class Single(Section):
     """The single runs on all examples: how many, and what in them differs from the ensemble's members."""
 
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
-    look: Count = 1  # all examples are looked at after every so many passes, and after the last
-    every: Count = 1  # hidden densities are taken after every so many passes, if they are looked at, and after the last
+    evaluate_every: Count = 1  # epochs between two evaluations of all examples; the last epoch is always evaluated
+    signals_every: Count = 1  # epochs between two collections of costly signals, at evaluated epochs
     model: dict[str, Any] = Field(default_factory=dict)
     optimizer: dict[str, Any] = Field(default_factory=dict)
     schedule: dict[str, Any] = Field(default_factory=dict)

@@ -24,7 +24,7 @@ def run_report(recipe: Recipe, dataset: Dataset, store: Store, *, stop: threadin
     """Read the finished runs, compute every table, draw every figure, write them to a run of their own.
 
     Artifacts: `report.html`, `suspects.csv`, `figures/`, and as parquet `correlations`, `points` (J-fig5), `curves`
-    (J-fig8, J-fig9b), `league`, `matrix`, `influence`.  Metrics: `rank/spearman/<proxy>`, `rank/kendall/<proxy>`
+    (J-fig8, J-fig9b), `leaderboard`, `matrix`, `influence`.  Metrics: `rank/spearman/<proxy>`, `rank/kendall/<proxy>`
     against the hard C-score over all examples, `unsaturated/...` over the unsaturated ones, `soft/...` and
     `published/...` against the other references; `ceiling/<group>`, what a perfect proxy would reach in that group;
     the curves `ratio/spearman` (step = percent, J-fig5) and `epoch/<proxy>` (step = epoch, J-fig8, J-fig9b).

@@ -10,7 +10,18 @@ from study.report.html import File, Section, Table
 
 SUSPECTS = 500  # rows of suspects.csv: as many as the MLflow UI shows
 ORDER = (  # of the sections on the page
-    *("proxies", "league", "suspects", "J-fig4", "J-fig2", "J-fig3", "J-fig5", "J-fig6", "B-consensus", "influence"),
+    *(
+        "proxies",
+        "leaderboard",
+        "suspects",
+        "J-fig4",
+        "J-fig2",
+        "J-fig3",
+        "J-fig5",
+        "J-fig6",
+        "B-consensus",
+        "influence",
+    ),
     *(
         "B-fig7",
         "Z-fig2",
@@ -27,7 +38,7 @@ ORDER = (  # of the sections on the page
     ),
     *("J-tab1", "A-class", "A-csr"),
 )
-LEAGUE = {  # columns of the league as the page heads them
+LEADERBOARD = {  # columns of the leaderboard as the page heads them
     "label": "proxy",
     "on": "on",
     "spearman": "Spearman",
@@ -43,7 +54,7 @@ LEAGUE = {  # columns of the league as the page heads them
 
 def sections(found: Findings) -> list[Section]:
     """Every figure with the one line that says what it shows, in the order of the page."""
-    made = [*_general_sections(found), *_league_sections(found), *_depth_sections(found), *_inner_sections(found)]
+    made = [*_general_sections(found), *_leaderboard_sections(found), *_depth_sections(found), *_inner_sections(found)]
     if found.gathered.ensemble:
         made += [*_ratio_sections(found), *_vote_sections(found)]
     return sorted(made, key=lambda section: ORDER.index(section.id))
@@ -69,7 +80,7 @@ def _general_sections(found: Findings) -> list[Section]:
         ),
         Section(
             "suspects",
-            "Look at these first",
+            "Snapshot at these first",
             "The lowest C-scores of all, test examples too: mislabeled, ambiguous or unlike anything else. Framed, "
             "with the networks' answer: most of those that have not seen it give another class than the label.",
             figures.suspects(dataset.images, gathered.cscores, classes, maximum=dataset.maximum),
@@ -113,15 +124,15 @@ def _general_sections(found: Findings) -> list[Section]:
     ]
 
 
-def _league_sections(found: Findings) -> list[Section]:
+def _leaderboard_sections(found: Findings) -> list[Section]:
     """What proxies are worth at which price, which say the same, when to take them."""
     return [
         Section(
-            "league",
+            "leaderboard",
             "Quality and price",
             "Each proxy's rank correlation against the seconds that it costs beyond the training; the grey stair is "
             "the best for that price or less.",
-            figures.quality_by_cost(found.league),
+            figures.quality_by_cost(found.leaderboard),
         ),
         Section(
             "matrix",
@@ -134,7 +145,7 @@ def _league_sections(found: Findings) -> list[Section]:
             "When to look",
             "Proxies of one moment against the C-score, epoch by epoch; named are those that end highest and those "
             "that move most.",
-            figures.moments_by_epoch(found.curves, found.league, reference=found.gathered.main),
+            figures.moments_by_epoch(found.curves, found.leaderboard, reference=found.gathered.main),
         ),
     ]
 
@@ -302,9 +313,9 @@ def tables(found: Findings, lowest: pd.DataFrame) -> list[Table]:
         "beyond the training, shared evidence whole for each proxy.  – is not known."
     )
     ranks = ["spearman", "within_class", "seeds", "architectures"]
-    shown = found.league.assign(flops=found.league["flops"] / 1e9).round(dict.fromkeys(ranks, 3))
-    shown = shown[list(LEAGUE)].rename(columns=LEAGUE)
-    made = [Table("League of proxies", shown, sentence)]
+    shown = found.leaderboard.assign(flops=found.leaderboard["flops"] / 1e9).round(dict.fromkeys(ranks, 3))
+    shown = shown[list(LEADERBOARD)].rename(columns=LEADERBOARD)
+    made = [Table("Leaderboard of proxies", shown, sentence)]
     made += [Table("Lowest C-scores", lowest, f"suspects.csv holds the first {SUSPECTS:,}, test examples too.")]
     if found.difficulty is not None:
         sentence = "Training examples nearest to each corner of the plane of both prediction depths (B-fig7)."
@@ -323,7 +334,10 @@ def files(found: Findings) -> list[File]:
     kept = [
         File("suspects.csv", f"the {SUSPECTS:,} lowest C-scores, with labels and the networks' answers"),
         File("correlations.parquet", "the table on top, repeat by repeat"),
-        File("league.parquet", "quality and cost of every proxy; matrix.parquet: their correlations among themselves"),
+        File(
+            "leaderboard.parquet",
+            "quality and cost of every proxy; matrix.parquet: their own correlations",
+        ),
         File("points.parquet", "single subset ratios against all of them (J-fig5)"),
         File("curves.parquet", "proxies against the C-score, epoch by epoch (J-fig8, J-fig9b)"),
         File("recipe.toml", "makes all this again: study run recipe.toml"),

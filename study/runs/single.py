@@ -17,7 +17,7 @@ from study.runs.ensemble import keys, waiting
 from study.signals import Collector, Cost, Shared, conditions, curved, due_epochs, look_epochs, wanted
 from study.tracking import Run, Store, descriptions
 from study.training.autotune import place_network
-from study.training.evaluation import Look
+from study.training.evaluation import Snapshot
 from study.training.fit import fit
 from study.training.job import Hooks, Member, Outcome
 from study.training.placement import Placement
@@ -113,7 +113,10 @@ def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int
 
 def _keys(recipe: Recipe, dataset: Dataset, repeat: int) -> dict[str, str]:
     """The tags by which launches know a repeat: one with other looks is the same network, with other series."""
-    return keys(recipe, dataset) | {"study.repeat": str(repeat), "study.look": str(recipe.single.look)}
+    return keys(recipe, dataset) | {
+        "study.repeat": str(repeat),
+        "study.evaluate_every": str(recipe.single.evaluate_every),
+    }
 
 
 def _finished(store: Store, own: dict[str, str], recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> Run | None:
@@ -162,7 +165,7 @@ def _train(
     train, test = dataset.rows("train"), dataset.rows("test")
     begun = time.perf_counter()
 
-    def after_epoch(member: Member, epoch: int, look: Look) -> None:
+    def after_epoch(member: Member, epoch: int, look: Snapshot) -> None:
         taken = collector.take(epoch, look)
         advance(0)  # the training goes on
         if not taken or not epoch:

@@ -144,4 +144,4 @@ class Reliability:
         )
 
 
-WORKS = {"accuracy": Accuracy, "reliability": Reliability}
+OBJECTIVES = {"accuracy": Accuracy, "reliability": Reliability}

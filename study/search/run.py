@@ -18,11 +18,11 @@ from study.progress import Bar, duration, number, quiet, say
 from study.recipe import Recipe, dump, flatten
 from study.runs.speed import seconds_per_example
 from study.search import summary, winner
-from study.search.objectives import REPORTS, WORKS, Accuracy, Reliability, validation_rows
+from study.search.objectives import OBJECTIVES, REPORTS, Accuracy, Reliability, validation_rows
 from study.search.space import Scope
 from study.search.storage import close, open_storage
-from study.search.trial_queue import Ledger
-from study.search.trial_runner import Session, told
+from study.search.trial_queue import TrialQueue
+from study.search.trial_runner import TrialRunner, told
 from study.tracking import Run, Store, descriptions, locks
 from study.training.autotune import place_network
 from study.training.engines.trial_stack import one_stack, train_stack
@@ -69,7 +69,7 @@ def cost(recipe: Recipe, dataset: Dataset) -> str:
     check_search(recipe, dataset)
     search, part = recipe.search, recipe.part("ensemble")
     placement = place_network(part, dataset, search.trials * part.train.seen(dataset.n_train), trials=True)
-    work = WORKS[search.objective](part, dataset, Trainings(dataset, placement, validation_rows(recipe, dataset)))
+    work = OBJECTIVES[search.objective](part, dataset, Trainings(dataset, placement, validation_rows(recipe, dataset)))
     trials, total, bases = 0, 0.0, 1
     for scope in _rehearsed(recipe):
         count = bases * len(scope.points()) if scope.grid else search.trials
@@ -106,20 +106,20 @@ class Search:
         """A lock for moments: joining and ending are not done by two processes at once."""
         return locks.waited_for(self.store.root / "locks" / f"search-{self.name}.lock")
 
-    def round(self, storage: object, scope: Scope, turn: int, parent: Run) -> Ledger:
+    def round(self, storage: object, scope: Scope, turn: int, parent: Run) -> TrialQueue:
         """Work on one round until it is over, here and elsewhere."""
         search = self.recipe.search
         length = max(self.work.length(corner.part("ensemble")) for corner in scope.check())
         self.work.trainings.every = every = -(-length // REPORTS)
         title = self.name if turn == 1 else f"{self.name} round {turn} of {' '.join(scope.bases)}"
-        ledger = Ledger(storage, title, scope, search, every, length)
+        ledger = TrialQueue(storage, title, scope, search, every, length)
         with self.locked():
             ledger.reap()
             ledger.seed(lambda *words: int(self.recipe.stream(*words).integers(2**31)), search)
         done, total = len(ledger.finished()), ledger.total()
         shown = f"search, {total} trials" if turn == 1 else f"round {turn}, {total} trials"
         with self.bar(shown, total * length, unit="epochs", done=done * length) as advance:
-            session = Session(ledger, self.work, self.store, parent, search, turn, advance)
+            session = TrialRunner(ledger, self.work, self.store, parent, search, turn, advance)
             try:
                 self._until_over(ledger, session)
             except BaseException as error:
@@ -129,7 +129,7 @@ class Search:
                 raise
         return ledger
 
-    def _until_over(self, ledger: Ledger, session: Session) -> None:
+    def _until_over(self, ledger: TrialQueue, session: TrialRunner) -> None:
         said = False
         while True:
             if self.stacked:
@@ -227,7 +227,7 @@ def _open(
         if parent.status != "RUNNING":
             parent = store.resume(parent)
     judged = validation_rows(recipe, dataset)
-    work = WORKS[recipe.search.objective](part, dataset, Trainings(dataset, placement, judged))
+    work = OBJECTIVES[recipe.search.objective](part, dataset, Trainings(dataset, placement, judged))
     return Search(recipe, dataset, store, name, work, placement, stacked, stop, bar), parent
 
 
@@ -272,7 +272,7 @@ def _rehearsed(recipe: Recipe) -> Iterator[Scope]:
         yield scope
 
 
-def _rounds(search: Search, storage: object, parent: Run) -> list[Ledger]:
+def _rounds(search: Search, storage: object, parent: Run) -> list[TrialQueue]:
     """The first round, then each further one over the trials that the one before has kept."""
     asked = search.recipe.search
     scope = _scope(search.recipe, asked.space, {"": search.recipe})
@@ -290,7 +290,7 @@ def _rounds(search: Search, storage: object, parent: Run) -> list[Ledger]:
     return ledgers
 
 
-def _conclude(search: Search, ledgers: list[Ledger], parent: Run, path: Path, out: Path) -> Run:
+def _conclude(search: Search, ledgers: list[TrialQueue], parent: Run, path: Path, out: Path) -> Run:
     """Table, figures, winner; by the first process that comes here, the others find it done."""
     best = ledgers[-1].best()
     if best is None:

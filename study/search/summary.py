@@ -10,13 +10,13 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from study.figures import search_history, search_importance, search_slices
-from study.search.trial_queue import FINISHED, Ledger
+from study.search.trial_queue import FINISHED, TrialQueue
 from study.tracking import Run
 
 COLUMNS = ("round", "trial", "state", "value", "last_step", "seconds", "verdict", "run")
 
 
-def table(ledgers: Sequence[Ledger]) -> pd.DataFrame:
+def table(ledgers: Sequence[TrialQueue]) -> pd.DataFrame:
     """One row per finished trial.
 
     round, from 1 | trial, the number under which it was drawn | state, COMPLETE or PRUNED | value, of a pruned trial
@@ -40,7 +40,7 @@ def _row(number: int, trial: FrozenTrial) -> dict:
     return told | dict(trial.params)
 
 
-def importances(ledger: Ledger) -> dict[str, float]:
+def importances(ledger: TrialQueue) -> dict[str, float]:
     """Share of each hyper-parameter in what makes trials good (Optuna's PED-ANOVA), largest first; {}: not known."""
     done = [trial for trial in ledger.trials() if trial.state == TrialState.COMPLETE]
     if len({trial.value for trial in done}) < 2 or len(ledger.scope.distributions) < 2:
@@ -54,7 +54,7 @@ def importances(ledger: Ledger) -> dict[str, float]:
     return {name: share for name, share in found.items() if math.isfinite(share)}
 
 
-def draw(run: Run, ledgers: Sequence[Ledger], trials: pd.DataFrame, metric: str) -> None:
+def draw(run: Run, ledgers: Sequence[TrialQueue], trials: pd.DataFrame, metric: str) -> None:
     """Keep the figures of each round: history, slices, and importances where they are known."""
     for number, ledger in enumerate(ledgers, 1):
         end = f"_round_{number}" if len(ledgers) > 1 else ""

@@ -51,7 +51,7 @@ class Lost(Exception):  # noqa: N818  not an error: the trial goes on elsewhere
     """The trial was given to another process, because this one had shown no sign of life."""
 
 
-class Ledger:
+class TrialQueue:
     """One round of a search in Optuna's storage."""
 
     def __init__(self, storage: RDBStorage, name: str, scope: Scope, search: Search, every: int, length: int) -> None:
@@ -278,7 +278,7 @@ class Ledger:
 class _Mine:
     """What is said of a trial in here may come too late: then it is lost, not wrong."""
 
-    def __init__(self, ledger: Ledger, trial: Trial) -> None:
+    def __init__(self, ledger: TrialQueue, trial: Trial) -> None:
         self.ledger, self.trial, self.line = ledger, trial, told_in_one_line()
 
     def __enter__(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from study.progress import say
 from study.recipe import Search, flatten
 from study.search.objectives import Accuracy, Reliability
-from study.search.trial_queue import Ledger, Lost, Trial
+from study.search.trial_queue import Lost, Trial, TrialQueue
 from study.tracking import Run, Store, descriptions
 from study.training.engines.trial_threads import Entry, Mark
 
@@ -32,12 +32,12 @@ def score(search: Search, values: Sequence[float]) -> float:
     return float(tail.mean() - tail.std())
 
 
-class Session:
+class TrialRunner:
     """Between the trainings, the ledger and MLflow; all of it in the launch's own thread."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: TrialQueue,
         work: Accuracy | Reliability,
         store: Store,
         parent: Run,

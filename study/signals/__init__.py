@@ -8,7 +8,7 @@ from study.signals import densities, input_gradients, knn_probes, weight_gradien
 from study.signals.collector import Collector, Shared, conditions, curved, due_epochs, evidence, look_epochs, wanted
 from study.signals.costs import Cost
 from study.signals.member_depths import MemberDepths
-from study.signals.registry import SOURCES, check_evidence
+from study.signals.registry import SOURCES, check_signals
 
 __all__ = [
     "SOURCES",
@@ -16,7 +16,7 @@ __all__ = [
     "Cost",
     "MemberDepths",
     "Shared",
-    "check_evidence",
+    "check_signals",
     "conditions",
     "curved",
     "due_epochs",

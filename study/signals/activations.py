@@ -11,7 +11,7 @@ from study.errors import RecipeError
 from study.kernels.knn import HELD, Stream
 from study.models.probe_points import placements
 from study.recipe import Model, nearest
-from study.signals.registry import Moment
+from study.signals.registry import Checkpoint
 
 INPUT, SOFTMAX, PENULTIMATE = "input", "softmax", "penultimate"
 ROWS = 512  # examples in a pass; always the same ones together, so that a row has the same bits however it is read
@@ -48,7 +48,7 @@ class Layers:
     names: as in `layer_names`.
     """
 
-    def __init__(self, moment: Moment) -> None:
+    def __init__(self, moment: Checkpoint) -> None:
         dataset = moment.dataset
         self.names = layer_names(moment.model, dataset.shape, dataset.n_classes)
         self.network, self.examples = moment.look.network(), moment.look.examples
@@ -121,7 +121,7 @@ class Layers:
         return caught[0]
 
 
-def train_features(moment: Moment, layer: str) -> np.ndarray | Tensor:
+def train_features(moment: Checkpoint, layer: str) -> np.ndarray | Tensor:
     """(n_train, d) of a layer that a recipe names; "penultimate" as in the compute precision of the training.
 
     Raises:

@@ -10,12 +10,12 @@ import numpy as np
 
 from study.data import Dataset
 from study.errors import RecipeError
-from study.proxies import WORDS, Spec, at_epoch, bind, chosen, compute, words
+from study.proxies import SIGNALS, Spec, at_epoch, bind, chosen, compute, words
 from study.recipe import Recipe
 from study.signals.costs import Cost
 from study.signals.logit_statistics import NOW, SERIES
-from study.signals.registry import Moment, Source, collect, settings_of, sources_of
-from study.training.evaluation import Look
+from study.signals.registry import Checkpoint, SignalSource, collect, settings_of, sources_of
+from study.training.evaluation import Snapshot
 
 OUTCOME = ("correct", "confidence", "top_confidence")
 """Kept of every look, whatever proxies there are: figures read them."""
@@ -42,16 +42,16 @@ def wanted(named: Mapping[str, Any], dataset: Dataset) -> list[Spec]:
 
 
 def look_epochs(recipe: Recipe, n_train: int) -> list[int]:
-    """The epochs, 1-based, after which all examples are looked at: every so many (`single.look`), and the last."""
-    return _every(recipe.single.look, recipe, n_train)
+    """The epochs, 1-based, after which all examples are evaluated (`single.evaluate_every`), the last included."""
+    return _every(recipe.single.evaluate_every, recipe, n_train)
 
 
 def due_epochs(recipe: Recipe, n_train: int) -> list[int]:
-    """The epochs, 1-based, after which sources that are "due" run: every so many (`single.every`), and the last.
+    """The epochs, 1-based, after which sources that are "due" run (`single.signals_every`), the last included.
 
-    Only those with a look: with `look = 3` and `every = 2` every sixth.
+    Only those with a look: with `evaluate_every = 3` and `signals_every = 2` every sixth.
     """
-    return _every(math.lcm(recipe.single.look, recipe.single.every), recipe, n_train)
+    return _every(math.lcm(recipe.single.evaluate_every, recipe.single.signals_every), recipe, n_train)
 
 
 def _every(step: int, recipe: Recipe, n_train: int) -> list[int]:
@@ -104,7 +104,7 @@ class Collector:
     moments: {proxy: one (n of its split) array per epoch in `epochs`}, see `curved`.
     kept: the series that the run keeps; those of sources are not among them.
     progress: hears the source that is being gathered and the share done, 0 to 1; may raise to end the work.
-    memories: of the sources, by name; see `Moment`.
+    memories: of the sources, by name; see `Checkpoint`.
     costs: by source, those of the data alone in `shared`; "looks" are those at all examples.
     """
 
@@ -136,12 +136,12 @@ class Collector:
         """Whether looks must say what was right in passing."""
         return "online_correct" in self.series
 
-    def take(self, epoch: int, look: Look) -> bool:
+    def take(self, epoch: int, look: Snapshot) -> bool:
         """Keep what one epoch says; epoch 0 is the moment before the first step.
 
         Returns:
-            False, and nothing is kept, after a pass without a look (`single.look`), and where the network has left the
-            finite numbers.
+            False, and nothing is kept, after an epoch that is not evaluated, and where the network has left the finite
+            numbers.
         """
         if (epoch and epoch not in self.looks) or not self._look(epoch, look):
             return False
@@ -177,7 +177,7 @@ class Collector:
         found = [known.get(name, Cost()) for name in names]
         return sum((cost.once() if spec.moment else cost for cost in found), Cost())
 
-    def _look(self, epoch: int, look: Look) -> bool:
+    def _look(self, epoch: int, look: Snapshot) -> bool:
         if not epoch and "predicted" not in self.words:
             return True
         with self.costs.setdefault("looks", Cost()).measured():
@@ -203,24 +203,24 @@ class Collector:
                 self.series[word].append(array)
         return True
 
-    def _online(self, epoch: int, look: Look) -> np.ndarray | None:
+    def _online(self, epoch: int, look: Snapshot) -> np.ndarray | None:
         """(n_train,) bool; None for a last pass that is cut short, which has not seen everyone."""
         n = self.dataset.n_train
         per_pass, steps = len(self.recipe.train.edges(n)) - 1, self.recipe.train.length(n)[1]
         return None if look.online is None or epoch * per_pass > steps else look.online[:n].cpu().numpy()
 
-    def _run(self, source: Source, epoch: int, look: Look | None) -> dict[str, np.ndarray]:
+    def _run(self, source: SignalSource, epoch: int, look: Snapshot | None) -> dict[str, np.ndarray]:
         memory = self.memories.setdefault(source.name, {})
         progress = self.progress and partial(self.progress, source.name)
         heard = (self.device, self.recipe.stream, progress, memory, self.recipe.model)
-        moment = Moment(self.dataset, epoch, look, *heard, last=epoch == self.due[-1])
+        moment = Checkpoint(self.dataset, epoch, look, *heard, last=epoch == self.due[-1])
         costs = self.shared.costs if source.when == "data" else self.costs
         if progress:
             progress(0.0)
         with costs.setdefault(source.name, Cost()).measured():
             return collect(source, moment, settings_of(source, self.recipe.evidence.get(source.name, {})))
 
-    def _collect(self, source: Source, epoch: int, look: Look) -> None:
+    def _collect(self, source: SignalSource, epoch: int, look: Snapshot) -> None:
         for word, array in self._run(source, epoch, look).items():
             if source.when == "epoch":
                 self.series.setdefault(word, []).append(array)
@@ -259,7 +259,7 @@ def evidence(
 
 
 def _restricted(word: str, array: np.ndarray, dataset: Dataset, rows: slice) -> np.ndarray:
-    axis = WORDS[word].axes.index("n")
+    axis = SIGNALS[word].axes.index("n")
     if array.shape[axis] != dataset.n:
         return array
     return array[(slice(None),) * axis + (rows,)]

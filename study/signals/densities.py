@@ -6,17 +6,17 @@ from study.kernels.kde import class_kernel_sums
 from study.kernels.knn import nearest
 from study.proxies.density import reachability
 from study.signals.activations import train_features
-from study.signals.registry import Moment, source
+from study.signals.registry import Checkpoint, source
 
 
 @source("input_density", when="data")
-def input_density(moment: Moment) -> np.ndarray:
+def input_density(moment: Checkpoint) -> np.ndarray:
     """(n_train, c) kernel sums in the input space (J-kde-input); the same for every run on this data."""
     return _sums(moment, moment.dataset.images[moment.dataset.rows("train")])
 
 
 @source("hidden_density", when="due")
-def hidden_density(moment: Moment, *, layer: str = "penultimate") -> np.ndarray:
+def hidden_density(moment: Checkpoint, *, layer: str = "penultimate") -> np.ndarray:
     """(n_train, c) kernel sums on the penultimate layer (J-kde-hidden), or on another one.
 
     Args:
@@ -30,7 +30,7 @@ def hidden_density(moment: Moment, *, layer: str = "penultimate") -> np.ndarray:
 
 
 @source("local_density", "neighbor_density", when="last")
-def local_densities(moment: Moment, *, k: int = 20, layer: str = "penultimate") -> dict[str, np.ndarray]:
+def local_densities(moment: Checkpoint, *, k: int = 20, layer: str = "penultimate") -> dict[str, np.ndarray]:
     """(n_train,) and (n_train, k) local reachability densities, of which the local outlier factor is made.
 
     Args:
@@ -45,7 +45,7 @@ def local_densities(moment: Moment, *, k: int = 20, layer: str = "penultimate") 
     return {"local_density": own, "neighbor_density": others}
 
 
-def _sums(moment: Moment, features: np.ndarray) -> np.ndarray:
+def _sums(moment: Checkpoint, features: np.ndarray) -> np.ndarray:
     labels = moment.dataset.labels[moment.dataset.rows("train")]
     sums, moment.memory["bandwidth"] = class_kernel_sums(
         features, labels, moment.dataset.n_classes, device=moment.device, progress=moment.progress

@@ -13,7 +13,7 @@ from torch.func import functional_call, vjp, vmap
 
 from study.kernels.gradient_kde import Factor
 from study.models.mlp import MLP, DropoutMLP
-from study.signals.registry import Moment
+from study.signals.registry import Checkpoint
 
 BUDGET = 2**29  # bytes of activations, or of per-example gradients, in one block
 ROWS = 2048  # examples in a block at most
@@ -24,7 +24,7 @@ Slopes = Callable[[Tensor, Tensor], Tensor]
 class Frozen:
     """A network's present weights as constants: calling it records no gradient of them and leaves nothing behind."""
 
-    def __init__(self, moment: Moment) -> None:
+    def __init__(self, moment: Checkpoint) -> None:
         self.network: nn.Module = moment.look.network()
         self.examples = moment.look.examples
         self.progress = moment.progress

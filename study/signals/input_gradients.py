@@ -10,13 +10,13 @@ from torch import Tensor
 from study.errors import AnalysisError, RecipeError
 from study.proxies.sensitivity import gini
 from study.signals.derivatives import Frozen, logit_gradients, loss_slope, pulled_back
-from study.signals.registry import Moment, source
+from study.signals.registry import Checkpoint, source
 
 CHUNK = 64  # examples that share a stream of noise, so that the search does not depend on the size of a block
 
 
 @source("loss_sensitivity", when="due", keep="all")
-def loss_sensitivity(moment: Moment, *, by_class: bool = True) -> np.ndarray:
+def loss_sensitivity(moment: Checkpoint, *, by_class: bool = True) -> np.ndarray:
     """L1 norm of the gradient of each training example's cross-entropy with respect to its input (A-sensitivity).
 
     Args:
@@ -57,13 +57,13 @@ def _sensitivity_towards(frozen: Frozen, images: Tensor) -> Tensor:
     return torch.stack([(mean - slopes[:, index]).abs_().sum(dim=1) for index in range(slopes.shape[1])], dim=1)
 
 
-def _keep(moment: Moment, matrix: np.ndarray) -> None:
+def _keep(moment: Checkpoint, matrix: np.ndarray) -> None:
     arrays = moment.memory.setdefault("arrays", {})
     for name, own in (("class_sensitivity", matrix), ("epochs", np.int64(moment.epoch))):
         arrays[name] = np.concatenate([arrays[name], own[None]]) if name in arrays else own[None]
 
 
-def _average(moment: Moment, found: Tensor) -> None:
+def _average(moment: Checkpoint, found: Tensor) -> None:
     memory = moment.memory
     memory["moments"] = memory.get("moments", 0) + 1
     memory["total"] = memory.get("total", 0) + found.double()
@@ -75,7 +75,7 @@ def _average(moment: Moment, found: Tensor) -> None:
 
 @source("critical_steps", when="due")
 def critical_samples(
-    moment: Moment,
+    moment: Checkpoint,
     *,
     radius: float = 0.1,
     step: float = 0.01,
@@ -128,7 +128,7 @@ def critical_samples(
     return {"critical_steps": counts} if moment.last else {}
 
 
-def _sampled(moment: Moment, sample: int) -> np.ndarray:
+def _sampled(moment: Checkpoint, sample: int) -> np.ndarray:
     """Row numbers of so many random examples of each split, or of all there are, rising."""
     rng, (n, n_train) = moment.stream("critical samples", "rows"), (moment.dataset.n, moment.dataset.n_train)
     parts = (rng.permutation(n_train)[:sample], n_train + rng.permutation(n - n_train)[:sample])
@@ -138,7 +138,7 @@ def _sampled(moment: Moment, sample: int) -> np.ndarray:
 class _Noise:
     """Standard normal numbers for the examples of one block; every CHUNK of those asked has a stream of its own."""
 
-    def __init__(self, moment: Moment, low: int, images: Tensor) -> None:
+    def __init__(self, moment: Checkpoint, low: int, images: Tensor) -> None:
         chunks = range(low // CHUNK, -(-(low + len(images)) // CHUNK))
         self.streams = [moment.stream("critical samples", chunk) for chunk in chunks]
         self.like = images
@@ -185,7 +185,7 @@ def _search(
 
 
 @source("adversarial_margin_now", when="due")
-def adversarial_margins(moment: Moment) -> np.ndarray:
+def adversarial_margins(moment: Checkpoint) -> np.ndarray:
     """Adversarial input margin of every example: min over j of |z_i - z_j| / |grad_x (z_i - z_j)|_2 (B-margin).
 
     Args:
@@ -222,7 +222,7 @@ def adversarial_margins(moment: Moment) -> np.ndarray:
 
 
 @source("logit_gradient_variance", when="due", keep="all")
-def logit_gradients_over_time(moment: Moment) -> np.ndarray:
+def logit_gradients_over_time(moment: Checkpoint) -> np.ndarray:
     """Variance over the due epochs so far of the gradient of the label's logit with respect to the input, VoG.
 
     Args:

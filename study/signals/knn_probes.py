@@ -8,14 +8,14 @@ from study.kernels.kde import Progress
 from study.kernels.knn import nearest, votes
 from study.proxies.depth import majority, undefined
 from study.signals.activations import Layers
-from study.signals.registry import Moment, source
+from study.signals.registry import Checkpoint, source
 
 KEPT = 2**27  # votes up to this number are kept with the run
 NEIGHBORS = 30  # the paper's k
 
 
 @source("probe_class", "probe_confidence", "final_class", when="last")
-def probes(moment: Moment, *, k: int = NEIGHBORS, own_neighbor: bool = True) -> dict[str, np.ndarray]:
+def probes(moment: Checkpoint, *, k: int = NEIGHBORS, own_neighbor: bool = True) -> dict[str, np.ndarray]:
     """Ask k-NN probes, made of the training rows, after the input, each placement and the softmax (B-depth, A.5).
 
     Args:
@@ -47,7 +47,7 @@ def probes(moment: Moment, *, k: int = NEIGHBORS, own_neighbor: bool = True) -> 
 
 
 def polls(
-    moment: Moment, layers: Layers, subset: np.ndarray, k: int, own_neighbor: bool = True
+    moment: Checkpoint, layers: Layers, subset: np.ndarray, k: int, own_neighbor: bool = True
 ) -> Iterator[np.ndarray]:
     """Votes of the k nearest neighbours of every example among a subset, (n, c) counts, layer by layer.
 
@@ -75,14 +75,14 @@ def polls(
         yield counts
 
 
-def _part(moment: Moment, begin: float, end: float, whole: int) -> Progress | None:
+def _part(moment: Checkpoint, begin: float, end: float, whole: int) -> Progress | None:
     if moment.progress is None:
         return None
     return lambda share: moment.progress((begin + share * (end - begin)) / whole)
 
 
 def _record(
-    moment: Moment,
+    moment: Checkpoint,
     names: tuple[str, ...],
     answers: np.ndarray,
     confidence: np.ndarray,

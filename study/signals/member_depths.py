@@ -11,12 +11,12 @@ from study.proxies.depth import majority, prediction_depth, undefined
 from study.recipe import Recipe
 from study.signals.activations import Layers
 from study.signals.knn_probes import NEIGHBORS, polls
-from study.signals.registry import Moment
-from study.training.evaluation import Look
+from study.signals.registry import Checkpoint
+from study.training.evaluation import Snapshot
 from study.training.job import Member
 
 
-def member_depth(moment: Moment, subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def member_depth(moment: Checkpoint, subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Prediction depth of all examples in a network that was trained on some of them (B-fig7).
 
     Args:
@@ -51,7 +51,7 @@ class MemberDepths:
         self.recipe, self.dataset, self.device, self.stop = recipe, dataset, device, stop
         self.found: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
 
-    def take(self, member: Member, epoch: int, look: Look) -> None:
+    def take(self, member: Member, epoch: int, look: Snapshot) -> None:
         """Ask the probes of a member, if this is the end of its last pass; `Hooks.after_epoch` of a training.
 
         Raises:
@@ -59,7 +59,7 @@ class MemberDepths:
         """
         if epoch == self.recipe.train.length(len(member.subset))[0]:
             heard = (self.device, self.recipe.stream, self._progress)
-            moment = Moment(self.dataset, epoch, look, *heard, model=self.recipe.model)
+            moment = Checkpoint(self.dataset, epoch, look, *heard, model=self.recipe.model)
             self.found[member.words] = member_depth(moment, member.subset)
 
     def _progress(self, share: float) -> None:

@@ -1,6 +1,6 @@
 """Where evidence comes from.  in: a moment of one training   out: {word: array}, the words that proxies read
 
-A source is a function of a Moment; its keyword-only parameters are settings that a recipe's [evidence.<source>] may
+A source is a function of a Checkpoint; its keyword-only parameters are settings that a recipe's [evidence.<source>] may
 change.  A launch runs the sources that its proxies need and no others, each at the moments that it declares.
 """
 
@@ -15,20 +15,20 @@ import numpy as np
 from study.data import Dataset
 from study.errors import RecipeError
 from study.recipe import Model, nearest
-from study.training.evaluation import Look
+from study.training.evaluation import Snapshot
 
-MOMENTS = {
+CHECKPOINTS = {
     "data": "once, of the data alone: `look` is None",
     "first": "before the first step, epoch 0",
-    "epoch": "at every look: after every so many passes (`single.look`), and after the last",
-    "due": "after every so many passes (`single.every`), of those with a look, and after the last",
+    "epoch": "at every look: after every so many passes (`single.evaluate_every`), and after the last",
+    "due": "after every so many passes (`single.signals_every`), of those with a look, and after the last",
     "last": "after the last pass",
 }
 Setting = bool | int | float | str
 
 
 @dataclass
-class Moment:
+class Checkpoint:
     """One moment of one training, as a source sees it.
 
     epoch: passes made so far.
@@ -44,7 +44,7 @@ class Moment:
 
     dataset: Dataset
     epoch: int
-    look: Look | None
+    look: Snapshot | None
     device: str
     stream: Callable[..., np.random.Generator]
     progress: Callable[[float], None] | None = None
@@ -62,12 +62,12 @@ class Moment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SignalSource:
     """What is declared about a source.
 
-    words: of `proxies.WORDS`, that it gives.  An array is over all n examples, or over the n_train training examples
+    words: of `proxies.SIGNALS`, that it gives.  An array is over all n examples, or over the n_train training examples
         where the word is defined on these alone.
-    when: a key of MOMENTS.
+    when: a key of CHECKPOINTS.
     keep: "last", what it gave last; "all", one array per moment, stacked on a first axis.
     """
 
@@ -79,7 +79,7 @@ class Source:
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
 
-SOURCES: dict[str, Source] = {}
+SOURCES: dict[str, SignalSource] = {}
 
 
 def source(*words: str, when: str, keep: str = "last") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -93,11 +93,11 @@ def source(*words: str, when: str, keep: str = "last") -> Callable[[Callable[...
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
         given = {word for known in SOURCES.values() for word in known.words}
-        if name in SOURCES or given & set(words) or when not in MOMENTS or keep not in ("last", "all"):
+        if name in SOURCES or given & set(words) or when not in CHECKPOINTS or keep not in ("last", "all"):
             raise ValueError(f"source {name!r}: defined twice, words given twice, or an unknown moment")
         parameters = inspect.signature(function).parameters.values()
         settings = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-        SOURCES[name] = Source(
+        SOURCES[name] = SignalSource(
             name=name, function=function, words=words, when=when, keep=keep, settings=types.MappingProxyType(settings)
         )
         return function
@@ -105,12 +105,12 @@ def source(*words: str, when: str, keep: str = "last") -> Callable[[Callable[...
     return register
 
 
-def sources_of(words: Iterable[str]) -> list[Source]:
+def sources_of(words: Iterable[str]) -> list[SignalSource]:
     """The sources that give these words, in the order of their registration."""
     return [known for known in SOURCES.values() if set(known.words) & set(words)]
 
 
-def settings_of(known: Source, given: Mapping[str, Any]) -> dict[str, Setting]:
+def settings_of(known: SignalSource, given: Mapping[str, Any]) -> dict[str, Setting]:
     """Fill the settings of a source: those given, checked against the defaults' types, and the defaults for the rest.
 
     Raises:
@@ -126,7 +126,7 @@ def settings_of(known: Source, given: Mapping[str, Any]) -> dict[str, Setting]:
     return {name: float(value) if isinstance(known.settings[name], float) else value for name, value in filled.items()}
 
 
-def check_evidence(given: Mapping[str, Mapping[str, Any]]) -> None:
+def check_signals(given: Mapping[str, Mapping[str, Any]]) -> None:
     """A recipe's [evidence] names sources that there are, with settings that they have.
 
     Raises:
@@ -138,7 +138,7 @@ def check_evidence(given: Mapping[str, Mapping[str, Any]]) -> None:
         settings_of(SOURCES[name], settings)
 
 
-def collect(known: Source, moment: Moment, settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def collect(known: SignalSource, moment: Checkpoint, settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Run one source at one moment."""
     given = known.function(moment, **settings)
     return given if isinstance(given, dict) else {known.words[0]: given}

@@ -12,19 +12,19 @@ from study.errors import RecipeError
 from study.kernels.gradient_kde import Factor, gradient_class_sums
 from study.signals.derivatives import Frozen, Slopes, loss_slope, mlp_factors, per_example_gradients, weight_bytes
 from study.signals.gradient_sketches import sketches
-from study.signals.registry import Moment, source
+from study.signals.registry import Checkpoint, source
 
 LINEAR = 1e-3  # relative error up to which logits count as the classifier's own
 
 
 @source("gradient_norm_first", when="first")
-def gradient_norms_first(moment: Moment) -> np.ndarray:
+def gradient_norms_first(moment: Checkpoint) -> np.ndarray:
     """(n_train,) norms of the loss's gradients before the first step (GraNd at initialization)."""
     return gradient_norms(moment)
 
 
 @source("gradient_norm", when="due")
-def gradient_norms(moment: Moment) -> np.ndarray:
+def gradient_norms(moment: Checkpoint) -> np.ndarray:
     """Norm of the gradient of each training example's cross-entropy with respect to all trained weights (GraNd).
 
     Args:
@@ -53,7 +53,7 @@ def gradient_norms(moment: Moment) -> np.ndarray:
 
 
 @source("last_layer_gradient_density", when="due")
-def last_layer_gradient_density(moment: Moment) -> np.ndarray:
+def last_layer_gradient_density(moment: Checkpoint) -> np.ndarray:
     """(n_train, c) kernel sums by class on the gradients of the loss with respect to the classifier (J-kde-gradient).
 
     Exact.  With d the slope of the logits and h the penultimate layer, <g, g'> = (d . d') (h . h' + 1), so no gradient
@@ -87,12 +87,12 @@ def last_layer_gradient_density(moment: Moment) -> np.ndarray:
 
 
 @source("gradient_density", when="last")
-def gradient_density(moment: Moment, *, dimension: int = 512) -> np.ndarray:
+def gradient_density(moment: Checkpoint, *, dimension: int = 512) -> np.ndarray:
     """(n_train, c) kernel sums by class on the gradients of the loss with respect to all trained weights, at the end.
 
     Args:
         moment: `memory["metrics"]` gets the bandwidth as `density/bandwidth_gradient`, by epoch.
-        dimension: of the sketch (`study.evidence.sketches`) that stands for a gradient; 0 takes the gradients as they
+        dimension: of the sketch (see `gradient_sketches`) that stands for a gradient; 0 takes the gradients as they
             are, for MLPs only, in the memory of all layers' inputs and slopes.
             On 8,000 MNIST images, MLP 512-256, densities rank as the exact ones to Spearman .992 at 512, .997 at 2048.
 
@@ -120,13 +120,13 @@ def gradient_density(moment: Moment, *, dimension: int = 512) -> np.ndarray:
 
 
 @source("tangent_density_first", when="first")
-def tangent_density_first(moment: Moment, *, dimension: int = 512, probes: int = 5) -> np.ndarray:
+def tangent_density_first(moment: Checkpoint, *, dimension: int = 512, probes: int = 5) -> np.ndarray:
     """(n_train, c) kernel sums by class on the tangent features before the first step; see `tangent_density_last`."""
     return _tangent(moment, dimension, probes)
 
 
 @source("tangent_density_last", when="last")
-def tangent_density_last(moment: Moment, *, dimension: int = 512, probes: int = 5) -> np.ndarray:
+def tangent_density_last(moment: Checkpoint, *, dimension: int = 512, probes: int = 5) -> np.ndarray:
     """(n_train, c) kernel sums by class on the tangent features: the gradients of the logits, after the last epoch.
 
     Two examples' inner product is the empirical NTK summed over the classes, sum over k of <grad z_k(x), grad z_k(x')>
@@ -147,7 +147,7 @@ def tangent_density_last(moment: Moment, *, dimension: int = 512, probes: int = 
     return _tangent(moment, dimension, probes)
 
 
-def _tangent(moment: Moment, dimension: int, probes: int) -> np.ndarray:
+def _tangent(moment: Checkpoint, dimension: int, probes: int) -> np.ndarray:
     if dimension < 1 or probes < 0:
         raise RecipeError(
             "tangent densities: dimension is above 0, such as 512, and probes is 0 or above, such as 5, "
@@ -158,7 +158,7 @@ def _tangent(moment: Moment, dimension: int, probes: int) -> np.ndarray:
     return _sums(moment, [Factor(sketches(frozen, n, slopes, dimension, moment.stream, share=0.5))], 0.5, "tangent")
 
 
-def signed_logits(moment: Moment, probes: int) -> Slopes:
+def signed_logits(moment: Checkpoint, probes: int) -> Slopes:
     """Slopes of sums of a few logits each, with random signs; see `tangent_density_last`."""
     rng, classes = moment.stream("tangent probes"), moment.dataset.n_classes
     probes = min(probes, classes)
@@ -183,7 +183,7 @@ def _each_logit(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.eye(classes, dtype=logits.dtype, device=logits.device).unsqueeze(1).expand(classes, *logits.shape)
 
 
-def _sums(moment: Moment, factors: list[Factor], share: float, what: str) -> np.ndarray:
+def _sums(moment: Checkpoint, factors: list[Factor], share: float, what: str) -> np.ndarray:
     labels = moment.look.examples.labels[: moment.dataset.n_train]
     tell = moment.progress and (lambda done: moment.progress(share + (1 - share) * done))
     sums, bandwidth = gradient_class_sums(factors, labels, moment.dataset.n_classes, progress=tell)

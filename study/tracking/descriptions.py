@@ -89,9 +89,9 @@ REPORT = """
 - `suspects.csv`: the lowest C-scores, likeliest label errors first.
 - `correlations.parquet`: every proxy against every reference, with intervals and ceilings; `points.parquet`: single
   ratios; `curves.parquet`: epoch by epoch; `figures/`: the pictures of the page.
-- `league.parquet`: quality and cost of each proxy; `matrix.parquet`: how far proxies say the same; `influence.parquet`,
-  where the members are enough: which training example helps which test example; `difficulty.parquet`, where members
-  recorded depths.
+- `leaderboard.parquet`: quality and cost of each proxy; `matrix.parquet`: how far proxies say the same;
+  `influence.parquet`, where the members are enough: which training example helps which test example;
+  `difficulty.parquet`, where members recorded depths.
 - `rank/spearman/<proxy>`, `rank/kendall/<proxy>`: against the C-score on all examples; `unsaturated/...`: without
   scores of exactly 0 or 1; `soft/...`, `published/...`: against other references.  Positive always means: agrees.
 - `ceiling/...`: the Spearman that a perfect proxy would reach, given how well the C-scores repeat themselves.

@@ -80,7 +80,7 @@ def without_stray_folder(database: Path) -> Iterator[None]:
 
 
 def check(database: Path) -> None:
-    """Look whether MLflow may open the file; it would migrate an old database in place, without a backup.
+    """Snapshot whether MLflow may open the file; it would migrate an old database in place, without a backup.
 
     Raises:
         StoreError: damaged, not MLflow's, or of another MLflow version.

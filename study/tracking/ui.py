@@ -134,7 +134,7 @@ def saved_view(name: str, metrics: tuple[str, ...], params: tuple[str, ...]) -> 
 
 
 def require_free(host: str, port: int) -> None:
-    """Look whether the port may be served on.
+    """Snapshot whether the port may be served on.
 
     Raises:
         StoreError: taken, or not a port of this machine.

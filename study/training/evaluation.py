@@ -19,7 +19,7 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
-class Look:
+class Snapshot:
     """One network that trains alone, at one moment of its training.
 
     What `outcome`, `measure` and `features` have found is kept for as long as the look is, so that no two readers of

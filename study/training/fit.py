@@ -24,14 +24,14 @@ from study.training.engines import mlp_native
 from study.training.engines.multi_device import deal
 from study.training.engines.stacked import convey, in_background
 from study.training.engines.threads import Train, side_by_side
-from study.training.evaluation import Learner, Look, look
+from study.training.evaluation import Learner, Snapshot, look
 from study.training.job import AnyOf, Hooks, Member, Outcome, stackable
 from study.training.loop import train_epoch
 from study.training.mlp import MLPLearner
 from study.training.modules import ModuleLearner
 from study.training.placement import Placement, float32_routing, operation_threads
 
-__all__ = ["Hooks", "Look", "Member", "Outcome", "Stopped", "fit", "stackable"]
+__all__ = ["Hooks", "Member", "Outcome", "Snapshot", "Stopped", "fit", "stackable"]
 
 PREPARE_ROWS = 5000
 DEALT = 64  # outcomes of several devices that wait for the caller
@@ -142,7 +142,7 @@ def _ended(
     if hooks.after_epoch is None:
         return False
     with operation_threads(placement.machine if placement.threads == 1 else placement.cores):
-        return bool(hooks.after_epoch(member, epoch, Look(learner, examples, online)))
+        return bool(hooks.after_epoch(member, epoch, Snapshot(learner, examples, online)))
 
 
 def new_learner(

@@ -11,7 +11,7 @@ from study import models
 from study.recipe import Recipe
 
 if TYPE_CHECKING:
-    from study.training.evaluation import Look
+    from study.training.evaluation import Snapshot
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Outcome:
 class Hooks:
     """What the caller hears of a training: examples done, the ends of epochs; and its word to stop.
 
-    after_epoch: called with the member, the epoch and a Look, once before the first step (epoch 0) and after each pass;
-        only for members that train alone.  When it returns True the training of this member ends there.
-    online: whether the Look after an epoch says what was right in passing.
+    after_epoch: called with the member, the epoch and a Snapshot, once before the first step (epoch 0) and after each
+        pass; only for members that train alone.  When it returns True the training of this member ends there.
+    online: whether the Snapshot after an epoch says what was right in passing.
     """
 
     progress: Callable[[int], None] = lambda examples: None
-    after_epoch: "Callable[[Member, int, Look], bool | None] | None" = None
+    after_epoch: "Callable[[Member, int, Snapshot], bool | None] | None" = None
     online: bool = False
     stop: "threading.Event | AnyOf" = field(default_factory=threading.Event)
 

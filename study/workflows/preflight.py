@@ -12,7 +12,7 @@ import numpy as np
 
 from study.data import Dataset
 from study.errors import AnalysisError, RecipeError, StudyError
-from study.proxies import WORDS, bind, chosen, compute
+from study.proxies import SIGNALS, bind, chosen, compute
 from study.recipe import Recipe, load
 from study.recipe.load import recipe_files
 from study.scores.cscore import block_length, percent
@@ -37,9 +37,9 @@ def check_names(recipe: Recipe) -> None:
     if recipe.kind != "ensemble":
         rehearse(recipe)
     if recipe.evidence:
-        from study.signals import check_evidence  # imports torch: who sets nothing of it need not wait
+        from study.signals import check_signals  # imports torch: who sets nothing of it need not wait
 
-        check_evidence(recipe.evidence)
+        check_signals(recipe.evidence)
     if recipe.kind == "single" or recipe.subset.design != "balanced":
         return
     for ratio in recipe.subset.ratios:
@@ -63,10 +63,10 @@ def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
     part = recipe.part("single")
     at_most = part.train.steps or part.train.epochs  # a pass has one step at least
     epochs = at_most if n_train is None else part.train.length(n_train)[0]
-    look, every = part.single.look, math.lcm(part.single.look, part.single.every)
+    look, every = part.single.evaluate_every, math.lcm(part.single.evaluate_every, part.single.signals_every)
     looks, due = -(-epochs // look), -(-epochs // every)
     sizes = dict.fromkeys("nclk", 2) | {"e": looks, "t": looks + 1, "w": due}
-    made_up = {word: np.ones([sizes[axis] for axis in told.axes], dtype=np.int64) for word, told in WORDS.items()}
+    made_up = {word: np.ones([sizes[axis] for axis in told.axes], dtype=np.int64) for word, told in SIGNALS.items()}
     for spec in chosen(recipe.proxies):
         try:
             compute(spec, made_up, recipe.proxies.get(spec.name, {}))

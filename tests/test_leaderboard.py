@@ -1,4 +1,4 @@
-"""The league: quality, agreement, price of every proxy; each number against an independent computation."""
+"""The leaderboard: quality, agreement, price of every proxy; each number against an independent computation."""
 
 import io
 from dataclasses import replace
@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from study.cli.main.tables import league_markdown, league_table
 
 from study import analysis, figures
-from study.analysis import Gathered, correlations, influence, league, proxy_matrix, within_class
+from study.analysis import Gathered, correlations, influence, leaderboard, proxy_matrix, within_class
 from study.cli.main import main
+from study.cli.tables import leaderboard_markdown, leaderboard_table
 from study.figures.leaderboard import telling
 from study.proxies import PROXIES
 from study.runs.ensemble import run_ensemble
@@ -72,7 +72,7 @@ def gathered(dataset) -> Gathered:
 
 @pytest.fixture(scope="module")
 def table(gathered, dataset) -> pd.DataFrame:
-    return league(gathered, dataset)
+    return leaderboard(gathered, dataset)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def row(table, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_numbers_of_a_proxy_are_means_over_its_repeats(table, correlated, name):
-    """The league and the table of correlations must not tell two stories."""
+    """The leaderboard and the table of correlations must not tell two stories."""
     chosen = (correlated["reference"] == "cscore") & (correlated["part"] == "all")
     rows = correlated[chosen & (correlated["proxy"] == name)]
     assert len(rows) == SEEDS
@@ -118,7 +118,7 @@ def test_seeds_are_all_pairs_of_repeats(table, gathered, name):
 def test_one_repeat_has_no_agreement_between_seeds(gathered, dataset):
     """Unknown is not 1."""
     alone = replace(gathered, scores=gathered.scores[:1], singles=gathered.singles[:1], others=())
-    found = league(alone, dataset)
+    found = leaderboard(alone, dataset)
     assert found[["seeds", "architectures"]].isna().all(axis=None)
     assert found["spearman"].notna().all()
 
@@ -133,12 +133,12 @@ def test_architectures_are_other_networks_with_the_same_settings(table, gathered
 
 
 def test_cost_is_the_mean_over_the_runs_and_missing_where_nothing_was_recorded(table, gathered, dataset):
-    """Runs from before costs were recorded still have a place in the league."""
+    """Runs from before costs were recorded still have a place in the leaderboard."""
     assert row(table, "cbtl")["seconds"] == 2
     assert row(table, "cbtl")["flops"] == 20
     assert row(table, "cbtl")["cost"] == PROXIES["cbtl"].cost
     silent = tuple(run(**{name: {"settings": {}} for name in NAMES}) for _ in range(SEEDS))
-    assert league(replace(gathered, singles=silent), dataset)[["seconds", "flops"]].isna().all(axis=None)
+    assert leaderboard(replace(gathered, singles=silent), dataset)[["seconds", "flops"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -174,7 +174,7 @@ def test_published_scores_alone_are_enough_for_a_league(gathered, dataset):
     published = gathered.cscores["cscore"].where(gathered.cscores["split"] == "train")
     cscores = gathered.cscores[["example", "label", "split"]].assign(cscore=published, published=published)
     alone = replace(gathered, ensemble=None, profile=None, cscores=cscores)
-    found = league(alone, dataset)
+    found = leaderboard(alone, dataset)
     assert set(found["proxy"]) == set(NAMES) - {"cbgl"}
     assert found["ceiling"].isna().all()
     assert "published" in set(proxy_matrix(alone, dataset)["proxy"])
@@ -219,9 +219,9 @@ def test_a_constant_proxy_does_not_take_the_matrix_down(gathered, dataset):
 def test_the_terminal_and_markdown_show_the_same_numbers(table, capsys):
     """Blank where nothing is known; every proxy by the name that a recipe uses."""
     holes = table.assign(seconds=np.nan)
-    league_table(holes)
+    leaderboard_table(holes)
     printed = capsys.readouterr().out
-    lines = league_markdown(holes).splitlines()
+    lines = leaderboard_markdown(holes).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     for entry, line in zip(table.itertuples(), lines[2:], strict=True):
         assert line.startswith(f"| `{entry.proxy}` |")
@@ -232,13 +232,13 @@ def test_the_terminal_and_markdown_show_the_same_numbers(table, capsys):
 
 
 def test_the_verb_prints_the_league_of_the_finished_runs(trained, recipe, dataset, monkeypatch, capsys):
-    """`study league RECIPE`: one command, no report needed; Markdown for a README."""
+    """`study leaderboard RECIPE`: one command, no report needed; Markdown for a README."""
     monkeypatch.setattr(main, "_open", lambda *_: (recipe, dataset, trained[0]))
-    main.league(markdown=True)
-    expected = league_markdown(league(trained[1], dataset))
+    main.leaderboard(markdown=True)
+    expected = leaderboard_markdown(leaderboard(trained[1], dataset))
     assert capsys.readouterr().out == expected
     assert expected.splitlines()[2].startswith("| `cbtl` | train |")
-    main.league(markdown=False)
+    main.leaderboard(markdown=False)
     assert "cbtl" in capsys.readouterr().out
 
 
@@ -253,7 +253,7 @@ def save(figure):
 
 
 def many(count: int) -> pd.DataFrame:
-    """A league of so many made-up proxies."""
+    """A leaderboard of so many made-up proxies."""
     rng = np.random.default_rng(count)
     families = list(figures.FAMILY_COLOURS)
     return pd.DataFrame(
