@@ -89,8 +89,8 @@ def changed(**tables: object) -> Recipe:
         ({"proxies": {"all": {"epoch": 3}}}, "proxies.all takes no settings"),
         ({"proxies": {"all": {}, "cbtll": {}}}, "unknown proxy 'cbtll'"),
         ({"proxies": {"el2n": {"epoch": 4}}}, "'el2n': epoch = 4, and the training has 1 to 3"),
-        ({"evidence": {"hidden_densty": {}}}, "unknown evidence 'hidden_densty'; did you mean 'hidden_density'"),
-        ({"evidence": {"input_density": {"h": 1}}}, "evidence.input_density has no setting 'h'"),
+        ({"signals": {"hidden_densty": {}}}, "unknown signal source 'hidden_densty'; did you mean 'hidden_density'"),
+        ({"signals": {"input_density": {"h": 1}}}, "signals.input_density has no setting 'h'"),
     ],
 )
 def test_names_are_checked_in_one_line(tables, line):
@@ -175,7 +175,7 @@ def test_a_recipe_that_counts_steps_is_rehearsed_with_the_epochs_that_the_data_m
 def test_a_layer_that_is_none_is_refused_before_the_training(source):
     """The source would find out after the first epochs due, or after the last."""
     recipe = changed(evidence={source: {"layer": "block.0"}})
-    with pytest.raises(RecipeError, match=rf"evidence\.{source}\.layer: no layer 'block\.0'; did you mean 'blocks\.0'"):
+    with pytest.raises(RecipeError, match=rf"signals\.{source}\.layer: no layer 'block\.0'; did you mean 'blocks\.0'"):
         check_fit(recipe, (1, 6, 6), 3)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from study.cli import main as cli
 from study.cli.main import app, main
-from study.cli.main import main as cli
 from study.tracking import Store
 
 pytest_plugins = ["tests.tracking_fixtures"]

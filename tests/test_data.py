@@ -359,5 +359,5 @@ def test_duplicate_ids_are_refused(section, monkeypatch):
     """An id that stands for two examples would join scores with the wrong images."""
     import study.data.readers.registry
 
-    monkeypatch.setattr(study.data.sources, "numbered", lambda split, n: ["same"] * n)
+    monkeypatch.setattr(study.data.readers.registry, "numbered", lambda split, n: ["same"] * n)
     assert "stands for 1797 examples" in refusal(load, section())

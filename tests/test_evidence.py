@@ -301,7 +301,7 @@ def test_settings_of_evidence_are_checked():
     """One line, before anything trains."""
     known = registry.SOURCES["loss_sensitivity"]
     assert registry.settings_of(known, {"by_class": False}) == {"by_class": False}
-    with pytest.raises(RecipeError, match=r"evidence\.loss_sensitivity\.by_class is 1; it must be of type bool"):
+    with pytest.raises(RecipeError, match=r"signals\.loss_sensitivity\.by_class is 1; it must be of type bool"):
         registry.settings_of(known, {"by_class": 1})
     with pytest.raises(RecipeError, match="no setting 'by_clas'; did you mean 'by_class'"):
         registry.settings_of(known, {"by_clas": True})

@@ -34,9 +34,14 @@ import errno, json, os, signal, sys, time, warnings
 from pathlib import Path
 
 warnings.simplefilter("error")
-from study import cli, display, ensemble, launch, networks, plan, single, training
+from study import models as networks, progress as display
+from study.cli import main as cli
+from study.report import build as report
+from study.runs import ensemble, single, speed
+from study.training import fit as training
+from study.workflows import plan, study as launch
 from study.recipe import Model
-from study.tracking import door
+from study.tracking import client as door
 import study.tracking.run as running
 door.load()
 networks.fit_check(Model(), (1, 6, 6), 3)  # the first product on the meta device imports half of torch

@@ -73,7 +73,7 @@ FREE = {  # what only says how much, where, how fast, what is read out
     "single.evaluate_every": 2,
     "single.signals_every": 2,
     "proxies": {"cbtl": {}},
-    "evidence": {"hidden_density": {}},
+    "signals": {"hidden_density": {}},
     "search.trials": 3,
     "search.sampler": "random",
     "search.pruner": "none",

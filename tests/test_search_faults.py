@@ -42,10 +42,13 @@ from pathlib import Path
 import alembic.command, sqlalchemy.dialects.sqlite  # as Optuna does when the first storage is opened
 
 warnings.simplefilter("error")
-from study import cli, networks, plan, search
+from study import models as networks
+from study.cli import main as cli
+from study.search import run as search
+from study.workflows import plan
 from study.recipe import Model
-from study.search import ledger, session, summary
-from study.tracking import door
+from study.search import trial_queue as ledger, trial_runner as session, summary
+from study.tracking import client as door
 import study.tracking.run as running
 door.load()
 networks.fit_check(Model(), (1, 6, 6), 3)  # the first product on the meta device imports half of torch

@@ -22,7 +22,7 @@ pytest_plugins = ["tests.tracking_fixtures"]
 LAUNCH = """
 import os, sys, time
 from pathlib import Path
-from study.tracking import door, open_store
+from study.tracking import client as door, open_store
 door.load()
 
 def launch(root):

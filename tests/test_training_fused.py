@@ -19,7 +19,7 @@ CHECK = """
 import torch
 
 from study.recipe import Optimizer
-from study.training import fused
+from study.training import fused_sgd as fused
 from study.training.optimizers import update_rule
 
 generator = torch.Generator().manual_seed(0)

@@ -80,7 +80,7 @@ def conditions(spec: Spec, recipe: Recipe, n_train: int) -> dict[str, Any]:
     gathers = any(each.when == "due" and each.keep == "all" for each in sources)
     return {
         "settings": bind(spec, recipe.proxies.get(spec.name, {})),
-        "evidence": {each.name: settings_of(each, recipe.evidence.get(each.name, {})) for each in sources},
+        "evidence": {each.name: settings_of(each, recipe.signals.get(each.name, {})) for each in sources},
         "due": due_epochs(recipe, n_train) if gathers else None,
     }
 
@@ -218,7 +218,7 @@ class Collector:
         if progress:
             progress(0.0)
         with costs.setdefault(source.name, Cost()).measured():
-            return collect(source, moment, settings_of(source, self.recipe.evidence.get(source.name, {})))
+            return collect(source, moment, settings_of(source, self.recipe.signals.get(source.name, {})))
 
     def _collect(self, source: SignalSource, epoch: int, look: Snapshot) -> None:
         for word, array in self._run(source, epoch, look).items():

@@ -109,7 +109,7 @@ def critical_samples(
     """
     if not (radius > 0 and step > 0 and noise >= 0 and steps > 0 and sample >= 0):
         raise RecipeError(
-            "evidence.critical_samples: radius, step and steps are above 0, noise and sample are not below, "
+            "signals.critical_samples: radius, step and steps are above 0, noise and sample are not below, "
             f"not {radius}, {step}, {steps}, {noise} and {sample}"
         )
     dataset, frozen = moment.dataset, Frozen(moment)

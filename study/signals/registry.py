@@ -118,10 +118,10 @@ def settings_of(known: SignalSource, given: Mapping[str, Any]) -> dict[str, Sett
     """
     for name, value in given.items():
         if name not in known.settings:
-            raise RecipeError(f"evidence.{known.name} has no setting {name!r}{nearest(name, known.settings)}")
+            raise RecipeError(f"signals.{known.name} has no setting {name!r}{nearest(name, known.settings)}")
         wanted = type(known.settings[name])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
-            raise RecipeError(f"evidence.{known.name}.{name} is {value!r}; it must be of type {wanted.__name__}")
+            raise RecipeError(f"signals.{known.name}.{name} is {value!r}; it must be of type {wanted.__name__}")
     filled = {**known.settings, **given}
     return {name: float(value) if isinstance(known.settings[name], float) else value for name, value in filled.items()}
 
@@ -134,7 +134,7 @@ def check_signals(given: Mapping[str, Mapping[str, Any]]) -> None:
     """
     for name, settings in given.items():
         if name not in SOURCES:
-            raise RecipeError(f"unknown evidence {name!r}{nearest(name, SOURCES)}")
+            raise RecipeError(f"unknown signal source {name!r}{nearest(name, SOURCES)}")
         settings_of(SOURCES[name], settings)
 
 

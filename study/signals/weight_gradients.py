@@ -103,7 +103,7 @@ def gradient_density(moment: Checkpoint, *, dimension: int = 512) -> np.ndarray:
     labels, layers = moment.look.examples.labels[:n], frozen.layers()
     if dimension < 0 or not (dimension or layers):
         raise RecipeError(
-            f"evidence.gradient_density.dimension is {dimension}; it must be above 0, such as 512 (0 is for MLPs)"
+            f"signals.gradient_density.dimension is {dimension}; it must be above 0, such as 512 (0 is for MLPs)"
         )
 
     if dimension:

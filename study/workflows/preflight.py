@@ -36,10 +36,10 @@ def check_names(recipe: Recipe) -> None:
         bind(spec, recipe.proxies.get(spec.name, {}))
     if recipe.kind != "ensemble":
         rehearse(recipe)
-    if recipe.evidence:
+    if recipe.signals:
         from study.signals import check_signals  # imports torch: who sets nothing of it need not wait
 
-        check_signals(recipe.evidence)
+        check_signals(recipe.signals)
     if recipe.kind == "single" or recipe.subset.design != "balanced":
         return
     for ratio in recipe.subset.ratios:
@@ -90,7 +90,7 @@ def _check_layers(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -
         from study.models.probe_points import placements
 
         placements(recipe.model, shape, n_classes)
-    layers = {name: given["layer"] for name, given in recipe.evidence.items() if "layer" in given}
+    layers = {name: given["layer"] for name, given in recipe.signals.items() if "layer" in given}
     if not layers or recipe.kind == "ensemble":
         return
     from study.signals.activations import find_layer, layer_names
@@ -100,7 +100,7 @@ def _check_layers(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -
         try:
             find_layer(layer, names)
         except RecipeError as error:
-            raise RecipeError(f"evidence.{name}.layer: {error}") from None
+            raise RecipeError(f"signals.{name}.layer: {error}") from None
 
 
 def check_data(recipe: Recipe, dataset: Dataset) -> None:
