@@ -174,7 +174,7 @@ def test_a_recipe_that_counts_steps_is_rehearsed_with_the_epochs_that_the_data_m
 @pytest.mark.parametrize("source", ["hidden_density", "local_densities"])
 def test_a_layer_that_is_none_is_refused_before_the_training(source):
     """The source would find out after the first epochs due, or after the last."""
-    recipe = changed(evidence={source: {"layer": "block.0"}})
+    recipe = changed(signals={source: {"layer": "block.0"}})
     with pytest.raises(RecipeError, match=rf"signals\.{source}\.layer: no layer 'block\.0'; did you mean 'blocks\.0'"):
         check_fit(recipe, (1, 6, 6), 3)
 
@@ -182,13 +182,13 @@ def test_a_layer_that_is_none_is_refused_before_the_training(source):
 @pytest.mark.parametrize("layer", ["penultimate", "input", "blocks.1", "softmax", "-1"])
 def test_a_layer_that_is_one_passes(layer):
     """By name, or by number."""
-    check_fit(changed(evidence={"hidden_density": {"layer": layer}}), (1, 6, 6), 3)
+    check_fit(changed(signals={"hidden_density": {"layer": layer}}), (1, 6, 6), 3)
 
 
 def test_the_layers_are_those_of_the_single_run():
     """Its model may be another than the ensemble's."""
     recipe = changed(
-        evidence={"hidden_density": {"layer": "blocks.1"}}, single={"model": {"settings": {"widths": [8]}}}
+        signals={"hidden_density": {"layer": "blocks.1"}}, single={"model": {"settings": {"widths": [8]}}}
     )
     with pytest.raises(RecipeError, match=r"no layer 'blocks\.1'"):
         check_fit(recipe, (1, 6, 6), 3)

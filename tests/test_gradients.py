@@ -313,7 +313,7 @@ def test_a_training_is_the_same_with_all_gradients_taken(model, precision):
             model=model,
             train={"epochs": 2, "batch_size": 16},
             proxies={name: {} for name in names},
-            evidence={"gradient_density": {"dimension": 64}},
+            signals={"gradient_density": {"dimension": 64}},
             runtime={"device": "cpu", "precision": precision},
         )
         placement = place(recipe.runtime, stackable=stackable(recipe)).alone(wide=False)

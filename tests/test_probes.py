@@ -259,7 +259,7 @@ def test_a_single_run_has_depths_of_both_splits(dataset, stores):
     """From the recipe's table to the table of scores."""
     proxies = {"prediction_depth": {}, "prediction_depth_test": {}, "local_outlier_factor": {}}
     evidence = {"probes": {"k": K}, "local_densities": {"k": 5}}
-    recipe = toy_recipe("single", proxies=proxies, evidence=evidence)
+    recipe = toy_recipe("single", proxies=proxies, signals=evidence)
     (run,) = run_singles(recipe, dataset, stores())
     table, kept = run.read_table("scores.parquet"), run.read_arrays("probes.npz")
     evidence = {"probe_class": kept["probe_class"][:, :120], "final_class": kept["final_class"][:120]}

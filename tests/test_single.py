@@ -400,11 +400,11 @@ def test_other_settings_of_evidence_are_trained_for_again(recipe, dataset, store
     store = stores()
     one = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"of_a_moment": {}})
     (run,) = run_singles(one, dataset, store)
-    other = asked(one, evidence={"counted_now": {"number": 2}})
+    other = asked(one, signals={"counted_now": {"number": 2}})
     (again,) = run_singles(other, dataset, store)
     assert run.id != again.id
     assert [each.read_table("scores.parquet")["of_a_moment"][0] for each in (run, again)] == [1, 2]
-    assert run_singles(asked(one, evidence={"counted_now": {"number": 1}}), dataset, store)[0].id == run.id
+    assert run_singles(asked(one, signals={"counted_now": {"number": 1}}), dataset, store)[0].id == run.id
     assert run_singles(other, dataset, store)[0].id == again.id
 
 
