@@ -187,9 +187,7 @@ def test_a_layer_that_is_one_passes(layer):
 
 def test_the_layers_are_those_of_the_single_run():
     """Its model may be another than the ensemble's."""
-    recipe = changed(
-        signals={"hidden_density": {"layer": "blocks.1"}}, single={"model": {"settings": {"widths": [8]}}}
-    )
+    recipe = changed(signals={"hidden_density": {"layer": "blocks.1"}}, single={"model": {"settings": {"widths": [8]}}})
     with pytest.raises(RecipeError, match=r"no layer 'blocks\.1'"):
         check_fit(recipe, (1, 6, 6), 3)
     check_fit(recipe.part("ensemble"), (1, 6, 6), 3)

@@ -315,7 +315,7 @@ NARROW = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from study import tables
+from study.cli import tables
 from study.tracking import open_store
 tables.Console = lambda **kept: Console(force_terminal=True, color_system=None, width=80)
 tables.runs_table(open_store(Path(sys.argv[1])), "")

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from study import analysis, figures
-from study.analysis import Gathered, correlations, influence, leaderboard, proxy_matrix, within_class
-from study.cli.main import main
+from study.analysis import Gathered, correlations, influences, leaderboard, proxy_matrix, within_class
+from study.cli import main as cli
 from study.cli.tables import leaderboard_markdown, leaderboard_table
 from study.figures.leaderboard import telling
 from study.proxies import PROXIES
@@ -233,12 +233,12 @@ def test_the_terminal_and_markdown_show_the_same_numbers(table, capsys):
 
 def test_the_verb_prints_the_league_of_the_finished_runs(trained, recipe, dataset, monkeypatch, capsys):
     """`study leaderboard RECIPE`: one command, no report needed; Markdown for a README."""
-    monkeypatch.setattr(main, "_open", lambda *_: (recipe, dataset, trained[0]))
-    main.leaderboard(markdown=True)
+    monkeypatch.setattr(cli, "_open", lambda *_: (recipe, dataset, trained[0]))
+    cli.leaderboard(markdown=True)
     expected = leaderboard_markdown(leaderboard(trained[1], dataset))
     assert capsys.readouterr().out == expected
     assert expected.splitlines()[2].startswith("| `cbtl` | train |")
-    main.leaderboard(markdown=False)
+    cli.leaderboard(markdown=False)
     assert "cbtl" in capsys.readouterr().out
 
 
@@ -361,7 +361,7 @@ def test_the_newest_run_of_each_other_network_is_read(trained):
 def test_influences_equal_a_loop_over_the_members_bits(trained, recipe, dataset):
     """From the shards' files: right when i was trained on, minus right when not, for test examples in doubt."""
     store, gathered = trained
-    found = influence(gathered, recipe, dataset, store, top=3)
+    found = influences(gathered, recipe, dataset, store, top=3)
     subset, right = [], []
     for shard in store.find("shard"):
         kept = shard.read_arrays("members.npz")
@@ -382,7 +382,7 @@ def test_influences_equal_a_loop_over_the_members_bits(trained, recipe, dataset)
 def test_too_few_members_for_influence_are_said(trained, recipe, dataset):
     """A list of chance differences looks like any other list."""
     store, gathered = trained
-    none = influence(gathered, recipe.model_copy(update={"seed": 9}), dataset, store)  # a recipe without members
+    none = influences(gathered, recipe.model_copy(update={"seed": 9}), dataset, store)  # a recipe without members
     assert none.table.empty
     enough = int(none.told.split("; ")[1].removesuffix(" members would do"))
     assert chance_influence(80, enough / 2, enough / 2) <= 0.5 < chance_influence(80, enough / 2 - 1, enough / 2 - 1)

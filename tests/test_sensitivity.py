@@ -279,7 +279,7 @@ def test_variance_of_gradients_is_normalized_within_the_class():
 
 def test_one_due_epoch_has_no_variance():
     """All 0, it would rank every example alike without a word."""
-    with pytest.raises(ValueError, match=r"lower single\.every"):
+    with pytest.raises(ValueError, match=r"lower single\.signals_every"):
         sensitivity.variance_of_gradients(np.zeros((1, 4)), np.zeros(4, int))
 
 

@@ -133,7 +133,7 @@ def _ui(root: Path) -> str:
 
 @app.command()
 def run(recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
-    """Do the whole of a study: subset ensemble, single runs, report.  Resumes what an earlier launch has left."""
+    """Do a whole study: ensemble, single runs, report.  Resumes what an earlier launch has left."""
     _work(None, recipe, overrides, root)
 
 
@@ -196,7 +196,7 @@ def leaderboard(
     root: Root = Path("mlruns"),
     markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table")] = False,
 ) -> None:
-    """Rank the proxies of finished runs.  Quality, within classes, between seeds and between networks, and cost."""
+    """Rank the proxies of finished runs by quality and cost."""
     opened, dataset, store = _open(recipe, overrides, root)
     from study import analysis
     from study.cli.tables import leaderboard_markdown, leaderboard_table

@@ -1,0 +1,5 @@
+"""`python -m study` is the command `study`."""
+
+from study.cli.main import main
+
+main()
