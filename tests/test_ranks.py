@@ -130,7 +130,10 @@ def test_too_little_memory_is_told(monkeypatch):
 
 def test_ranks_are_imported_without_torch_or_a_compiler():
     """Whoever reads a table must not wait for five seconds of import, nor for a compiler."""
-    code = "import sys; from study.kernels import native; from study.scores import rank_statistics as ranks; print('torch' in sys.modules, native.library.cache_info().misses)"
+    code = (
+        "import sys; from study.kernels import native; from study.scores import rank_statistics; "
+        "print('torch' in sys.modules, native.library.cache_info().misses)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "0"]
 

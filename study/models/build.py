@@ -31,7 +31,7 @@ _seeding = threading.Lock()  # torch initializes from a global generator; one ne
 
 def names() -> list[str]:
     """The short names of this package's own networks."""
-    from study.models import densenet, inception, mlp, resnet, vgg  # noqa: F401  registers them
+    from study.models import densenet, inception, mlp, resnet, speednet, vgg  # noqa: F401  registers them
 
     return sorted(OWN)
 
