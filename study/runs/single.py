@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from study.proxies import Spec, compute
 from study.proxies.learning_speed import online_agreement
 from study.recipe import Recipe, dump, flatten
 from study.runs.ensemble import keys, waiting
+from study.runs.jobs import SinglePlan, single_plan
 from study.signals import Collector, Cost, Shared, conditions, curved, due_epochs, look_epochs, wanted
 from study.tracking import Run, Store, descriptions
 from study.training.autotune import place_network
@@ -21,6 +24,7 @@ from study.training.evaluation import Snapshot
 from study.training.fit import fit
 from study.training.job import Hooks, Member, Outcome
 from study.training.placement import Placement
+from study.training.types import RuntimeSpec
 
 
 def run_singles(
@@ -54,14 +58,7 @@ def run_singles(
             run = _start(store, recipe, dataset, own | placement.tags(), repeat)
             with run:
                 try:
-                    collector, final = _train(recipe, dataset, run, repeat, specs, shared, placement, stop, bar)
-                    if final.diverged:
-                        raise StoreError(
-                            f"single run, repeat {repeat}: training left the finite numbers; lower optimizer.lr"
-                        )
-                    with bar("evidence of the inputs", 100, unit="%") as advance:
-                        collector.progress = _percent(advance, stop)
-                        collector.data()
+                    collector = _log_training(run, recipe, dataset, repeat, shared, placement, stop, bar)
                     _log_scores(run, dataset, collector)
                 except Stopped:
                     run.kill("stopped on request; the same command starts this repeat again")
@@ -149,42 +146,151 @@ def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str],
     return run
 
 
-def _train(
-    recipe: Recipe,
+def place_single(plan: SinglePlan, dataset: Dataset, runtime: RuntimeSpec, repeats: int = 1) -> Placement:
+    """Choose device, precision and layout of networks that train one at a time.
+
+    Raises:
+        RecipeError: a device that is not there.
+    """
+    seen = repeats * plan.train.seen(dataset.n_train)
+    return place_network(_recipe(plan, runtime), dataset, seen, alone=True)
+
+
+def train_single(
+    plan: SinglePlan,
     dataset: Dataset,
-    run: Run,
-    repeat: int,
-    specs: list[Spec],
-    shared: Shared,
     placement: Placement,
-    stop: threading.Event,
-    bar: Bar,
+    *,
+    repeat: int = 0,
+    shared: Shared | None = None,
+    on_epoch: Callable[[int, Collector], None] = lambda epoch, collector: None,
+    stop: threading.Event | None = None,
+    bar: Bar = quiet,
 ) -> tuple[Collector, Outcome]:
-    epochs, _ = recipe.train.length(dataset.n_train)
-    collector = Collector(dataset, specs, recipe, placement.device, shared=shared)
-    train, test = dataset.rows("train"), dataset.rows("test")
-    begun = time.perf_counter()
+    """Train on all training rows and collect what the proxies read; nothing is written anywhere.
+
+    Args:
+        plan: `SinglePlan(JobTemplate(network, optimizer, schedule, training, seed), proxies={"cbtl": {}})`.
+        dataset: n examples.
+        placement: see `place_single`.
+        repeat: networks of different repeats have other initial weights and batch orders.
+        shared: what was collected of the data alone, for all repeats.
+        on_epoch: hears of each epoch that was evaluated, when all of it is collected.
+        stop: set to end after the step under way.
+        bar: display of the progress.
+
+    Returns:
+        The collector, from which `score_single` makes the table of scores, and what the network says at the end;
+        with `Outcome.diverged` there are no scores.
+
+    Raises:
+        Stopped: `stop` was set.
+        RecipeError: a proxy that is not registered, or that needs test examples where there are none.
+    """
+    stop = stop or threading.Event()
+    specs = wanted(plan.proxies, dataset)
+    collector = Collector(dataset, specs, plan, placement.device, shared=shared or Shared())
+    epochs, _ = plan.train.length(dataset.n_train)
 
     def after_epoch(member: Member, epoch: int, look: Snapshot) -> None:
         taken = collector.take(epoch, look)
         advance(0)  # the training goes on
-        if not taken or not epoch:
-            return
+        if taken and epoch:
+            on_epoch(epoch, collector)
+
+    member = Member(("single", repeat), np.arange(dataset.n_train))
+    with bar(f"single run, repeat {repeat}", epochs * dataset.n_train, unit="examples") as advance:
+        collector.progress = _aside(advance, stop)
+        hooks = Hooks(progress=advance, after_epoch=after_epoch, online=collector.online, stop=stop)
+        final = next(fit([member], dataset, _recipe(plan), placement, hooks))
+    if not final.diverged:
+        with bar("signals of the inputs", 100, unit="%") as advance:
+            collector.progress = _percent(advance, stop)
+            collector.data()
+    return collector, final
+
+
+@dataclass(frozen=True)
+class SingleScores:
+    """The proxies of one single run.
+
+    table: a row for each example: example, label(s), split, a float32 column per proxy, NaN outside of its split.
+    declared: per proxy what it declares and its conditions.
+    costs: per proxy seconds and flops beyond the steps of the training.
+    values: per proxy the scores of its split.
+    """
+
+    table: pd.DataFrame
+    declared: dict[str, dict[str, Any]]
+    costs: dict[str, dict[str, float]]
+    values: dict[str, np.ndarray]
+
+
+def score_single(collector: Collector) -> SingleScores:
+    """Compute the proxies of what a training has collected."""
+    dataset = collector.dataset
+    table = pd.DataFrame({"example": dataset.ids, **dataset.label_columns, "split": dataset.split()})
+    declared, costs, values = {}, {}, {}
+    for spec in collector.specs:
+        conditioned = conditions(spec, collector.recipe, dataset.n_train)
+        computing = Cost()
+        with computing.measured():
+            values[spec.name] = compute(spec, collector.of(spec), conditioned["settings"])
+        column = np.full(dataset.n, np.nan, dtype=np.float32)
+        column[dataset.rows(spec.on)] = values[spec.name]
+        table[spec.name] = column
+        cost = collector.cost(spec) + computing
+        shown = ("family", "easy", "unit", "label", "source", "on", "cost")
+        declared[spec.name] = {key: getattr(spec, key) for key in shown} | conditioned
+        costs[spec.name] = {"seconds": cost.seconds, "flops": cost.flops}
+    return SingleScores(table, declared, costs, values)
+
+
+def _recipe(plan: SinglePlan, runtime: RuntimeSpec | None = None):
+    from types import SimpleNamespace
+
+    template = plan.template
+    return SimpleNamespace(
+        model=template.network,
+        optimizer=template.optimizer,
+        schedule=template.schedule,
+        train=template.training,
+        stream=template.stream,
+        subset=SimpleNamespace(depth=False),
+        runtime=runtime,
+    )
+
+
+def _log_training(
+    run: Run,
+    recipe: Recipe,
+    dataset: Dataset,
+    repeat: int,
+    shared: Shared,
+    placement: Placement,
+    stop: threading.Event,
+    bar: Bar,
+) -> Collector:
+    """Train one repeat and log its curves while it goes on."""
+    train, test = dataset.rows("train"), dataset.rows("test")
+    begun = time.perf_counter()
+
+    def on_epoch(epoch: int, collector: Collector) -> None:
         right = collector.series["correct"][-1]
         point = {"train/accuracy": right[train].mean()}
         if dataset.n_test:
             point["test/accuracy"] = right[test].mean()
         run.log(point, step=epoch)
 
-    member = Member(("single", repeat), np.arange(dataset.n_train))
-    with bar(f"single run, repeat {repeat}", epochs * dataset.n_train, unit="examples") as advance:
-        collector.progress = _aside(advance, stop)
-        hooks = Hooks(progress=advance, after_epoch=after_epoch, online=collector.online, stop=stop)
-        final = next(fit([member], dataset, recipe, placement, hooks))
+    collector, final = train_single(
+        single_plan(recipe), dataset, placement, repeat=repeat, shared=shared, on_epoch=on_epoch, stop=stop, bar=bar
+    )
     steps = [epoch for epoch in look_epochs(recipe, dataset.n_train) if epoch <= len(final.losses)]
     run.series("train/loss", [final.losses[epoch - 1] for epoch in steps], steps)
     run.log({"time/train_s": time.perf_counter() - begun})
-    return collector, final
+    if final.diverged:
+        raise StoreError(f"single run, repeat {repeat}: training left the finite numbers; lower optimizer.lr")
+    return collector
 
 
 def _log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
@@ -206,24 +312,11 @@ def _log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
         epochs=np.array(collector.epochs, dtype=np.int64),
         **{name: np.stack(scores) for name, scores in collector.moments.items()},
     )
-    table = pd.DataFrame({"example": dataset.ids, **dataset.label_columns, "split": dataset.split()})
-    declared, costs, found = {}, {}, {}
-    for spec in collector.specs:
-        told = conditions(spec, collector.recipe, dataset.n_train)
-        own = Cost()
-        with own.measured():
-            found[spec.name] = compute(spec, collector.of(spec), told["settings"])
-        column = np.full(dataset.n, np.nan, dtype=np.float32)
-        column[dataset.rows(spec.on)] = found[spec.name]
-        table[spec.name] = column
-        cost = collector.cost(spec) + own
-        keys = ("family", "easy", "unit", "label", "source", "on", "cost")
-        declared[spec.name] = {key: getattr(spec, key) for key in keys} | told
-        costs[spec.name] = {"seconds": cost.seconds, "flops": cost.flops}
-    run.table("scores.parquet", table)
-    run.json("costs.json", costs)
-    run.json("scores.json", declared)
-    _log_evidence(run, collector, found)
+    scores = score_single(collector)
+    run.table("scores.parquet", scores.table)
+    run.json("costs.json", scores.costs)
+    run.json("scores.json", scores.declared)
+    _log_evidence(run, collector, scores.values)
 
 
 def _series(collector: Collector) -> dict[str, np.ndarray]:

@@ -243,5 +243,5 @@ RULES: dict[str, type[Rule]] = {"sgd": SGD, "adam": Adam, "adamax": AdaMax, "ada
 
 def update_rule(optimizers: Optimizer | Sequence[Optimizer], weights: Tensor) -> Rule:
     """The update rule that the recipe names, with fresh state for these weights; settings for all rows or for each."""
-    several = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
+    several = list(optimizers) if isinstance(optimizers, Sequence) else [optimizers]
     return RULES[several[0].name](several, weights)

@@ -77,6 +77,26 @@ class TrainSpec:
         return (epochs - 1) * n + edges[steps - (epochs - 1) * (len(edges) - 1)]
 
 
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """Where and how jobs run; never changes which networks are trained.
+
+    device: "auto", "cpu", "cuda" or "cuda:0".
+    precision: "auto", "float32", "bfloat16" or "float64", of the matrix products.
+    kernel: "auto", "native" or "torch", of an MLP's steps on a CPU.
+    layout: "auto", "channels_last" or "contiguous", of a convolutional network's images.
+    threads: networks at a time; 0: what the network gains from.
+    stack: networks in one stack on a GPU; 0: what the device gains from.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    kernel: str = "auto"
+    layout: str = "auto"
+    threads: int = 0
+    stack: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One network to be trained: an ensemble member, a search trial, a single run.
@@ -99,3 +119,22 @@ class Job:
     def stream(self, purpose: str, *more: object) -> np.random.Generator:
         """The generator of one purpose ("init", "order", "augment", "dropout", "regularize"), of this job alone."""
         return random_stream(self.seed, purpose, *self.name, *more)
+
+
+@dataclass(frozen=True)
+class JobTemplate:
+    """What the jobs of one launch have in common."""
+
+    network: NetworkSpec = field(default_factory=NetworkSpec)
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    training: TrainSpec = TrainSpec()
+    seed: int = 0
+
+    def job(self, name: tuple[object, ...], rows: np.ndarray, key: Any = None) -> Job:
+        """The job of this name in the random streams, on these sorted rows."""
+        return Job(name, rows, self.network, self.optimizer, self.schedule, self.training, self.seed, key)
+
+    def stream(self, *name: object) -> np.random.Generator:
+        """The generator of one purpose that is not a single job's, such as ("subset", "0.1", 3)."""
+        return random_stream(self.seed, *name)

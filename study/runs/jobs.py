@@ -1,0 +1,125 @@
+"""A recipe turned into what trains.  in: a Recipe   out: a JobTemplate, plans of ensembles and single runs
+
+Everything below `runs` sees these plans and the Jobs that they make, never a Recipe; the Python API makes them without
+one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from study.data import Dataset
+from study.models.spec import NetworkSpec
+from study.recipe import Recipe
+from study.scores.cscore import subset_mask, subset_size
+from study.training.types import Job, JobTemplate, OptimizerSpec, RuntimeSpec, ScheduleSpec, TrainSpec
+
+
+@dataclass(frozen=True)
+class EnsemblePlan:
+    """A subset ensemble (J-alg1, J-integral): which members there are and what they train on.
+
+    ratios: shares of the training rows, rising, each a whole percentage.
+    members: at each ratio.
+    design: "balanced" or "uniform", see `scores.cscore.subset_mask`.
+    depth: whether members keep the prediction depths of all examples (B-fig7).
+    """
+
+    template: JobTemplate = field(default_factory=JobTemplate)
+    ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    members: int = 20
+    design: str = "balanced"
+    depth: bool = False
+
+    def mask(self, ratio: float, member: int, dataset: Dataset) -> np.ndarray:
+        """(n,) bool: the rows that a member trains on; never a test row."""
+        mask = np.zeros(dataset.n, dtype=bool)
+        mask[: dataset.n_train] = subset_mask(self.template.stream, ratio, member, dataset.n_train, self.design)
+        return mask
+
+    def job(self, ratio: float, member: int, dataset: Dataset) -> Job:
+        """One member; its key is (ratio, member)."""
+        rows = np.flatnonzero(self.mask(ratio, member, dataset))
+        return self.template.job(("member", str(ratio), member), rows, key=(ratio, member))
+
+    def examples(self, ratio: float, members: Sequence[int], n_train: int) -> int:
+        """How many examples these members of one ratio take in while they train, over all epochs."""
+        sizes = (subset_size(ratio, member, n_train, self.design) for member in members)
+        return sum(self.template.training.seen(size) for size in sizes)
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """When a single run is evaluated, in epochs: all examples, and the costly signals; the last epoch always is."""
+
+    evaluate_every: int = 1
+    signals_every: int = 1
+
+
+@dataclass(frozen=True)
+class SinglePlan:
+    """A single run on all training rows: what it trains and which proxies are computed.
+
+    single: when it is evaluated.
+    proxies, signals: settings by name, as in a recipe's tables; no proxies: those that cost little.
+    """
+
+    template: JobTemplate = field(default_factory=JobTemplate)
+    single: Evaluations = Evaluations()
+    proxies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    signals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def model(self) -> NetworkSpec:
+        """The network."""
+        return self.template.network
+
+    @property
+    def train(self) -> TrainSpec:
+        """Length and batches."""
+        return self.template.training
+
+    def stream(self, *name: object) -> np.random.Generator:
+        """See `JobTemplate.stream`."""
+        return self.template.stream(*name)
+
+    def job(self, repeat: int, dataset: Dataset) -> Job:
+        """The network of one repeat; its key is the repeat."""
+        return self.template.job(("single", repeat), np.arange(dataset.n_train), key=repeat)
+
+
+def template_of(recipe: Recipe) -> JobTemplate:
+    """What all jobs of one part of a recipe have in common."""
+    return JobTemplate(
+        network=NetworkSpec(recipe.model.name, dict(recipe.model.settings)),
+        optimizer=OptimizerSpec(**recipe.optimizer.model_dump()),
+        schedule=ScheduleSpec(**recipe.schedule.model_dump()),
+        training=TrainSpec(**recipe.train.model_dump()),
+        seed=recipe.seed,
+    )
+
+
+def ensemble_plan(recipe: Recipe) -> EnsemblePlan:
+    """The ensemble of a recipe."""
+    recipe = recipe.part("ensemble")
+    subset = recipe.subset
+    return EnsemblePlan(template_of(recipe), subset.ratios, subset.members, subset.design, subset.depth)
+
+
+def single_plan(recipe: Recipe) -> SinglePlan:
+    """The single runs of a recipe."""
+    recipe = recipe.part("single")
+    single = Evaluations(recipe.single.evaluate_every, recipe.single.signals_every)
+    return SinglePlan(template_of(recipe), single, recipe.proxies, recipe.signals)
+
+
+def runtime_of(recipe: Recipe) -> RuntimeSpec:
+    """Where its jobs run."""
+    return RuntimeSpec(**recipe.runtime.model_dump(exclude={"shard"}))
+
+
+def jobs_of(plan: EnsemblePlan, members: Sequence[tuple[float, int]], dataset: Dataset) -> Iterator[Job]:
+    """The jobs of these (ratio, member), in this order; drawn one by one."""
+    return (plan.job(ratio, member, dataset) for ratio, member in members)

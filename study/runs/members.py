@@ -1,0 +1,195 @@
+"""The members of a subset ensemble, trained and folded, without a store.  in: an EnsemblePlan, a Dataset   out: a Profile
+
+Members are trained in shards of one subset ratio.  `runs.ensemble` writes each shard down; the Python API folds them.
+"""
+
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from study.data import Dataset
+from study.kernels.kde import exact_routing
+from study.progress import Bar, quiet
+from study.runs.jobs import EnsemblePlan
+from study.scores import cscore
+from study.scores.cscore import Profile
+from study.scores.memorization import memorization_columns
+from study.signals import MemberDepths
+from study.training.autotune import place_network
+from study.training.fit import fit
+from study.training.job import Hooks, Member, Outcome
+from study.training.placement import Placement
+from study.training.types import RuntimeSpec
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Members of one subset ratio that are trained and written together."""
+
+    ratio: float
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TrainedShard:
+    """What came of a shard.
+
+    outcomes: (m,) one for each member, in order.
+    masks: (m, n) bool, the rows that each trained on.
+    profile: its sums.
+    depths: `depth` and `final` (m, n) where the plan asks for prediction depths, else empty.
+    """
+
+    shard: Shard
+    outcomes: Sequence[Outcome]
+    masks: np.ndarray
+    profile: Profile
+    depths: dict[str, np.ndarray]
+
+
+def plan_shards(
+    plan: EnsemblePlan, done: frozenset[tuple[float, int]] | set[tuple[float, int]] = frozenset(), size: int = 10
+) -> list[Shard]:
+    """Shards for the members that are still missing, the first shard of every ratio before the second of any.
+
+    An ensemble that is stopped half way then has members at every ratio.
+    """
+    per_ratio = []
+    for ratio in plan.ratios:
+        missing = [member for member in range(plan.members) if (ratio, member) not in done]
+        per_ratio.append([Shard(ratio, tuple(missing[low : low + size])) for low in range(0, len(missing), size)])
+    rounds = itertools.zip_longest(*per_ratio)
+    return [shard for each in rounds for shard in each if shard is not None]
+
+
+def place_ensemble(plan: EnsemblePlan, dataset: Dataset, runtime: RuntimeSpec, shards: Sequence[Shard]) -> Placement:
+    """Choose device, precision and how many train at a time, by a short measurement where one pays.
+
+    Raises:
+        RecipeError: a device that is not there.
+    """
+    seen = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
+    placement = place_network(_recipe(plan, runtime), dataset, seen)
+    if plan.depth:  # an evaluation is of one network; its searches set the routing for those beside it too
+        placement = replace(placement, stack=1, matmul=exact_routing(placement.device))
+    return placement
+
+
+def train_shards(
+    plan: EnsemblePlan, shards: Sequence[Shard], dataset: Dataset, placement: Placement, hooks: Hooks
+) -> Iterator[TrainedShard]:
+    """Train the members of these shards, and give each shard in order as soon as its last member is done.
+
+    Args:
+        plan: of the ensemble.
+        shards: see `plan_shards`.
+        dataset: train rows are drawn from, test rows are always held out.
+        placement: see `place_ensemble`.
+        hooks: progress in examples, stop.
+
+    Raises:
+        Stopped: `hooks.stop` was set.
+    """
+    masks: dict[tuple[float, int], np.ndarray] = {}
+    depths = MemberDepths(_recipe(plan), dataset, placement.device, hooks.stop) if plan.depth else None
+
+    def members() -> Iterator[Member]:
+        for shard in shards:
+            for member in shard.members:
+                mask = masks[shard.ratio, member] = plan.mask(shard.ratio, member, dataset)
+                yield Member(("member", str(shard.ratio), member), np.flatnonzero(mask))
+
+    if depths:
+        hooks = replace(hooks, after_epoch=depths.take)
+    with closing(fit(members(), dataset, _recipe(plan), placement, hooks)) as outcomes:
+        for shard in shards:
+            trained = list(itertools.islice(outcomes, len(shard.members)))
+            own = np.stack([masks.pop((shard.ratio, member)) for member in shard.members])
+            names = [("member", str(shard.ratio), member) for member in shard.members]
+            profile = fold(plan, shard, trained, own, dataset)
+            yield TrainedShard(shard, trained, own, profile, depths.pop(names) if depths else {})
+
+
+def fold(plan: EnsemblePlan, shard: Shard, outcomes: Sequence[Outcome], masks: np.ndarray, dataset: Dataset) -> Profile:
+    """The sums of one shard."""
+    return cscore.shard_profile(
+        masks,
+        np.stack([outcome.prediction for outcome in outcomes]).astype(np.int64),
+        np.stack([outcome.confidence for outcome in outcomes]),
+        dataset.labels,
+        shard.ratio,
+        shard.members,
+        dataset.n_classes,
+        design=plan.design,
+    )
+
+
+def train_ensemble(
+    plan: EnsemblePlan,
+    dataset: Dataset,
+    runtime: RuntimeSpec | None = None,
+    *,
+    stop: threading.Event | None = None,
+    bar: Bar = quiet,
+) -> Profile:
+    """Train a whole ensemble and fold it; nothing is written anywhere.
+
+    Args:
+        plan: `EnsemblePlan(JobTemplate(network, optimizer, schedule, training, seed), ratios, members)`.
+        dataset: train rows are drawn from, test rows are always held out.
+        runtime: device, precision, threads; by default whatever is fast here.
+        stop: set to end after the step under way.
+        bar: display of the progress.
+
+    Returns:
+        The profile; `score_table` makes the table of C-scores of it.
+
+    Raises:
+        Stopped: `stop` was set.
+        RecipeError: a ratio that leaves nothing to train on, a device that is not there, a network that cannot be.
+    """
+    shards = plan_shards(plan)
+    placement = place_ensemble(plan, dataset, runtime or RuntimeSpec(), shards)
+    total = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
+    count = sum(len(shard.members) for shard in shards)
+    profile = None
+    with bar(f"ensemble, {count} networks", total, unit="examples") as advance:
+        hooks = Hooks(progress=advance, stop=stop or threading.Event())
+        for trained in train_shards(plan, shards, dataset, placement, hooks):
+            profile = trained.profile if profile is None else profile + trained.profile
+    return profile
+
+
+def score_table(profile: Profile, dataset: Dataset) -> pd.DataFrame:
+    """The columns of cscore.parquet, a row for each of the n examples, train rows then test rows."""
+    frame = pd.DataFrame({"example": dataset.ids, **dataset.label_columns, "split": dataset.split()})
+    return frame.assign(**cscore.cscore_columns(profile, dataset.labels), **memorization_columns(profile))
+
+
+def profile_table(profile: Profile, dataset: Dataset) -> pd.DataFrame:
+    """The columns of profile.parquet, a row for each example at each subset ratio."""
+    long = pd.DataFrame(profile.columns())
+    repeats = len(long) // dataset.n
+    long.insert(0, "example", np.tile(dataset.ids, repeats))
+    long.insert(1, "label", np.tile(dataset.labels, repeats))
+    return long
+
+
+def _recipe(plan: EnsemblePlan, runtime: RuntimeSpec | None = None):
+    from types import SimpleNamespace
+
+    template = plan.template
+    return SimpleNamespace(
+        model=template.network,
+        optimizer=template.optimizer,
+        schedule=template.schedule,
+        train=template.training,
+        stream=template.stream,
+        subset=plan,
+        runtime=runtime,
+    )
