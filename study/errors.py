@@ -4,6 +4,7 @@ StudyError
 ├── RecipeError      a recipe's form, names or fit
 ├── DataError        images, labels, files of a data set
 ├── StoreError       the MLflow store, its artifacts, a second launch at work
+├── PluginError      code from outside that cannot be imported
 └── AnalysisError    runs that are missing, or that do not belong together
 """
 
@@ -22,6 +23,10 @@ class DataError(StudyError):
 
 class StoreError(StudyError):
     """The tracking store cannot be opened, read or written."""
+
+
+class PluginError(StudyError):
+    """A plugin that cannot be imported."""
 
 
 class AnalysisError(StudyError):

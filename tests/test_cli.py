@@ -12,6 +12,7 @@ import pytest
 
 from study.cli import main as cli
 from study.cli.main import app, main
+from study.recipe.load import find_recipe
 from study.tracking import Store
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -365,7 +366,7 @@ def test_an_own_recipe_goes_before_the_shipped_one(study, place, monkeypatch):
     own = place / "recipes" / "digits" / "study.toml"
     own.parent.mkdir(parents=True)
     own.touch()
-    assert cli.here_or_home(cli.DEFAULT) == cli.DEFAULT
+    assert find_recipe(cli.DEFAULT) == cli.DEFAULT
 
 
 def test_the_store_of_the_checkout_is_used_when_the_script_says_so(study, finished, monkeypatch):

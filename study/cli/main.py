@@ -2,17 +2,17 @@
 
 import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study.errors import Stopped, StudyError
+from study import plugins
+from study.cli.interrupt import Interrupted, interruptible
+from study.cli.options import Overrides, Plugins, RecipePath, Root
+from study.errors import StudyError
 from study.progress import bar, say
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from study.tracking import Store
 
 DEFAULT = Path("recipes/digits/study.toml")
-HOME = Path(__file__).parents[2]  # of a checkout: where recipes are that are not found from here
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -32,59 +31,22 @@ app = typer.Typer(
     epilog="First: study plan, then study run; both take the digits when no recipe is named.",
 )
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe file")]
-Overrides = Annotated[
-    list[str],
-    typer.Option("--set", metavar="NAME=VALUE", help="override a value of the recipe: optimizer.lr=0.05; repeatable"),
-]
-Root = Annotated[
-    Path,
-    typer.Option("--root", metavar="FOLDER", envvar="STUDY_ROOT", help="of the runs: database, artifacts, locks"),
-]
+
+def _load(path: Path, overrides: list[str]) -> "tuple[Recipe, Path]":
+    """A recipe, and the file that its path names."""
+    from study.recipe.load import find_recipe, load
+
+    file = find_recipe(path)
+    return load(file, overrides), file
 
 
-class Interrupted(Exception):  # noqa: N818  an order from outside, not an error
-    """A signal has asked for the end; `number` says which."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set an event: the step under way ends and the run is marked; a second one ends at once."""
-    stop, heard = threading.Event(), []
-
-    def on_signal(number: int, frame: object) -> None:
-        if heard:
-            raise KeyboardInterrupt
-        heard.append(number)
-        stop.set()
-        say("stopping; once more to stop at once")
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    except BaseException as error:
-        if heard and isinstance(error, Stopped | KeyboardInterrupt):
-            raise Interrupted(heard[0]) from None
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def here_or_home(path: Path) -> Path:
-    """A recipe as it is named, or, when nothing lies there and this is a checkout, the checkout's own of that name."""
-    return HOME / path if not path.exists() and (HOME / path).exists() else path
-
-
-def _open(path: Path, overrides: list[str], root: Path, kind: str | None = None) -> "tuple[Recipe, Dataset, Store]":
+def _open(
+    path: Path, overrides: list[str], root: Path, plugin_files: list[Path], kind: str | None = None
+) -> "tuple[Recipe, Dataset, Store]":
     """Recipe, data and store, checked in the order of what each check costs."""
-    from study import recipe as recipes
-
-    recipe = recipes.load(here_or_home(path), overrides)
+    recipe, _ = _load(path, overrides)
     recipe = recipe.model_copy(update={"kind": kind}) if kind else recipe
+    plugins.load(plugin_files)
     from study import data, tracking
     from study.workflows import preflight
 
@@ -98,9 +60,9 @@ def _open(path: Path, overrides: list[str], root: Path, kind: str | None = None)
     return recipe, dataset, tracking.open_store(root)
 
 
-def _work(kind: str | None, path: Path, overrides: list[str], root: Path) -> None:
+def _work(kind: str | None, path: Path, overrides: list[str], root: Path, plugin_files: list[Path]) -> None:
     with interruptible() as stop:
-        recipe, dataset, store = _open(path, overrides, root, kind)
+        recipe, dataset, store = _open(path, overrides, root, plugin_files, kind)
         from study.workflows import plan, study
 
         for line in plan.describe(plan.plan_study(recipe, dataset, store)):
@@ -124,6 +86,12 @@ def _where(store: "Store", runs: list) -> None:
         print(f"MLflow UI: {_ui(store.root)}  (then open the addresses above)")
 
 
+def _options(overrides: list[str], plugin_files: list[Path]) -> list[str]:
+    """The words of a command line that say this again."""
+    changes = [word for override in overrides for word in ("--set", override)]
+    return [*changes, *(word for file in plugin_files for word in ("--plugin", str(file)))]
+
+
 def _ui(root: Path) -> str:
     """The command that shows the runs of a store, from where the user is."""
     command = "./scripts/run ui" if os.environ.get("STUDY_ROOT") or Path("scripts/run").exists() else "study ui"
@@ -132,21 +100,23 @@ def _ui(root: Path) -> str:
 
 
 @app.command()
-def run(recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
+def run(
+    recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []
+) -> None:
     """Do a whole study: ensemble, single runs, report.  Resumes what an earlier launch has left."""
-    _work(None, recipe, overrides, root)
+    _work(None, recipe, overrides, root, plugin)
 
 
 @app.command()
-def ensemble(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
+def ensemble(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []) -> None:
     """Train the subset ensemble alone and compute C-scores."""
-    _work("ensemble", recipe, overrides, root)
+    _work("ensemble", recipe, overrides, root, plugin)
 
 
 @app.command()
-def single(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
+def single(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []) -> None:
     """Train the single runs alone and compute the proxies."""
-    _work("single", recipe, overrides, root)
+    _work("single", recipe, overrides, root, plugin)
 
 
 @app.command()
@@ -155,6 +125,7 @@ def search(
     overrides: Overrides = [],
     root: Root = Path("mlruns"),
     trials: Annotated[int, typer.Option(min=0, help="as many in all, instead of the recipe's; more may follow")] = 0,
+    plugin: Plugins = [],
     storage: Annotated[
         str, typer.Option(metavar="URL", help="where Optuna keeps the trials; optuna.db beside the runs unless given")
     ] = "",
@@ -168,21 +139,24 @@ def search(
     """
     changes = [*overrides, *([f"search.trials={trials}"] if trials else [])]
     with interruptible() as stop:
-        opened, dataset, store = _open(recipe, changes, root)
+        opened, dataset, store = _open(recipe, changes, root, plugin)
+        from study.recipe.load import find_recipe
         from study.search.run import cost, run_search
 
         say(cost(opened, dataset))
-        path = here_or_home(recipe)
-        found, winner = run_search(opened, dataset, store, path, out=out, storage=storage or None, stop=stop, bar=bar)
-    _where(store, [found])
-    print(f"winner: study run {shlex.quote(str(winner))}")
+        path = find_recipe(recipe)
+        finished, winner = run_search(
+            opened, dataset, store, path, out=out, storage=storage or None, stop=stop, bar=bar
+        )
+    _where(store, [finished])
+    print(f"winner: study {shlex.join(['run', str(winner), *_options([], plugin)])}")
 
 
 @app.command()
-def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
+def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []) -> None:
     """Analyse the finished runs of a recipe and write the report."""
     with interruptible() as stop:
-        opened, dataset, store = _open(recipe, overrides, root)
+        opened, dataset, store = _open(recipe, overrides, root, plugin)
         from study.workflows import study
 
         finished = study.run_report(opened, dataset, store, stop=stop)
@@ -194,10 +168,11 @@ def leaderboard(
     recipe: RecipePath = DEFAULT,
     overrides: Overrides = [],
     root: Root = Path("mlruns"),
+    plugin: Plugins = [],
     markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table")] = False,
 ) -> None:
     """Rank the proxies of finished runs by quality and cost."""
-    opened, dataset, store = _open(recipe, overrides, root)
+    opened, dataset, store = _open(recipe, overrides, root, plugin)
     from study import analysis
     from study.cli.tables import leaderboard_markdown, leaderboard_table
 
@@ -209,15 +184,16 @@ def leaderboard(
 
 
 @app.command()
-def plan(recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns")) -> None:
+def plan(
+    recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []
+) -> None:
     """Say what a study will cost: networks, time, disk.  Measures a second of training on this machine."""
-    opened = _open(recipe, overrides, root)
+    opened = _open(recipe, overrides, root, plugin)
     from study.workflows import plan as plans
 
     for line in plans.describe(plans.plan_study(*opened)):
         print(line)
-    changes = [word for override in overrides for word in ("--set", override)]
-    say(f"to begin: study {shlex.join(['run', str(recipe), *changes])}")
+    say(f"to begin: study {shlex.join(['run', str(recipe), *_options(overrides, plugin)])}")
 
 
 @app.command()
@@ -226,15 +202,18 @@ def check(
         Path("recipes")
     ],
     overrides: Overrides = [],
+    plugin: Plugins = [],
 ) -> None:
     """Check recipes: form, names, fit.  Whether the network takes the images is asked without any of them."""
+    from study.recipe.load import find_recipe
     from study.workflows.preflight import check_all
 
+    plugins.load(plugin)
     faults = []
-    for file, fault in check_all([here_or_home(path) for path in paths], overrides):
-        told = fault if fault is None or fault.startswith(str(file)) else f"{file}: {fault}"
-        print(f"{'ok   ' if told is None else 'FAULT'} {told or file}")
-        faults.append(told is not None)
+    for file, fault in check_all([find_recipe(path) for path in paths], overrides):
+        line = fault if fault is None or fault.startswith(str(file)) else f"{file}: {fault}"
+        print(f"{'ok   ' if line is None else 'FAULT'} {line or file}")
+        faults.append(line is not None)
     say(f"{len(faults)} {'recipe' if len(faults) == 1 else 'recipes'}, {sum(faults) or 'none'} at fault")
     if any(faults):
         raise typer.Exit(2)
@@ -244,9 +223,8 @@ def check(
 def data(recipe: RecipePath = DEFAULT, overrides: Overrides = []) -> None:
     """Read a recipe's data set, say what it holds.  Downloads it when need be; lists what in it cannot be used."""
     from study import data as sets
-    from study import recipe as recipes
 
-    loaded = sets.open_data(recipes.load(here_or_home(recipe), overrides))
+    loaded = sets.open_data(_load(recipe, overrides)[0])
     from study.cli.tables import dataset_table
 
     dataset_table(loaded)
@@ -258,9 +236,10 @@ def reference(
     recipe: RecipePath = DEFAULT,
     overrides: Overrides = [],
     root: Root = Path("mlruns"),
+    plugin: Plugins = [],
 ) -> None:
     """Keep published C-scores beside ours.  Checks labels and order; the next report compares with them."""
-    opened, dataset, store = _open(recipe, overrides, root)
+    opened, dataset, store = _open(recipe, overrides, root, plugin)
     from study.runs.reference import log_reference
 
     _where(store, [log_reference(file, opened.data.title, dataset, store)])
@@ -291,8 +270,11 @@ def show(
 
 
 @app.command()
-def proxies(markdown: Annotated[bool, typer.Option(help="as the README's table")] = False) -> None:
+def proxies(
+    markdown: Annotated[bool, typer.Option(help="as the table of docs/proxies.md")] = False, plugin: Plugins = []
+) -> None:
     """List the registered proxies: family, direction, unit, source."""
+    plugins.load(plugin)
     from study.cli.tables import proxies_table
     from study.proxies import proxies_markdown
 
@@ -309,8 +291,9 @@ def recipes(
 ) -> None:
     """List the recipes: what each is for, what it costs."""
     from study.recipe.catalog import catalog, catalog_markdown
+    from study.recipe.load import find_recipe
 
-    folder = here_or_home(folder)
+    folder = find_recipe(folder)
     if markdown:
         print(catalog_markdown(folder))
     else:
@@ -320,8 +303,11 @@ def recipes(
 
 
 @app.command()
-def networks(markdown: Annotated[bool, typer.Option(help="as the table of recipes/README.md")] = False) -> None:
-    """List this project's networks.  Parameters, cost, normalization, probe placements, source."""
+def networks(
+    markdown: Annotated[bool, typer.Option(help="as the table of recipes/README.md")] = False, plugin: Plugins = []
+) -> None:
+    """List the registered networks.  Parameters, cost, normalization, probe placements, source."""
+    plugins.load(plugin)
     from study.models import networks_markdown, table
 
     if markdown:

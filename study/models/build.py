@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from study import plugins
 from study.errors import RecipeError
 from study.models.flops import FlopCounter
 from study.models.registry import GIVEN, OWN
@@ -69,6 +70,7 @@ def _of_timm(model: Model) -> Callable[..., nn.Module]:
         hint = nearest(model.name, [*names(), *timm.list_models()]) if len(model.name) > 2 else ""
         raise RecipeError(
             f"model.name: no network {model.name!r}{hint if 'mean' in hint else '; own: ' + ', '.join(names())}"
+            f" ({plugins.CURE})"
         )
     return lambda shape, n_classes, settings: timm.create_model(
         model.name, num_classes=n_classes, in_chans=shape[0], **settings

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from study import plugins
 from study.errors import AnalysisError, RecipeError
 from study.recipe import nearest
 
@@ -176,7 +177,7 @@ def get(name: str) -> Spec:
         RecipeError: unknown; names the nearest one.
     """
     if name not in PROXIES:
-        raise RecipeError(f"unknown proxy {name!r}{nearest(name, PROXIES)}")
+        raise RecipeError(f"unknown proxy {name!r}{nearest(name, PROXIES)} ({plugins.CURE})")
     return PROXIES[name]
 
 

@@ -12,7 +12,26 @@ from study.errors import RecipeError
 from study.recipe.schema import Recipe, merge
 from study.recipe.validation_messages import one_line
 
+SHIPPED = Path(__file__).parents[1] / "shipped_recipes"  # of an installed package; a checkout has recipes/ instead
 BASE_STEPS = 2  # a recipe, its base, and that one's base: more and nobody can say what runs
+
+
+def shipped_folder() -> Path:
+    """The folder of the recipes that come with the project: package data, or `recipes/` of a checkout."""
+    return SHIPPED if SHIPPED.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def find_recipe(path: Path) -> Path:
+    """A recipe or folder by its path; where nothing lies there, the shipped one of this name.
+
+    `digits/study.toml` and `recipes/digits/study.toml` both name the shipped one.  A path that names neither is
+    returned as it is, for the error that names it.
+    """
+    if path.exists() or path.is_absolute():
+        return path
+    inside = Path(*path.parts[1:]) if path.parts[:1] == ("recipes",) else path
+    shipped = shipped_folder() / inside
+    return shipped if shipped.exists() else path
 
 
 def dump(recipe: Recipe) -> str:
@@ -51,7 +70,11 @@ def _read(path: Path, steps: int, of: Path | None = None) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        cure = f"{of} names it as its base" if of else "name a recipe such as recipes/digits/study.toml"
+        cure = (
+            f"{of} names it as its base"
+            if of
+            else "name a recipe such as digits/study.toml; `study recipes` lists those there are"
+        )
         raise RecipeError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid TOML: {error}") from None

@@ -8,7 +8,7 @@ from typing import Any
 
 from study.errors import RecipeError
 from study.recipe import Recipe, dump, dump_table, load
-from study.recipe.load import BASE_STEPS
+from study.recipe.load import BASE_STEPS, SHIPPED
 
 LINE = "# search: "  # the header line that names the search which has written a file
 
@@ -16,12 +16,14 @@ ASIDE = {"search", "runtime"}  # of the launch that searched, not of what it fou
 
 
 def place(out: Path | None, path: Path, name: str) -> Path:
-    """Where the winner goes: `out`, or `<recipe>_best.toml` beside the recipe.
+    """Where the winner goes: `out`, or `<recipe>_best.toml` beside the recipe, of an installed one in this folder.
 
     Raises:
         RecipeError: something else lies there; asked before anything trains.
     """
-    out = out or path.with_name(f"{path.stem}_best.toml")
+    if out is None:
+        best = f"{path.stem}_best.toml"
+        out = Path(best) if path.is_relative_to(SHIPPED) else path.with_name(best)
     if out.is_dir() or out.suffix != ".toml":
         raise RecipeError(f"--out {out}: name a file that ends in .toml")
     if not os.access(out.parent, os.W_OK):
@@ -69,7 +71,10 @@ def _put(out: Path, text: str) -> None:
 
 
 def _base(path: Path) -> Path | None:
-    """The recipe's file, or the nearest of its bases on which one more step is allowed."""
+    """The recipe's file, or the nearest of its bases on which one more step is allowed; none in an installed package,
+    whose place changes with every installation."""
+    if path.is_relative_to(SHIPPED):
+        return None
     chain = [path]
     while chain[-1].is_file() and (base := tomllib.loads(chain[-1].read_text(encoding="utf-8")).get("base")):
         chain.append(chain[-1].parent / base)

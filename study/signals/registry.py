@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from study import plugins
 from study.data import Dataset
 from study.errors import RecipeError
 from study.recipe import Model, nearest
@@ -134,7 +135,7 @@ def check_signals(given: Mapping[str, Mapping[str, Any]]) -> None:
     """
     for name, settings in given.items():
         if name not in SOURCES:
-            raise RecipeError(f"unknown signal source {name!r}{nearest(name, SOURCES)}")
+            raise RecipeError(f"unknown signal source {name!r}{nearest(name, SOURCES)} ({plugins.CURE})")
         settings_of(SOURCES[name], settings)
 
 

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from study import plugins
 from study.errors import StoreError
 from study.tracking import client, locks, sqlite_store
 from study.tracking.run import Run
@@ -308,7 +309,7 @@ class Store:
             "mlflow.source.type": "LOCAL",
             "mlflow.user": user,
         }
-        return {**origin, **_versions()}
+        return {**origin, **_versions(), **plugins.tags()}
 
 
 @functools.cache

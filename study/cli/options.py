@@ -1,0 +1,20 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe file")]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="NAME=VALUE", help="override a value of the recipe: optimizer.lr=0.05; repeatable"),
+]
+Root = Annotated[
+    Path,
+    typer.Option("--root", metavar="FOLDER", envvar="STUDY_ROOT", help="of the runs: database, artifacts, locks"),
+]
+Plugins = Annotated[
+    list[Path],
+    typer.Option("--plugin", metavar="FILE", help="Python file whose networks, proxies, signals to use; repeatable"),
+]
