@@ -300,6 +300,7 @@ def recipes(
         from study.cli.tables import recipes_table
 
         recipes_table(catalog([folder]), folder)
+        say(f"the files are in {folder}")
 
 
 @app.command()
