@@ -31,6 +31,11 @@ def pictured(kind: str, share: float = 1.0, *, floats: bool = False) -> tuple[np
     return images, noisy_images(images, 300, 255.0, Noise(inputs=kind, input_share=share), STREAM)
 
 
+def opened(recipe: Recipe) -> data.Dataset:
+    """The data set that a recipe trains on."""
+    return data.open_data(recipe.data, recipe.noise, seed=recipe.seed)
+
+
 def digits(**noise) -> Recipe:
     """A recipe of the digits with this [noise]."""
     return toy_recipe("study", noise=noise)
@@ -121,7 +126,7 @@ def test_a_larger_share_of_noisy_inputs_holds_the_smaller_one(kind):
 
 def test_a_data_set_remembers_its_clean_labels():
     """Detection is judged by them; every table of examples holds both."""
-    plain, noisy = data.open_data(digits()), data.open_data(digits(labels="asymmetric", share=0.2))
+    plain, noisy = opened(digits()), opened(digits(labels="asymmetric", share=0.2))
     np.testing.assert_array_equal(plain.clean_labels, plain.labels)
     np.testing.assert_array_equal(noisy.clean_labels, plain.labels)
     assert (noisy.labels != plain.labels).sum() == round(0.2 * plain.n_train)
@@ -132,16 +137,16 @@ def test_a_data_set_remembers_its_clean_labels():
 def test_the_digest_tells_noisy_data_from_clean():
     """Shards of 20 % noise must never be folded with those of 40 %."""
     noises = [{}, {"labels": "symmetric", "share": 0.2}, {"labels": "symmetric", "share": 0.4}, {"inputs": "gaussian"}]
-    digests = [data.open_data(digits(**noise)).digest for noise in noises]
+    digests = [opened(digits(**noise)).digest for noise in noises]
     assert len(set(digests)) == len(noises)
     assert digests[0] == data.load(digits().data).digest
-    assert data.open_data(digits(**noises[1])).digest == digests[1]
+    assert opened(digits(**noises[1])).digest == digests[1]
 
 
 def test_both_parts_of_a_study_see_the_same_noise():
     """Proxies of the single run are held against C-scores of the same wrong labels."""
     recipe = digits(labels="symmetric", share=0.3)
-    parts = [data.open_data(recipe.part(kind)) for kind in ("ensemble", "single")]
+    parts = [opened(recipe.part(kind)) for kind in ("ensemble", "single")]
     np.testing.assert_array_equal(parts[0].labels, parts[1].labels)
 
 
@@ -203,7 +208,7 @@ def test_human_labels_do_not_go_with_renumbered_classes(told):
         "study", data={"classes": ["3", "1"]}, noise={"labels": "human", "file": path, "column": "worse"}
     )
     with pytest.raises(DataError, match=r"leave data\.classes out"):
-        data.open_data(recipe)
+        opened(recipe)
 
 
 @pytest.mark.parametrize(("column", "rate"), [("worse_label", 0.4021), ("aggre_label", 0.0903)])
@@ -227,7 +232,7 @@ def test_a_network_trains_on_the_noisy_labels():
     labels = noisy_labels(
         clean.labels, clean.ids, clean.n_train, 3, Noise(labels="asymmetric", share=1.0), toy_recipe().stream
     )
-    noisy = replace(clean, labels=labels, found=clean.labels)
+    noisy = replace(clean, labels=labels, labels_before_noise=clean.labels)
     member = Member(("one",), np.arange(noisy.n_train))
     placement = Placement("cpu", "float32", "highest", threads=1, cores=1, stack=1)
     outcome = next(fit([member], noisy, toy_recipe(train={"epochs": 20}), placement))
@@ -241,7 +246,7 @@ def test_published_scores_go_by_the_clean_labels():
 
     from study.runs.reference import match
 
-    dataset = data.open_data(digits(labels="symmetric", share=0.6))
+    dataset = opened(digits(labels="symmetric", share=0.6))
     numbers = np.array([int(name.rpartition("/")[2]) for name in dataset.ids[: dataset.n_train]])
     labels, scores = np.zeros(numbers.max() + 1, dtype=int), np.linspace(0, 1, numbers.max() + 1)
     labels[numbers] = dataset.clean_labels[: dataset.n_train]
@@ -252,7 +257,7 @@ def test_the_table_of_a_data_set_tells_how_many_labels_differ(capsys):
     """`study data RECIPE` is where one looks whether the noise is there."""
     from study.cli.tables import dataset_table
 
-    dataset_table(data.open_data(digits(labels="asymmetric", share=0.25)))
+    dataset_table(opened(digits(labels="asymmetric", share=0.25)))
     assert "label noise: 360 of 1438 train labels (25.0%) are not as found" in " ".join(capsys.readouterr().out.split())
-    dataset_table(data.open_data(digits()))
+    dataset_table(opened(digits()))
     assert "label noise" not in capsys.readouterr().out

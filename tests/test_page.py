@@ -27,7 +27,7 @@ def dataset():
     found = blobs()
     labels = found.labels.copy()
     labels[: found.n_train : 10] = (labels[: found.n_train : 10] + 1) % found.n_classes
-    return replace(found, labels=labels, found=found.labels, digest="toy-changed")
+    return replace(found, labels=labels, labels_before_noise=found.labels, digest="toy-changed")
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +89,10 @@ def test_changed_labels_have_curves_of_their_own(full, dataset):
     told = analysis.depths(full.gathered, dataset)
     assert list(told.curves) == ["unchanged", "mislabeled", "original labels", "test"]
     answers = full.gathered.singles[0].read_arrays("probes.npz")["probe_class"]
-    changed = [row for row in range(dataset.n_train) if dataset.labels[row] != dataset.found[row]]
+    changed = [row for row in range(dataset.n_train) if dataset.labels[row] != dataset.labels_before_noise[row]]
     assert len(changed) == 12
     for layer, share in enumerate(told.curves["original labels"]):
-        assert share == np.mean([answers[layer, row] == dataset.found[row] for row in changed])
+        assert share == np.mean([answers[layer, row] == dataset.labels_before_noise[row] for row in changed])
 
 
 def test_probe_curves_are_means_over_the_lowest_and_highest_scores(full, dataset):

@@ -50,7 +50,7 @@ def depths(gathered: Gathered, dataset: Dataset) -> Depths | None:
             "correct": final == dataset.labels,
         }
     )
-    original = None if dataset.found is None else dataset.clean_labels
+    original = None if dataset.labels_before_noise is None else dataset.clean_labels
     curves = inference_curves(answers, dataset.labels, np.asarray(split) == "train", original=original)
     return Depths(tuple(kept["layers"].tolist()), table, curves)
 

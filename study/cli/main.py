@@ -51,7 +51,7 @@ def _open(
     from study.workflows import preflight
 
     preflight.check_names(recipe)
-    dataset = data.open_data(recipe)
+    dataset = data.open_data(recipe.data, recipe.noise, seed=recipe.seed)
     for line in dataset.unusable[:5]:
         say(f"not usable: {line}")
     if len(dataset.unusable) > 5:
@@ -224,7 +224,8 @@ def data(recipe: RecipePath = DEFAULT, overrides: Overrides = []) -> None:
     """Read a recipe's data set, say what it holds.  Downloads it when need be; lists what in it cannot be used."""
     from study import data as sets
 
-    loaded = sets.open_data(_load(recipe, overrides)[0])
+    wanted = _load(recipe, overrides)[0]
+    loaded = sets.open_data(wanted.data, wanted.noise, seed=wanted.seed)
     from study.cli.tables import dataset_table
 
     dataset_table(loaded)

@@ -182,7 +182,7 @@ def dataset_table(dataset: Dataset) -> None:
         counts = ((dataset.labels[dataset.rows(split)] == label).sum() for split in ("train", "test"))
         table.add_row(name, *map(str, counts))
     _print(table)
-    if dataset.found is not None:
+    if dataset.labels_before_noise is not None:
         wrong = int((dataset.labels != dataset.clean_labels).sum())
         print(
             f"label noise: {wrong} of {dataset.n_train} train labels ({wrong / dataset.n_train:.1%}) are not as found"

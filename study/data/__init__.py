@@ -1,9 +1,10 @@
-"""Data sets as arrays in one canonical order.  in: a recipe's [data] table   out: Dataset
+"""Data sets as arrays in one canonical order.  in: files, arrays, other libraries' data sets   out: Dataset
 
 Train rows come first, then test rows: one axis of n examples.  A reader finds the images (`readers`), `checks` refuses
 what cannot be trained on, and the digest says whether two runs have seen the same examples.
 """
 
 from study.data.dataset import Dataset, load, open_data
+from study.data.types import DataSpec, NoiseSpec
 
-__all__ = ["Dataset", "load", "open_data"]
+__all__ = ["DataSpec", "Dataset", "NoiseSpec", "load", "open_data"]

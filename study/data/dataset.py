@@ -1,33 +1,47 @@
-"""Data sets as arrays in one canonical order.  in: a recipe's [data] table   out: Dataset
+"""A data set.  in: arrays, files, data sets of other libraries   out: Dataset, checked and digested
 
-Train rows come first, then test rows: one axis of n examples.  A reader finds the images (`sources`), `checks` refuses
-what cannot be trained on, and the digest says whether two runs have seen the same examples.
+Train rows come first, then test rows: one axis of n examples.  The digest says whether two runs have seen the same
+examples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from study.data import adapters
 from study.data.checks import check, check_arrays, select
 from study.data.digest import digest_of
 from study.data.noise import noisy_images, noisy_labels
+from study.data.raw import Raw
+from study.data.readers.csv_table import read_csv
 from study.data.readers.registry import read
 from study.data.resize import fit
+from study.data.types import DataSpec, NoiseSpec
 from study.errors import DataError
 from study.progress import Bar, bar
-from study.recipe import Recipe
+from study.random_streams import random_stream
 
 __all__ = ["Dataset", "load", "open_data"]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The examples of one data set, train rows first; two data sets are the same when their digests are."""
+    """The examples of one data set, train rows first; two data sets are the same when their digests are.
+
+    >>> digits = Dataset.from_name("digits")
+    >>> digits.n_train, digits.n_test, digits.shape, digits.n_classes
+    (1438, 359, (1, 8, 8), 10)
+    """
 
     name: str
     images: np.ndarray = field(repr=False)
-    """(n, channels, height, width) uint8, or float32 where an npz file holds floats."""
+    """(n, channels, height, width) uint8, or float32 where the source holds floats."""
     labels: np.ndarray = field(repr=False)
     """(n,) int64, 0..c-1: what is trained on."""
     ids: np.ndarray = field(repr=False)
@@ -37,21 +51,249 @@ class Dataset:
     maximum: float
     """The pixel value that counts as 1.0: 255 for most images, 16 for digits."""
     unusable: tuple[str, ...] = field(repr=False)
-    """One line each: what was found in the source and is left out, and why."""
+    """One line each: what lies in the source and is left out, and why."""
     digest: str
     """The first 16 hex digits of a sha256 over shape, dtype, pixels, labels, n_train and ids."""
-    found: np.ndarray | None = field(default=None, repr=False)
+    labels_before_noise: np.ndarray | None = field(default=None, repr=False)
     """(n,) int64, the labels as they were before label noise; None: there is none."""
+    spec: DataSpec | None = field(default=None, repr=False)
+    """How a recipe names the same examples; None where they came as arrays or from another library."""
+    noise: NoiseSpec = field(default=NoiseSpec(), repr=False)
+    """The noise that is in the examples, drawn with `noise_seed`."""
+    noise_seed: int = field(default=0, repr=False)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Any,
+        labels: Any,
+        *,
+        test_images: Any = None,
+        test_labels: Any = None,
+        ids: ArrayLike | None = None,
+        classes: Sequence[str] | None = None,
+        name: str = "arrays",
+    ) -> Self:
+        """Take numpy arrays or torch tensors.
+
+        Args:
+            images: (n_train, h, w), (n_train, h, w, c) or (n_train, c, h, w) with c 1 or 3, or a matrix of features
+                (n_train, d), which becomes images of one row.  uint8 counts from 0 to 255; floats from 0 to 1, or to
+                their maximum where that is above 1.
+            labels: (n_train,) whole numbers 0..c-1, or text, whose classes are then the sorted names.
+            test_images: (n_test, ...) in the same form and dtype; test rows are held out by every ensemble member.
+            test_labels: (n_test,).
+            ids: (n_train + n_test,) unique names of the examples; `train/00012` unless given.
+            classes: names of the labels 0..c-1; the numbers unless given.
+            name: of the data set, in tables and in MLflow.
+
+        Raises:
+            DataError: shapes, dtypes, labels or ids that do not fit; one line that names the cure.
+
+        >>> rng = np.random.default_rng(0)
+        >>> Dataset.from_arrays(rng.random((6, 8, 8)), [0, 1, 0, 1, 0, 1]).shape
+        (1, 8, 8)
+        """
+        raw = adapters.from_arrays(images, labels, test_images, test_labels, ids, classes, name)
+        return cls._of(raw, DataSpec(name))
+
+    @classmethod
+    def from_torch(cls, train: Any, test: Any = None, *, name: str | None = None) -> Self:
+        """Take map-style torch Datasets that give (image, label).
+
+        Args:
+            train: has `__len__` and `__getitem__`; images are PIL images, tensors (c, h, w) or arrays (h, w, c), all of
+                one size.  Its attribute `classes` names the classes.  Every item is read once, so transforms that draw
+                random numbers are applied once.
+            test: the same, for the test rows.
+            name: of the data set; the class's name unless given.
+
+        Raises:
+            DataError: items of another form; labels or sizes that do not fit.
+
+        >>> pairs = [(np.full((8, 8), value, np.uint8), value % 2) for value in range(6)]
+        >>> Dataset.from_torch(pairs, name="pairs").labels
+        array([0, 1, 0, 1, 0, 1])
+        """
+        name = name or type(train).__name__.lower()
+        return cls._of(adapters.from_torch(train, test, name), DataSpec(name))
+
+    @classmethod
+    def from_huggingface(
+        cls,
+        train: Any,
+        test: Any = None,
+        *,
+        image: str | None = None,
+        label: str | None = None,
+        size: int | None = None,
+        channels: int | None = None,
+        name: str | None = None,
+        progress: Bar = bar,
+    ) -> Self:
+        """Take Hugging Face's `datasets.Dataset` or `DatasetDict`.
+
+        Args:
+            train: a Dataset, or a DatasetDict with a split "train" and perhaps "test" or "validation".
+            test: a Dataset for the test rows.
+            image: column of the images; "image" or "img" unless given.
+            label: column of the labels; "label" unless given.  A ClassLabel names the classes.
+            size: every image is resized to size x size.
+            channels: 1 or 3 to force gray or colour.
+            name: of the data set; the builder's name unless given.
+            progress: opens a display of the decoding; see `study.progress`.
+
+        Raises:
+            DataError: no such column; images or labels that do not fit.
+        """
+        train, test, name = adapters.huggingface_splits(train, test, name)
+        raw = adapters.from_huggingface(train, test, image, label, size, channels, name, progress)
+        return cls._of(raw, DataSpec(name, size=size, channels=channels))
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | PathLike[str],
+        *,
+        size: int | None = None,
+        channels: int | None = None,
+        limit: int | None = None,
+        classes: Sequence[str] | None = None,
+        name: str | None = None,
+        progress: Bar = bar,
+    ) -> Self:
+        """Read image files, one folder per class: `path/train/cat/1.png` and `path/test/...`, or `path/cat/1.png`.
+
+        Args:
+            path: the folder.
+            size: every image is resized to size x size; needed where sizes differ.
+            channels: 1 or 3 to force gray or colour.
+            limit: the first so many train images of each class.
+            classes: names of the class folders that are kept.
+            name: of the data set; "folder" unless given.
+            progress: opens a display of the decoding; see `study.progress`.
+
+        Raises:
+            DataError: no class folders, an empty class, sizes that differ, too many unreadable files.
+        """
+        spec = DataSpec("folder", name, root=str(path), size=size, channels=channels, limit=limit)
+        return load(replace(spec, classes=None if classes is None else tuple(classes)), progress=progress)
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | PathLike[str],
+        *,
+        image: str = "image",
+        label: str = "label",
+        split: str | None = None,
+        root: str | PathLike[str] | None = None,
+        size: int | None = None,
+        channels: int | None = None,
+        name: str | None = None,
+        progress: Bar = bar,
+    ) -> Self:
+        """Read a CSV file that names an image file and a label in each row.
+
+        Args:
+            path: the CSV file, with a header.
+            image: column of the image files.
+            label: column of the labels, numbers or text; classes are the sorted values.
+            split: column that says "train" or "test" ("val" and "validation" count as test); the column "split" is
+                taken where there is one.  Without it every row is a train row.
+            root: folder that the files' names start from; the CSV file's unless given.
+            size: every image is resized to size x size; needed where sizes differ.
+            channels: 1 or 3 to force gray or colour.
+            name: of the data set; the file's name unless given.
+            progress: opens a display of the decoding; see `study.progress`.
+
+        Raises:
+            DataError: no such file or column, an empty label, another word in the split column, unreadable images.
+        """
+        raw = read_csv(path, image, label, split, root, size, channels, progress)
+        return cls._of(raw, DataSpec(name or Path(path).stem, size=size, channels=channels))
+
+    @classmethod
+    def from_name(cls, name: str, *, progress: Bar = bar, **settings: Any) -> Self:
+        """Open a data set by the name of its reader: "digits", "mnist", "cifar10", "npz", ...
+
+        Args:
+            name: see `study.list_datasets`.
+            settings: what `DataSpec` takes, such as root="data", limit=100, size=32.
+            progress: opens a display of the decoding; see `study.progress`.
+
+        Raises:
+            DataError: an unknown name or setting; files that are missing or damaged.
+        """
+        try:
+            spec = DataSpec(name, **settings)
+        except TypeError as error:
+            raise DataError(f"data set {name!r}: {str(error).removeprefix('DataSpec.__init__() ')}") from None
+        return load(spec, progress=progress)
+
+    @classmethod
+    def _of(cls, raw: Raw, shape: DataSpec, spec: DataSpec | None = None) -> Self:
+        """Check, select, shape and digest what a reader has read; `shape` says name, classes, limit, size, channels."""
+        check_arrays(raw)
+        raw = select(raw, shape.classes, shape.limit)
+        check(raw)
+        images = np.ascontiguousarray(fit(raw.images, shape.size, shape.channels))
+        return cls(
+            name=shape.title,
+            images=images,
+            labels=raw.labels,
+            ids=raw.ids,
+            n_train=raw.n_train,
+            classes=raw.classes,
+            maximum=raw.maximum,
+            unusable=raw.unusable,
+            digest=digest_of(images, raw.labels, raw.ids, raw.n_train),
+            spec=spec,
+        )
+
+    def with_noise(self, noise: NoiseSpec, *, seed: int = 0) -> "Dataset":
+        """The same examples, made noisy in the training rows (A-noise, B-fig5); the digest covers the noise.
+
+        Args:
+            noise: which, how much.
+            seed: of the noise; a recipe's noise is drawn with the recipe's seed.
+
+        Raises:
+            DataError: the examples are noisy already, or a file of human labels does not fit.
+
+        >>> noisy = Dataset.from_name("digits").with_noise(NoiseSpec(labels="symmetric", share=0.4))
+        >>> float((noisy.labels != noisy.clean_labels)[: noisy.n_train].mean().round(2))
+        0.36
+        """
+        if self.noise != NoiseSpec():
+            raise DataError(f"{self.name}: the examples are noisy already; start from the data set without noise")
+        if noise.labels == "human" and self.spec is not None and self.spec.classes is not None:
+            raise DataError("noise.labels = 'human' goes by the class numbers of its file; leave data.classes out")
+        stream = partial(random_stream, seed)
+        images = noisy_images(self.images, self.n_train, self.maximum, noise, stream)
+        labels = noisy_labels(self.labels, self.ids, self.n_train, self.n_classes, noise, stream)
+        if images is self.images and labels is self.labels:
+            return self
+        return replace(
+            self,
+            images=images,
+            labels=labels,
+            labels_before_noise=None if labels is self.labels else self.labels,
+            digest=digest_of(images, labels, self.ids, self.n_train),
+            noise=noise,
+            noise_seed=seed,
+        )
 
     @property
     def clean_labels(self) -> np.ndarray:
         """(n,) int64, the labels as they were before label noise; without noise, the labels."""
-        return self.labels if self.found is None else self.found
+        return self.labels if self.labels_before_noise is None else self.labels_before_noise
 
     @property
     def label_columns(self) -> dict[str, np.ndarray]:
         """The labels as every table of examples holds them: `label`, and `clean_label` where there is label noise."""
-        return {"label": self.labels} if self.found is None else {"label": self.labels, "clean_label": self.found}
+        before = self.labels_before_noise
+        return {"label": self.labels} if before is None else {"label": self.labels, "clean_label": before}
 
     @property
     def n(self) -> int:
@@ -71,7 +313,8 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of every image."""
-        return tuple(self.images.shape[1:])
+        _, channels, height, width = self.images.shape
+        return channels, height, width
 
     def split(self) -> np.ndarray:
         """(n,) str, "train" or "test": the split column of every table."""
@@ -83,55 +326,40 @@ class Dataset:
 
 
 def load(data: Any, *, progress: Bar = bar) -> Dataset:
-    """Read, check and digest the data set that a recipe's [data] table names.
+    """Read, check and digest the data set that a DataSpec, or a recipe's [data] table, names.
 
     Args:
-        data: `recipe.Data`.  `classes` keeps only these and re-numbers the labels 0..c-1 in the order given; `limit`
-            then keeps the first `limit` train examples of each class in canonical order (test rows all stay); ids keep
-            the numbers that they have in the whole data set.  `size` and `channels` then shape every image.
-        progress: opens a display of the decoding; see `study.display`.
+        data: DataSpec, or any object with its attributes.  `classes` keeps only these and re-numbers the labels 0..c-1
+            in the order given; `limit` then keeps the first `limit` train examples of each class in canonical order
+            (test rows all stay); ids keep the numbers that they have in the whole data set.  `size` and `channels` then
+            shape every image.
+        progress: opens a display of the decoding; see `study.progress`.
 
     Raises:
         DataError: one line that names the file or folder and the cure.
+
+    >>> load(DataSpec("digits", classes=("3", "8"))).n_classes
+    2
     """
-    raw = read(data, progress)
-    check_arrays(raw)
-    raw = select(raw, data.classes, data.limit)
-    check(raw)
-    images = np.ascontiguousarray(fit(raw.images, data.size, data.channels))
-    return Dataset(
-        name=data.label or data.name,
-        images=images,
-        labels=raw.labels,
-        ids=raw.ids,
-        n_train=raw.n_train,
-        classes=raw.classes,
-        maximum=raw.maximum,
-        unusable=raw.unusable,
-        digest=digest_of(images, raw.labels, raw.ids, raw.n_train),
-    )
+    spec = data if isinstance(data, DataSpec) else DataSpec.of(data)
+    return Dataset._of(read(spec, progress), spec, spec)
 
 
-def open_data(recipe: Recipe, *, progress: Bar = bar) -> Dataset:
-    """The data set that a recipe trains on: read as [data] says, then made noisy as [noise] says (A-noise, B-fig5).
+def open_data(data: Any, noise: Any = None, *, seed: int = 0, progress: Bar = bar) -> Dataset:
+    """The data set that a recipe trains on: read as [data] says, then made noisy as [noise] says.
 
-    Every launch comes by here, so ensemble and single runs of one recipe see the same noise.  Test rows stay as they
-    are.  The digest covers noisy labels and pixels.
+    Every launch comes by here, so ensemble and single runs of one recipe see the same noise.
+
+    Args:
+        data: DataSpec, or a recipe's [data] table.
+        noise: NoiseSpec, or a recipe's [noise] table; None: no noise.
+        seed: of the noise.
+        progress: opens a display of the decoding; see `study.progress`.
 
     Raises:
-        DataError: see `load`; a file of human labels that does not fit.
+        DataError: see `load` and `Dataset.with_noise`.
     """
-    dataset, noise = load(recipe.data, progress=progress), recipe.noise
-    if noise.labels == "human" and recipe.data.classes is not None:
-        raise DataError("noise.labels = 'human' goes by the class numbers of its file; leave data.classes out")
-    images = noisy_images(dataset.images, dataset.n_train, dataset.maximum, noise, recipe.stream)
-    labels = noisy_labels(dataset.labels, dataset.ids, dataset.n_train, dataset.n_classes, noise, recipe.stream)
-    if images is dataset.images and labels is dataset.labels:
+    dataset = load(data, progress=progress)
+    if noise is None:
         return dataset
-    return replace(
-        dataset,
-        images=images,
-        labels=labels,
-        found=None if labels is dataset.labels else dataset.labels,
-        digest=digest_of(images, labels, dataset.ids, dataset.n_train),
-    )
+    return dataset.with_noise(noise if isinstance(noise, NoiseSpec) else NoiseSpec.of(noise), seed=seed)

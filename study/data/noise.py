@@ -1,4 +1,4 @@
-"""Labels and images made wrong on purpose.  in: arrays, a recipe's [noise]   out: arrays, noisy in the training rows
+"""Labels and images made wrong on purpose.  in: arrays, NoiseSpec   out: arrays, noisy in the training rows
 
 One order of the training rows is drawn; the first ones in it, as many as the share says, become noisy, each with what
 was drawn for its place.  So the noise at 20 % is a part of the noise at 40 %, label by label and pixel by pixel.
@@ -12,15 +12,15 @@ import numpy as np
 from study.data.checks import check_range, whole_labels
 from study.data.raw import first_line, shown
 from study.data.readers.npz import UNREADABLE
+from study.data.types import NoiseSpec
 from study.errors import DataError
-from study.recipe import Noise
 
 Streams = Callable[..., np.random.Generator]
 BLOCK = 4096  # images at a time: their noise is drawn in float64
 
 
 def noisy_labels(
-    labels: np.ndarray, ids: np.ndarray, n_train: int, n_classes: int, noise: Noise, stream: Streams
+    labels: np.ndarray, ids: np.ndarray, n_train: int, n_classes: int, noise: NoiseSpec, stream: Streams
 ) -> np.ndarray:
     """Labels with noise in the training rows.
 
@@ -36,7 +36,7 @@ def noisy_labels(
         n_train: number of train rows.
         n_classes: c.
         noise: which, how much.
-        stream: the recipe's.
+        stream: `stream(*name)` gives the generator of that name; see `random_stream`.
 
     Returns:
         (n,) int64; the array itself without label noise.
@@ -58,7 +58,7 @@ def noisy_labels(
     return noisy
 
 
-def noisy_images(images: np.ndarray, n_train: int, maximum: float, noise: Noise, stream: Streams) -> np.ndarray:
+def noisy_images(images: np.ndarray, n_train: int, maximum: float, noise: NoiseSpec, stream: Streams) -> np.ndarray:
     """Images with noise instead of what was there in the training rows (A-noise).
 
     gaussian: each pixel drawn with the mean and the standard deviation of its channel over the training rows, rounded
@@ -71,7 +71,7 @@ def noisy_images(images: np.ndarray, n_train: int, maximum: float, noise: Noise,
         n_train: number of train rows.
         maximum: the pixel value that counts as 1.0.
         noise: which, how much.
-        stream: the recipe's.
+        stream: `stream(*name)` gives the generator of that name; see `random_stream`.
 
     Returns:
         (n, channels, h, w) of the same dtype; the array itself without noise on the inputs.
@@ -129,22 +129,22 @@ def human_labels(path: Path, column: str, labels: np.ndarray, ids: np.ndarray, n
         DataError: no such file or column, another length, a label outside 0..c-1, or labels of which fewer than half
             agree with the data set's: they are in another order.
     """
-    told = whole_labels(_column(path, column), f"{shown(path)}: {column}")
+    given = whole_labels(_column(path, column), f"{shown(path)}: {column}")
     rows = _numbers(ids)
-    if len(told) < rows.max() + 1 or (len(told) != len(ids) and np.array_equal(rows, np.arange(len(ids)))):
+    if len(given) < rows.max() + 1 or (len(given) != len(ids) and np.array_equal(rows, np.arange(len(ids)))):
         raise DataError(
-            f"{shown(path)}: {column} holds {len(told)} labels for {len(ids)} training examples, the last of them "
+            f"{shown(path)}: {column} holds {len(given)} labels for {len(ids)} training examples, the last of them "
             f"number {rows.max()}; a file of human labels has one for each example of the whole training split"
         )
-    told = told[rows]
-    check_range(told, [str(index) for index in range(n_classes)], f"{shown(path)}: {column}")
-    agree = float((told == labels).mean())
+    given = given[rows]
+    check_range(given, [str(index) for index in range(n_classes)], f"{shown(path)}: {column}")
+    agree = float((given == labels).mean())
     if agree < 0.5:
         raise DataError(
             f"{shown(path)}: only {agree:.0%} of {column} agree with the data set's labels; "
             "put them into the data set's order and numbering"
         )
-    return told
+    return given
 
 
 def _column(path: Path, column: str) -> np.ndarray:
@@ -164,5 +164,5 @@ def _column(path: Path, column: str) -> np.ndarray:
 def _numbers(ids: np.ndarray) -> np.ndarray:
     """(n_train,) the number in each id, `train/00012`; without such numbers, the position."""
     numbers = [name.rpartition("/")[2] for name in ids.tolist()]
-    known = all(name.startswith("train/") for name in ids.tolist()) and all(map(str.isdigit, numbers))
-    return np.array([int(number) for number in numbers]) if known else np.arange(len(ids))
+    numbered = all(name.startswith("train/") for name in ids.tolist()) and all(map(str.isdigit, numbers))
+    return np.array([int(number) for number in numbers]) if numbered else np.arange(len(ids))

@@ -11,7 +11,7 @@ from study.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Examples as found, train rows first."""
+    """Examples as they lie in the source, train rows first."""
 
     images: np.ndarray
     """(n, channels, height, width) uint8 or float32."""
@@ -77,11 +77,11 @@ def name_classes(labels: np.ndarray, names: Sequence[str] | None, where: str) ->
     """
     if names is not None:
         return tuple(names)
-    found = np.unique(labels)
-    if len(found) and found[-1] >= len(found):
-        missing = int(np.flatnonzero(found != np.arange(len(found)))[0])
+    present = np.unique(labels)
+    if len(present) and present[-1] >= len(present):
+        missing = int(np.flatnonzero(present != np.arange(len(present)))[0])
         raise DataError(
-            f"{shown(where)}: labels go up to {found[-1]}, but no example has label {missing}; "
+            f"{shown(where)}: labels go up to {present[-1]}, but no example has label {missing}; "
             "number the classes 0, 1, 2 ... without gaps"
         )
-    return tuple(str(label) for label in found)
+    return tuple(str(label) for label in present)

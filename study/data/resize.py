@@ -1,4 +1,4 @@
-"""Images in the size and with the channels that the recipe asks for.  in: arrays   out: arrays"""
+"""Images in the size and with the channels that are wanted.  in: arrays   out: arrays"""
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ def fit(images: np.ndarray, size: int | None, channels: int | None) -> np.ndarra
         channels: 1 (luma of the colours) or 3 (the grey values three times).
 
     Returns:
-        (n, channels, size, size) of the same dtype; the array itself where nothing is asked.
+        (n, channels, size, size) of the same dtype; the array itself where nothing changes.
     """
     if channels == 1 and images.shape[1] == 3:
         images = _luma(images)

@@ -1,1 +1,1 @@
-"""One reader per format.  in: a recipe's [data] table   out: Raw"""
+"""One reader per format.  in: DataSpec   out: Raw"""

@@ -1,6 +1,6 @@
 """Image files to arrays, many at a time.  in: paths or bytes   out: (n, channels, height, width) uint8
 
-Files come from strangers: whatever Pillow makes of one, the answer is pixels or one line that says why not.
+Files come from strangers: whatever Pillow makes of one, the result is pixels or one line that says why not.
 """
 
 import io
@@ -127,6 +127,11 @@ def decode(source: Source, size: int | None = None, channels: int | None = None)
         return "an empty file" if _is_empty(source) else "not an image of a known format"
     except Exception as error:  # on broken files Pillow's plug-ins raise almost anything
         return first_line(error)
+
+
+def plain_pixels(image: Image.Image) -> np.ndarray:
+    """An image that is open already as (height, width) or (height, width, 3) uint8; see `decode`."""
+    return np.asarray(_plain(image, None))
 
 
 def _is_empty(source: Path | bytes) -> bool:

@@ -8,13 +8,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from study.data.raw import Raw, shown
 from study.data.readers.decode import ENDINGS, Source
 from study.data.readers.encoded import Pictures, gather
+from study.data.types import DataSpec
 from study.errors import DataError
 from study.progress import Bar
 
@@ -32,7 +33,7 @@ class Tree(NamedTuple):
     unusable: list[str]
 
 
-def read_folder(data: Any, progress: Bar) -> Raw:
+def read_folder(data: DataSpec, progress: Bar) -> Raw:
     """Classes in the order of their names, files in the order of their paths; see the module for the layout.
 
     Raises:
@@ -51,7 +52,7 @@ def read_folder(data: Any, progress: Bar) -> Raw:
     return gather(pictures, held_out, classes, unusable, size=data.size, channels=data.channels, progress=progress)
 
 
-def _places(data: Any) -> tuple[tuple[Path, str], tuple[Path, str] | None]:
+def _places(data: DataSpec) -> tuple[tuple[Path, str], tuple[Path, str] | None]:
     """Folder and id prefix of the train split, and of the test split where there is one."""
     if data.root is None and data.train is None:
         raise DataError("an image folder needs a place; set data.root, or data.train and data.test")
@@ -71,7 +72,7 @@ def _places(data: Any) -> tuple[tuple[Path, str], tuple[Path, str] | None]:
 
 
 def _pictures(tree: Tree, prefix: str, classes: tuple[str, ...], wanted: Sequence[str] | None) -> Pictures:
-    """One split; classes that the recipe leaves out are not decoded."""
+    """One split; classes that are left out are not decoded."""
     unknown = sorted(set(tree.files) - set(classes))
     if unknown:
         raise DataError(
@@ -117,13 +118,13 @@ def scan(folder: Path) -> Tree:
             continue
         if not _is_utf8(entry.name):
             raise DataError(f"{shown(entry.path)}: the name of this class folder is not UTF-8; rename it")
-        found = list(_walk(Path(entry.path), entry.name, {_identity(folder)}, unusable))
-        if not found:
+        images = list(_walk(Path(entry.path), entry.name, {_identity(folder)}, unusable))
+        if not images:
             raise DataError(
                 f"{shown(entry.path)}: no images in this class folder; remove it or add files ending in "
                 f"{ENDINGS.replace('|', ' ')}"
             )
-        files[entry.name] = sorted(found)
+        files[entry.name] = sorted(images)
     return Tree(folder, files, unusable)
 
 

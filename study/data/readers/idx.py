@@ -15,7 +15,7 @@ BYTES_ALLOWED = 2**32  # a header may lie
 
 def find_idx(path: Path) -> Path | None:
     """The file itself, else its gzipped form, else None."""
-    return next((found for found in (path, path.with_name(f"{path.name}.gz")) if found.is_file()), None)
+    return next((file for file in (path, path.with_name(f"{path.name}.gz")) if file.is_file()), None)
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from study.data.arrays import maximum, pixels, planes
 from study.data.checks import whole_labels
 from study.data.raw import Raw, class_file, first_line, name_classes, numbered, shown
+from study.data.types import DataSpec
 from study.errors import DataError
 from study.progress import Bar
 
@@ -25,7 +27,7 @@ TEST = (("x_test", "y_test"), ("test_images", "test_labels"))
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def read_npz(data: Any, progress: Bar) -> Raw:
+def read_npz(data: DataSpec, progress: Bar) -> Raw:
     """Images (n, h, w), (n, h, w, c) or (n, c, h, w) with c 1 or 3; integers in 0..255, or floats, kept as float32.
 
     Floats count from 0 to 1, or to their maximum where that is above 1.  Class names come from `classes.txt` beside
@@ -55,12 +57,12 @@ def read_npz(data: Any, progress: Bar) -> Raw:
         classes=name_classes(labels, class_file(train_file.parent), str(train_file)),
         train=str(train_file),
         test=None if test_file is None else str(test_file),
-        maximum=_maximum(images),
+        maximum=maximum(images),
         unusable=_left_over(train_file),
     )
 
 
-def _places(data: Any) -> tuple[Path, Path | None]:
+def _places(data: DataSpec) -> tuple[Path, Path | None]:
     """The train file, and the test file where it is another one."""
     if data.train is None and data.root is None:
         raise DataError("an npz file needs a place; set data.train (and data.test), or data.root")
@@ -105,63 +107,16 @@ def _left_over(file: Path) -> tuple[str, ...]:
 
 
 def _split(file: Path, pairs: tuple[tuple[str, str], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(n, channels, height, width) uint8, float32 or bool, and (n,) int64, under the first pair of keys found."""
+    """(n, channels, height, width) uint8, float32 or bool, and (n,) int64, under the first pair of keys."""
     with _opened(file) as archive:
         keys = next((pair for pair in pairs if set(pair) <= set(archive.files)), None)
         if keys is None:
-            known = ", ".join("/".join(pair) for pair in pairs)
+            layouts = ", ".join("/".join(pair) for pair in pairs)
             raise DataError(
-                f"{shown(file)}: needs one of {known}; found {shown(', '.join(archive.files)) or 'nothing'}"
+                f"{shown(file)}: needs one of {layouts}; found {shown(', '.join(archive.files)) or 'nothing'}"
             )
         images, labels = archive[keys[0]], archive[keys[1]]
-    images, labels = _values(_planes(images, file), file), whole_labels(labels, str(file))
+    images, labels = pixels(planes(images, file), file), whole_labels(labels, str(file))
     if len(images) != len(labels):
         raise DataError(f"{shown(file)}: {len(images)} images, but {len(labels)} labels; write one label per image")
     return images, labels
-
-
-def _values(images: np.ndarray, file: Path) -> np.ndarray:
-    """As uint8, finite float32 or bool."""
-    if images.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            images = images.astype(np.float32)
-        bad = ~np.isfinite(images).all(axis=(1, 2, 3))
-        if bad.any():
-            raise DataError(
-                f"{shown(file)}: {int(bad.sum())} images hold NaN or infinite pixels, first at index {np.argmax(bad)}; "
-                "replace the values or drop these images"
-            )
-        return images
-    if images.dtype.kind in "iu" and images.dtype != np.uint8:
-        if images.size and (images.min() < 0 or images.max() > 255):
-            raise DataError(
-                f"{shown(file)}: pixels are {images.dtype} from {images.min()} to {images.max()}; bring them to 0..255 "
-                "or save floats"
-            )
-        return images.astype(np.uint8)
-    if images.dtype.kind not in "ub":
-        raise DataError(f"{shown(file)}: pixels are {images.dtype}; save uint8 or floats")
-    return images
-
-
-def _planes(images: np.ndarray, file: Path) -> np.ndarray:
-    """(n, channels, height, width); where both ends could be the channels, the last axis is."""
-    if 0 in images.shape[1:]:
-        raise DataError(f"{shown(file)}: images are {images.shape}, without a pixel; save (n, h, w)")
-    if images.ndim == 3:
-        return images[:, None]
-    if images.ndim == 4 and images.shape[3] in (1, 3):
-        return images.transpose(0, 3, 1, 2)
-    if images.ndim == 4 and images.shape[1] in (1, 3):
-        return images
-    raise DataError(
-        f"{shown(file)}: images are {images.shape}; save (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels"
-    )
-
-
-def _maximum(images: np.ndarray) -> float:
-    if images.dtype == np.uint8:
-        return 255.0
-    if images.dtype == bool or not images.size:
-        return 1.0
-    return max(1.0, float(images.max()))

@@ -13,6 +13,7 @@ from study.data.checks import whole_labels
 from study.data.raw import Raw, class_file, first_line, name_classes, numbered, shown
 from study.data.readers.decode import Source
 from study.data.readers.encoded import Pictures, gather
+from study.data.types import DataSpec
 from study.errors import DataError
 from study.progress import Bar
 
@@ -20,7 +21,7 @@ BATCH = 2048
 TEST_NAMES = ("test", "validation", "val")
 
 
-def read_parquet(data: Any, progress: Bar) -> Raw:
+def read_parquet(data: DataSpec, progress: Bar) -> Raw:
     """Rows in file order, files in name order.
 
     `image` is a struct of `bytes` and `path` or plain bytes; `label` whole numbers, or text, whose classes are then the
@@ -51,7 +52,7 @@ def read_parquet(data: Any, progress: Bar) -> Raw:
     )
 
 
-def _places(data: Any) -> tuple[list[Path], list[Path] | None]:
+def _places(data: DataSpec) -> tuple[list[Path], list[Path] | None]:
     """The files of the train split, and of the test split where there is one."""
     if data.train is not None:
         train = _files(Path(data.train).expanduser(), ("train",))
@@ -65,7 +66,7 @@ def _places(data: Any) -> tuple[list[Path], list[Path] | None]:
     train = _files(root, ("train",))
     if data.test is not None:
         return train, _files(Path(data.test).expanduser(), TEST_NAMES)
-    test = next((found for name in TEST_NAMES if (found := sorted(root.glob(f"{name}*.parquet")))), None)
+    test = next((files for name in TEST_NAMES if (files := sorted(root.glob(f"{name}*.parquet")))), None)
     return train, None if test is None else _complete(test)
 
 
@@ -76,7 +77,8 @@ def _files(path: Path, splits: Sequence[str]) -> list[Path]:
     files = sorted(path.glob("*.parquet"))
     if not files:
         raise DataError(f"{shown(path)}: no parquet file here; point data.train and data.test to files or folders")
-    named = next((found for split in splits if (found := [f for f in files if f.name.startswith(split)])), files)
+    of_split = ([file for file in files if file.name.startswith(split)] for split in splits)
+    named = next(filter(None, of_split), files)
     return _complete(named)
 
 
@@ -123,12 +125,12 @@ def _joined(parts: list[np.ndarray], files: list[Path]) -> np.ndarray:
 
 
 def _image_column(opened: Any, file: Path) -> str:
-    """The name of the image column, after a look at whether `label` is there too."""
-    found = opened.schema_arrow.names
-    image = next((name for name in ("image", "img") if name in found), None)
-    if image is None or "label" not in found:
+    """The name of the image column, after a check that `label` is there too."""
+    names = opened.schema_arrow.names
+    image = next((name for name in ("image", "img") if name in names), None)
+    if image is None or "label" not in names:
         raise DataError(
-            f"{shown(file)}: needs columns image (or img) and label, found {shown(', '.join(found))}; rename them"
+            f"{shown(file)}: needs columns image (or img) and label, found {shown(', '.join(names))}; rename them"
         )
     return image
 

@@ -19,7 +19,9 @@ import numpy as np
 
 from study.data.raw import Raw, first_line, numbered, shown
 from study.data.readers.idx import find_idx, read_idx
+from study.data.types import DataSpec
 from study.errors import DataError
+from study.progress import Bar
 
 DIGITS = tuple("0123456789")
 SILENCE = 60.0  # seconds without a byte after which a download is given up
@@ -63,7 +65,7 @@ PUBLISHED = {
 }
 
 
-def read_published(data: Any) -> Raw:
+def read_published(data: DataSpec, progress: Bar) -> Raw:
     """Train and test split in torchvision's order.
 
     A root that holds the data, unpacked or as the archives that torchvision downloads, is read offline and never

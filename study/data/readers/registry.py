@@ -1,7 +1,7 @@
-"""Which reader knows which name.  in: a recipe's [data] table   out: Raw"""
+"""Which reader knows which name.  in: DataSpec   out: Raw"""
 
 import difflib
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,32 +10,58 @@ from study.data.readers.folder import read_folder
 from study.data.readers.npz import read_npz
 from study.data.readers.parquet import read_parquet
 from study.data.readers.published import PUBLISHED, read_published
+from study.data.types import DataSpec
 from study.errors import DataError
 from study.progress import Bar
 
-FILES = {"folder": read_folder, "npz": read_npz, "parquet": read_parquet}
-NAMES = ("digits", *PUBLISHED, *FILES)
+Reader = Callable[[DataSpec, Bar], Raw]
+READERS: dict[str, Reader] = {}
 TEST_EVERY = 5  # every fifth of the digits is test
 
 
-def read(data: Any, progress: Bar) -> Raw:
+def reader(name: str) -> Callable[[Reader], Reader]:
+    """Register a reader under the name that a recipe's `data.name` gives; a plugin adds its own in this way.
+
+    Args:
+        name: not taken yet.
+
+    Raises:
+        DataError: the name is taken.
+
+    >>> from study.data.raw import numbered
+    >>> @reader("two_squares")
+    ... def read_two_squares(data, progress):
+    ...     images = np.zeros((4, 1, 8, 8), np.uint8)
+    ...     ids = np.array(numbered("train", 4))
+    ...     return Raw(images, np.array([0, 1, 0, 1]), ids, n_train=4, classes=("a", "b"), train="squares", test=None)
+    >>> READERS.pop("two_squares") is read_two_squares
+    True
+    """
+
+    def register(function: Reader) -> Reader:
+        if name in READERS:
+            raise DataError(f"a reader called {shown(name)!r} is registered already; take another name")
+        READERS[name] = function
+        return function
+
+    return register
+
+
+def read(data: DataSpec, progress: Bar) -> Raw:
     """The examples as they lie in the source.
 
     Raises:
-        DataError: an unknown name, or whatever the reader finds.
+        DataError: an unknown name, or whatever the reader says.
     """
-    if data.name == "digits":
-        return read_digits()
-    if data.name in PUBLISHED:
-        return read_published(data)
-    if data.name in FILES:
-        return FILES[data.name](data, progress)
-    near = difflib.get_close_matches(data.name, NAMES, n=1)
-    hint = f"did you mean {near[0]!r}" if near else f"there are {', '.join(NAMES)}"
-    raise DataError(f"no data set is called {shown(data.name)!r}; {hint}")
+    if data.name not in READERS:
+        near = difflib.get_close_matches(data.name, READERS, n=1)
+        hint = f"did you mean {near[0]!r}" if near else f"there are {', '.join(READERS)}"
+        raise DataError(f"no data set is called {shown(data.name)!r}; {hint}")
+    return READERS[data.name](data, progress)
 
 
-def read_digits() -> Raw:
+@reader("digits")
+def read_digits(data: DataSpec, progress: Bar) -> Raw:
     """scikit-learn's 1797 digits, 8x8, 0..16; examples 4, 9, 14 ... are the test split, the same on every machine."""
     from sklearn.datasets import load_digits
 
@@ -54,3 +80,10 @@ def read_digits() -> Raw:
         test="digits (test)",
         maximum=16.0,
     )
+
+
+for _name in PUBLISHED:
+    reader(_name)(read_published)
+reader("folder")(read_folder)
+reader("npz")(read_npz)
+reader("parquet")(read_parquet)

@@ -96,7 +96,7 @@ def deal(
         StudyError: a worker has died; or what it has raised itself.
     """
     coming, early, following = enumerate(members), {}, 0
-    small = replace(dataset, images=dataset.images[:0], ids=dataset.ids[:0], found=None)
+    small = replace(dataset, images=dataset.images[:0], ids=dataset.ids[:0], labels_before_noise=None)
     with _workers(dataset.images, placement) as workers:
         busy = {worker.pipe: worker for worker in workers}
         while busy:

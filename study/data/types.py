@@ -1,0 +1,88 @@
+"""What a data set is asked for, as plain data.  in: words and numbers   out: frozen specs; a recipe's tables have the
+same attributes
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from study.errors import DataError
+
+LABEL_NOISE = ("none", "symmetric", "asymmetric", "human")
+INPUT_NOISE = ("none", "gaussian", "shuffled")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which examples: the name of a reader, where the files lie, what is taken of them.
+
+    name: "digits", "mnist", ..., "folder", "npz", "parquet"; see `readers.registry.READERS`.
+    label: the name under which tables and MLflow show the data set; None: `name`.
+    root, train, test: folder, or files of the splits.
+    size, channels: every image is brought to size x size pixels, 1 or 3 channels; None leaves them.
+    limit: the first so many train examples of each class.
+    classes: names of the classes that are kept, in the order of their new labels.
+    download: whether a published data set may be fetched.
+
+    >>> DataSpec("mnist", limit=100).title
+    'mnist'
+    """
+
+    name: str
+    label: str | None = None
+    root: str | None = None
+    train: str | None = None
+    test: str | None = None
+    size: int | None = None
+    channels: int | None = None
+    limit: int | None = None
+    classes: tuple[str, ...] | None = None
+    download: bool = True
+
+    @classmethod
+    def of(cls, section: Any) -> Self:
+        """The same of any object with these attributes, such as a recipe's [data] table."""
+        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
+
+    @property
+    def title(self) -> str:
+        """The data set's name in tables and in MLflow."""
+        return self.label or self.name
+
+
+@dataclass(frozen=True)
+class NoiseSpec:
+    """What is made wrong on purpose in the training examples; test examples stay as they are.
+
+    labels: "symmetric" (uniform over all classes, the true one among them), "asymmetric" (the next class), "human"
+        (read from a file), "none".
+    share: of the training examples whose label is drawn anew.
+    file, column: an .npz file of human labels and the name of its array.
+    inputs: "gaussian" (noise of the data's mean and deviation instead of the image), "shuffled" (its pixels in an order
+        of its own), "none".
+    input_share: of the training examples whose image is replaced.
+
+    Raises:
+        DataError: a word that is none of these, or a share outside 0..1.
+    """
+
+    labels: str = "none"
+    share: float = 0.0
+    file: str | None = None
+    column: str | None = None
+    inputs: str = "none"
+    input_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key, words in (("labels", LABEL_NOISE), ("inputs", INPUT_NOISE)):
+            if getattr(self, key) not in words:
+                raise DataError(f"noise.{key} is {getattr(self, key)!r}; take one of {', '.join(map(repr, words))}")
+        for key in ("share", "input_share"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise DataError(f"noise.{key} is {getattr(self, key)}; a share lies between 0 and 1")
+        if self.labels == "human" and not (self.file and self.column):
+            raise DataError("noise.labels = 'human' needs file, an .npz file, and column, the name of its array")
+
+    @classmethod
+    def of(cls, section: Any) -> Self:
+        """The same of any object with these attributes, such as a recipe's [noise] table."""
+        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
