@@ -1,5 +1,10 @@
-"""What a person sees while work goes on, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""What a person sees while work goes on: a bar on a terminal and in a notebook, a line now and then elsewhere.
 
+Modules below the commands log to their module's logger (`logging.getLogger("study...")`); the command `study` shows
+these messages on stderr by `show_messages`.  From Python nothing but warnings is shown unless logging is set up.
+"""
+
+import logging
 import sys
 import threading
 import time
@@ -12,12 +17,47 @@ Bar = Callable[..., AbstractContextManager[Advance]]
 """`with bar("decoding", total) as advance: advance(count)`."""
 
 PATIENCE = 1.0  # seconds before a bar opens
+REFRESH = 0.5  # seconds between two states of a notebook's bar
+BAR_WIDTH = 30  # characters, in a notebook
 LINE_EVERY = 15.0  # seconds between lines where there is no terminal
 
 
 def say(text: str) -> None:
     """One line to stderr; results go to stdout."""
     print(text, file=sys.stderr, flush=True)
+
+
+class MessageHandler(logging.Handler):
+    """Shows messages as `say` does, on what stderr is at that time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One message, without level or logger."""
+        say(self.format(record))
+
+
+def show_messages() -> None:
+    """Show the messages of this package on stderr; for commands, once or several times."""
+    logger = logging.getLogger("study")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, MessageHandler) for handler in logger.handlers):
+        logger.addHandler(MessageHandler())
+
+
+def chosen_bar(progress: bool | None = None) -> Bar:
+    """The display for work that is started from Python.
+
+    Args:
+        progress: True: `bar`; False: `quiet`; None: `bar` where somebody looks, on a terminal or in a notebook.
+    """
+    watched = sys.stderr.isatty() or _in_notebook()
+    return bar if progress or (progress is None and watched) else quiet
+
+
+def _in_notebook() -> bool:
+    """Whether this is a kernel of Jupyter, which shows what is displayed."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and shell.has_trait("kernel")
 
 
 @contextmanager
@@ -40,7 +80,10 @@ def bar(what: str, total: int, *, unit: str = "examples", done: int = 0) -> Iter
         advance(count, aside=""), which any thread may call.  `aside` names what goes on while the work itself waits:
         that time enters neither the rate nor the time left, and the next call without it ends it.
     """
-    if sys.stderr.isatty():
+    if _in_notebook():
+        with _notebook_bar(what, total, unit, done) as advance:
+            yield advance
+    elif sys.stderr.isatty():
         with _rich_bar(what, total, unit, done) as advance:
             yield advance
     else:
@@ -48,7 +91,7 @@ def bar(what: str, total: int, *, unit: str = "examples", done: int = 0) -> Iter
             yield advance
 
 
-class _Tally:
+class Tally:
     """Counts the work of one bar, and how long it took without what went on aside."""
 
     def __init__(self, total: int, unit: str, done: int) -> None:
@@ -77,6 +120,14 @@ class _Tally:
         seconds = (self.since - self.start - self.waited) * max(self.total - self.done - self.count, 0) / self.count
         return f"{duration(seconds)} " + ("of the work itself left" if self.waited or self.aside else "left")
 
+    def speed(self) -> str:
+        """Rate and time left, as far as they are known."""
+        return ", ".join(filter(None, (self.rate(), self.left())))
+
+    def share(self) -> float:
+        """Of the work that is done, 0 to 1."""
+        return (self.done + self.count) / max(self.total, 1)
+
 
 @contextmanager
 def _rich_bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
@@ -89,17 +140,17 @@ def _rich_bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         progress.BarColumn(),
         progress.TaskProgressColumn(),
         progress.TimeElapsedColumn(),
-        progress.TextColumn("{task.fields[told]}"),
+        progress.TextColumn("{task.fields[speed]}"),
     )
     display = progress.Progress(*columns, console=Console(stderr=True))
-    task = display.add_task(what, total=total, completed=done, told="")
-    tally, lock = _Tally(total, unit, done), threading.Lock()
+    task = display.add_task(what, total=total, completed=done, speed="")
+    tally, lock = Tally(total, unit, done), threading.Lock()
 
     def advance(count: int, aside: str = "") -> None:
         with lock:
             if tally.add(count, aside) - tally.start > PATIENCE:
                 display.start()
-            display.update(task, advance=count, told=aside or ", ".join(filter(None, (tally.rate(), tally.left()))))
+            display.update(task, advance=count, speed=aside or tally.speed())
 
     try:
         yield advance
@@ -108,8 +159,41 @@ def _rich_bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 
 
 @contextmanager
+def _notebook_bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    """One line of text that is replaced; rich's own display would need ipywidgets."""
+    from IPython.display import display
+
+    tally, lock = Tally(total, unit, done), threading.Lock()
+    handle, last = None, tally.start
+
+    def show(end: str) -> None:
+        nonlocal handle
+        filled = round(BAR_WIDTH * min(tally.share(), 1.0))
+        line = f"{what} {'█' * filled}{'░' * (BAR_WIDTH - filled)} {tally.share():4.0%}  {end}".rstrip()
+        if handle is None:
+            handle = display({"text/plain": line}, raw=True, display_id=True)
+        else:
+            handle.update({"text/plain": line}, raw=True)
+
+    def advance(count: int, aside: str = "") -> None:
+        nonlocal last
+        with lock:
+            now = tally.add(count, aside)
+            if now - last > (PATIENCE if handle is None else REFRESH):
+                last = now
+                show(aside or tally.speed())
+
+    try:
+        yield advance
+    finally:
+        taken = tally.add(0, "") - tally.start
+        if handle is not None:
+            show(f"{duration(taken)}, {tally.rate()}".rstrip(", "))
+
+
+@contextmanager
 def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
-    tally = _Tally(total, unit, done)
+    tally = Tally(total, unit, done)
     last = tally.start
 
     def advance(count: int, aside: str = "") -> None:
@@ -117,8 +201,7 @@ def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         now = tally.add(count, aside)
         if now - last > LINE_EVERY:
             last = now
-            share = (done + tally.count) / max(total, 1)
-            say(f"{what}: " + ", ".join(filter(None, (f"{share:.0%}", aside, tally.rate(), tally.left()))))
+            say(f"{what}: " + ", ".join(filter(None, (f"{tally.share():.0%}", aside, tally.speed()))))
 
     yield advance
     taken = tally.add(0, "") - tally.start

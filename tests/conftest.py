@@ -7,6 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def messages():
+    """The package's messages on stderr, as under the command `study`."""
+    from study.progress import show_messages
+
+    show_messages()
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets: STUDY_TEST_DATA, else ../shared/data beside the repository."""

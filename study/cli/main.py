@@ -13,7 +13,7 @@ from study import plugins
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.options import Overrides, Plugins, RecipePath, Root
 from study.errors import StudyError
-from study.progress import bar, say
+from study.progress import bar, say, show_messages
 
 if TYPE_CHECKING:
     from study.data import Dataset
@@ -332,6 +332,7 @@ def ui(
 
 def main(command: Callable[..., None] = app) -> None:
     """Entry point: an error that the user can mend is one line and exit code 2; everything else is a traceback."""
+    show_messages()
     try:
         command()
     except StudyError as error:

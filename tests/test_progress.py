@@ -1,7 +1,11 @@
 """What a person sees while work goes on."""
 
+import logging
+import re
+import subprocess
 import sys
 import threading
+import warnings
 
 import pytest
 
@@ -183,3 +187,56 @@ def test_quiet_is_a_bar_that_shows_nothing(capsys):
     with progress.quiet("training", 10, unit="examples", done=3) as advance:
         advance(7)
     assert capsys.readouterr() == ("", "")
+
+
+def test_messages_of_modules_are_lines_on_stderr(capsys):
+    """Without level, time or logger: they are sentences for people."""
+    progress.show_messages()
+    progress.show_messages()
+    logging.getLogger("study.runs.single").info("repeat %d: finished before", 1)
+    assert capsys.readouterr().err == "repeat 1: finished before\n"
+
+
+SILENT = """
+import logging, sys
+from study import progress
+logging.getLogger("study.runs").info("not seen")
+with progress.chosen_bar()("work", 10) as advance:
+    advance(10)
+assert progress.chosen_bar(True) is progress.bar
+assert progress.chosen_bar(False) is progress.quiet
+"""
+
+
+def test_from_python_nothing_is_shown_unless_asked_for():
+    """A library prints nothing; there is no terminal here."""
+    done = subprocess.run([sys.executable, "-c", SILENT], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_terminal_has_a_bar_from_python_too(monkeypatch):
+    """Unless it is declined."""
+    shown(monkeypatch)
+    assert progress.chosen_bar() is progress.bar
+    assert progress.chosen_bar(False) is progress.quiet
+
+
+NOTEBOOK = """
+from study import progress
+progress.PATIENCE, progress.REFRESH = -1.0, -1.0
+with progress.chosen_bar()("training", 4, unit="networks") as advance:
+    for _ in range(4):
+        advance(1)
+"""
+
+
+def test_a_notebook_has_one_line_that_ends_full(tmp_path):
+    """Stored notebooks keep the last state, not one line per step."""
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        client.NotebookClient(notebook, timeout=60, kernel_name="python3").execute(cwd=str(tmp_path))
+    (output,) = notebook.cells[0].outputs
+    assert re.fullmatch(r"training █{30} 100%  0 s, .* networks/s", output["data"]["text/plain"])
