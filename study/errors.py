@@ -8,6 +8,9 @@ StudyError
 └── AnalysisError    runs that are missing, or that do not belong together
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class StudyError(Exception):
     """Something that the user can mend; the message is one line and says how."""
@@ -35,3 +38,12 @@ class AnalysisError(StudyError):
 
 class Stopped(Exception):  # noqa: N818  a request, not an error
     """Work was asked to stop; nothing of the members under way is kept."""
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """The end of a message about an unknown name: `; did you mean 'lr'?`, else `; there are a, b`, else nothing."""
+    names = list(names)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(sorted(names))}" if names else ""

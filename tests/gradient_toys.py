@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from toys import blobs
 
 from study.data import Dataset
-from study.models import create
-from study.recipe import Model, Optimizer, Train, parse
+from study.models.build import create
+from study.models.spec import NetworkSpec
+from study.recipe import Optimizer, Train, parse
 from study.signals.registry import Checkpoint
 from study.training.device_data import Examples
 from study.training.evaluation import Snapshot
@@ -50,7 +51,7 @@ def toy_moment(
     examples = Examples(dataset, train or Train(), "cpu", dtype)
     rule = Optimizer(lr=0.3)
     if kind == "mlp":
-        network = create(Model(settings={"widths": (16, 8)}), dataset.shape, dataset.n_classes, seed=3)
+        network = create(NetworkSpec(settings={"widths": (16, 8)}), dataset.shape, dataset.n_classes, seed=3)
         learner = MLPLearner([network], rule, "cpu", dtype, dtype)
     else:
         with torch.random.fork_rng(devices=[]):

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from study.data import Dataset
 from study.data.augment import draw_crop_flip
-from study.models import create
+from study.models.build import create
 from study.recipe import Optimizer, Recipe, Train
 from study.training.device_data import Examples
 from study.training.engines import stacked
@@ -153,7 +153,7 @@ class Plain:
 def plain_loop(dataset: Dataset, recipe: Recipe, member: Member) -> Plain:
     """The training of one member, step by step."""
     seed = int(recipe.stream("init", *member.words).integers(2**63))
-    network = create(recipe.model, dataset.shape, dataset.n_classes, seed=seed).double()
+    network = create(recipe.model.spec(), dataset.shape, dataset.n_classes, seed=seed).double()
     rule = torch_rule(recipe.optimizer, list(network.parameters()))
     images, labels = scaled(dataset, recipe.train), torch.from_numpy(dataset.labels)
     loss_of = {"cross_entropy": functional.cross_entropy, "zero_hinge": hinge}[recipe.train.loss]

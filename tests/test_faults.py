@@ -34,7 +34,8 @@ import errno, json, os, signal, sys, time, warnings
 from pathlib import Path
 
 warnings.simplefilter("error")
-from study import models as networks, progress as display
+from study import progress as display
+from study.models import build as networks
 from study.cli import main as cli
 from study.report import build as report
 from study.runs import ensemble, single, speed
@@ -44,7 +45,7 @@ from study.recipe import Model
 from study.tracking import client as door
 import study.tracking.run as running
 door.load()
-networks.fit_check(Model(), (1, 6, 6), 3)  # the first product on the meta device imports half of torch
+networks.fit_check(Model().spec(), (1, 6, 6), 3)  # the first product on the meta device imports half of torch
 
 folder = Path(sys.argv[1])
 shards = 0

@@ -8,18 +8,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from study import models
+from study.models import build
 from study.models.densenet import DenseLayer, Transition
 from study.models.inception import Block
 from study.models.layers import StandardizedConv2d
 from study.models.resnet import ResidualBlock
+from study.models.spec import NetworkSpec
 from study.models.speednet import patch_covariance
-from study.recipe import Model
 
 
 def built(name: str, shape: tuple[int, int, int] = (3, 16, 16), **settings: object) -> nn.Module:
     """A network with its initial weights, in evaluation mode."""
-    return models.create(Model(name=name, settings=settings), shape, 10, seed=1).eval()
+    return build.create(NetworkSpec(name=name, settings=settings), shape, 10, seed=1).eval()
 
 
 def images(b: int, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -103,7 +103,7 @@ def test_a_padded_shortcut_takes_every_second_pixel_and_adds_zeros():
 )
 def test_a_resnets_name_is_its_depth(name, depth):
     """Convolutions outside of shortcuts, and the linear layer."""
-    names = dict(models.create(Model(name=name), (3, 32, 32), 10, device="meta").named_modules())
+    names = dict(build.create(NetworkSpec(name=name), (3, 32, 32), 10, device="meta").named_modules())
     convs = [key for key, module in names.items() if isinstance(module, nn.Conv2d) and "shortcut" not in key]
     assert len(convs) + 1 == depth
 
@@ -111,7 +111,7 @@ def test_a_resnets_name_is_its_depth(name, depth):
 @pytest.mark.parametrize(("name", "depth"), [("densenet100", 100), ("densenet160", 160), ("vgg16_small", 14)])
 def test_a_name_is_the_number_of_layers(name, depth):
     """All convolutions and one linear layer; VGG16 has lost two of its three (B-models)."""
-    modules = models.create(Model(name=name), (3, 32, 32), 10, device="meta").modules()
+    modules = build.create(NetworkSpec(name=name), (3, 32, 32), 10, device="meta").modules()
     assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in modules) == depth
 
 
@@ -126,8 +126,8 @@ def test_inception_has_the_blocks_of_the_papers_table():
         else:
             total += 9 * width * int(part) + 2 * int(part)
             width = int(part)
-    network = models.create(Model(name="inception_small"), (3, 32, 32), 10, device="meta")
-    assert models.parameters(network) == total + 10 * width + 10
+    network = build.create(NetworkSpec(name="inception_small"), (3, 32, 32), 10, device="meta")
+    assert build.parameters(network) == total + 10 * width + 10
     assert network.forward_features(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 336, 8, 8)
 
 
@@ -165,9 +165,9 @@ def test_a_transition_halves_channels_and_image():
 
 def test_densenet160_is_the_one_of_zhang_as_public_code_counts():
     """Z-tab2: 7.03 M more than ResNet-32, that is 7.5 M: with a third transition and with running statistics."""
-    network = models.create(Model(name="densenet160"), (3, 32, 32), 10, device="meta")
+    network = build.create(NetworkSpec(name="densenet160"), (3, 32, 32), 10, device="meta")
     norms = [module.num_features for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    counted = models.parameters(network) + 2 * sum(norms)
+    counted = build.parameters(network) + 2 * sum(norms)
     counted += 4 * 1104 + 1104 * 552  # the transition's BatchNorm and convolution
     counted -= (4 + 10) * 552  # the BatchNorm and the linear layer after it are half as wide
     assert counted / 1e6 == pytest.approx(7.03 + 0.47, abs=0.06)
@@ -175,7 +175,7 @@ def test_densenet160_is_the_one_of_zhang_as_public_code_counts():
 
 def test_vgg_pools_what_is_there():
     """28 x 28 halves to 14, 7, 4, 2, 1: a pool that drops the odd edge would leave nothing."""
-    network = models.create(Model(name="vgg16_small"), (1, 28, 28), 10, device="meta")
+    network = build.create(NetworkSpec(name="vgg16_small"), (1, 28, 28), 10, device="meta")
     assert network.forward_features(torch.empty(1, 1, 28, 28, device="meta")).shape == (1, 512, 1, 1)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from toys import blobs, toy_recipe
 
-from study import models
+from study.models import build
 from study.training.device_data import Examples
 from study.training.fit import fit
 from study.training.job import Hooks, Member
@@ -45,7 +45,7 @@ def recipe(name: str, settings: dict, lr: float, epochs: int, **train: object):
 
 def test_every_own_network_has_to_learn():
     """A network that is added must be trained here; DenseNet-160 differs from 100 in two numbers and takes 15 s."""
-    assert sorted([*LEARNS, "densenet160"]) == models.names()
+    assert sorted([*LEARNS, "densenet160"]) == build.names()
 
 
 @pytest.mark.parametrize("name", LEARNS)
@@ -92,7 +92,7 @@ def test_the_training_prepares_the_whitening():
     hooks = Hooks(after_epoch=lambda member, epoch, look: seen.append(look.network().whitening.weight.clone()))
     list(fit([Member(("a",), EVERYTHING[:32])], DATA, asked, placed(), hooks))
     examples = Examples(DATA, asked.train, "cpu", torch.float32)
-    network = models.create(asked.model, DATA.shape, DATA.n_classes)
+    network = build.create(asked.model.spec(), DATA.shape, DATA.n_classes)
     network.prepare(examples.batch(torch.arange(32)))
     assert torch.equal(seen[0], network.whitening.weight)
     assert torch.equal(seen[0], seen[-1])

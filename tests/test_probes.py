@@ -11,9 +11,9 @@ from torch import nn
 from study.errors import DataError, RecipeError
 from study.kernels.kde import class_kernel_sums
 from study.kernels.knn import Stream
-from study.models import create
+from study.models.build import create
+from study.models.spec import NetworkSpec
 from study.proxies import PROXIES, compute
-from study.recipe import Model
 from study.runs.single import run_singles
 from study.signals import activations
 from study.signals.activations import Layers, find_layer, layer_names
@@ -42,7 +42,7 @@ def trained(dataset, recipe, see):
 
     def after_epoch(member, epoch, look):
         if epoch == last:
-            see(Checkpoint(dataset, epoch, look, "cpu", recipe.stream, model=recipe.model))
+            see(Checkpoint(dataset, epoch, look, "cpu", recipe.stream, spec=recipe.model.spec()))
 
     member = Member(("single", 0), np.arange(dataset.n_train))
     list(
@@ -143,13 +143,13 @@ def test_what_follows_a_layer_is_not_computed(moment):
 
 def test_a_relu_in_place_does_not_change_what_was_read(dataset):
     """Networks of timm write over a normalization's output."""
-    model = Model(name="resnet18")
+    model = NetworkSpec(name="resnet18")
     network = create(model, (1, 32, 32), 3).eval()
     images = torch.randn(6, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     examples = SimpleNamespace(n=6, block=lambda low, high: images[low:high])
     look = SimpleNamespace(network=lambda: network, examples=examples)
     sized = SimpleNamespace(shape=(1, 32, 32), n_classes=3)
-    layers = Layers(SimpleNamespace(dataset=sized, model=model, look=look))
+    layers = Layers(SimpleNamespace(dataset=sized, spec=model, look=look))
     assert layers.names[1] == "bn1"
     with torch.no_grad():
         before_relu = network.bn1(network.conv1(images)).flatten(1)
@@ -173,7 +173,7 @@ def test_an_unknown_layer_is_one_line_with_those_there_are(given):
 
 def test_convolutional_networks_have_layers_too():
     """B-models: after the convolutions of VGG16."""
-    names = layer_names(Model(name="vgg16_small"), (3, 32, 32), 10)
+    names = layer_names(NetworkSpec("vgg16_small"), (3, 32, 32), 10)
     assert (names[0], names[-1], len(names)) == ("input", "softmax", 15)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from study.data import Dataset
 from study.errors import RecipeError
-from study.models import networks_markdown
+from study.models.catalog import networks_markdown
 from study.recipe import Recipe, load
 from study.recipe.catalog import catalog, catalog_markdown, read_header
 from study.recipe.load import recipe_files

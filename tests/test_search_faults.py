@@ -42,7 +42,7 @@ from pathlib import Path
 import alembic.command, sqlalchemy.dialects.sqlite  # as Optuna does when the first storage is opened
 
 warnings.simplefilter("error")
-from study import models as networks
+from study.models import build as networks
 from study.cli import main as cli
 from study.search import run as search
 from study.workflows import plan
@@ -51,7 +51,7 @@ from study.search import trial_queue as ledger, trial_runner as session, summary
 from study.tracking import client as door
 import study.tracking.run as running
 door.load()
-networks.fit_check(Model(), (1, 6, 6), 3)  # the first product on the meta device imports half of torch
+networks.fit_check(Model().spec(), (1, 6, 6), 3)  # the first product on the meta device imports half of torch
 
 
 def die():

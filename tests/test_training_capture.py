@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toys import blobs, toy_recipe
 
-from study.models import create
+from study.models.build import create
 from study.recipe import Optimizer
 from study.training import fit as training
 from study.training.cuda_graphs import Captured

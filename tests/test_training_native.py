@@ -13,7 +13,7 @@ from toys import blobs, toy_recipe
 
 from study.errors import RecipeError, Stopped
 from study.kernels import native
-from study.models import create
+from study.models.build import create
 from study.recipe import Runtime
 from study.training.engines.mlp_native import NativeLearner, trains
 from study.training.fit import fit
@@ -183,7 +183,7 @@ def test_the_kernel_stops_when_told():
 def test_its_answers_are_those_of_the_module(count):
     """Also of more or fewer images than a batch has, and after a step."""
     recipe, dataset = toy_recipe(train=TRAIN), blobs()
-    network = create(recipe.model, dataset.shape, dataset.n_classes)
+    network = create(recipe.model.spec(), dataset.shape, dataset.n_classes)
     learner = NativeLearner(network, recipe.optimizer, torch.float64, torch.float64, 16)
     images = torch.rand(count, 1, 6, 6, dtype=torch.float64).round(decimals=1)
     learner.step(images[:16], torch.arange(len(images[:16])) % 3, 0.1)
@@ -198,7 +198,11 @@ def test_an_answer_between_two_steps_changes_neither():
     images, labels = torch.rand(16, 1, 6, 6, dtype=torch.float64), torch.arange(16) % 3
     seen, unseen = (
         NativeLearner(
-            create(recipe.model, dataset.shape, dataset.n_classes), recipe.optimizer, torch.float64, torch.float64, 16
+            create(recipe.model.spec(), dataset.shape, dataset.n_classes),
+            recipe.optimizer,
+            torch.float64,
+            torch.float64,
+            16,
         )
         for _ in range(2)
     )
@@ -214,7 +218,7 @@ def test_an_answer_between_two_steps_changes_neither():
 def test_a_learner_can_be_given_a_new_network():
     """Its weights are the new ones, its velocity nothing."""
     recipe, dataset = toy_recipe(train=TRAIN), blobs()
-    one, other = (create(recipe.model, dataset.shape, dataset.n_classes, seed=seed) for seed in (1, 2))
+    one, other = (create(recipe.model.spec(), dataset.shape, dataset.n_classes, seed=seed) for seed in (1, 2))
     learners = [NativeLearner(network, recipe.optimizer, torch.float64, torch.float64, 16) for network in (one, other)]
     images, labels = torch.rand(16, 1, 6, 6, dtype=torch.float64), torch.arange(16) % 3
     learners[0].step(images, labels, 0.1)
@@ -231,12 +235,13 @@ def test_a_learner_that_diverged_can_be_given_a_new_network(compute):
     recipe = toy_recipe(model={"name": "mlp", "settings": {"widths": [7, 5]}})
     master = torch.float64 if compute == torch.float64 else torch.float32
     ill, sound = (
-        NativeLearner(create(recipe.model, (1, 3, 5), 3), recipe.optimizer, master, compute, 16) for _ in range(2)
+        NativeLearner(create(recipe.model.spec(), (1, 3, 5), 3), recipe.optimizer, master, compute, 16)
+        for _ in range(2)
     )
     images, labels = torch.linspace(0, 1, 240).view(16, 1, 3, 5).to(compute), torch.arange(16) % 3
     ill.step(torch.full_like(images, torch.nan), labels, 0.1)
     for learner in (ill, sound):
-        learner.reset(0, create(recipe.model, (1, 3, 5), 3, seed=1))
+        learner.reset(0, create(recipe.model.spec(), (1, 3, 5), 3, seed=1))
         learner.step(images, labels, 0.1)
         learner.step(images, labels, 0.1)
     assert torch.isfinite(sound.weights).all()

@@ -9,7 +9,7 @@ from loops import EXACT, members
 from torch.nn import functional
 from toys import blobs, toy_recipe
 
-from study.models import create
+from study.models.build import create
 from study.recipe import Optimizer, Train
 from study.training.fit import fit
 from study.training.job import Hooks
@@ -67,7 +67,7 @@ def test_the_adversarial_step_follows_autograd(kind, loss):
     settings = {"widths": [16, 8]} if kind in ("mlp", "stack") else {}
     recipe = toy_recipe(model={"name": "tiny_batchnorm" if kind == "tiny_batchnorm" else "mlp", "settings": settings})
     count = 3 if kind == "stack" else 1
-    networks = [create(recipe.model, (1, 6, 6), 3, seed=seed).double() for seed in range(count)]
+    networks = [create(recipe.model.spec(), (1, 6, 6), 3, seed=seed).double() for seed in range(count)]
     build = MLPLearner if settings else ModuleLearner
     first = networks if settings else networks[0]
     learner = build(first, Optimizer(), "cpu", torch.float64, torch.float64, loss=loss)

@@ -5,13 +5,14 @@ import torch
 from loops import OPTIMIZERS, torch_rule
 from torch import Tensor, nn
 
-from study.models import create
-from study.recipe import Model, Optimizer
+from study.models.build import create
+from study.models.spec import NetworkSpec
+from study.recipe import Optimizer
 from study.training.mlp import MLPLearner
 from study.training.optimizers import update_rule
 
 STEPS = 12
-MODEL = Model(name="mlp", settings={"widths": (16, 8)})
+MODEL = NetworkSpec(name="mlp", settings={"widths": (16, 8)})
 WHERE = ("cpu", torch.float64, torch.float64)
 ROWS = {  # three settings of each rule, as a search tries them
     "sgd": [{"momentum": 0.0}, {"momentum": 0.9, "weight_decay": 1e-2}, {"momentum": 0.5, "weight_decay": 5e-4}],

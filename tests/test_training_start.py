@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 from toys import blobs, toy_recipe
 
-from study.models import create
-from study.recipe import Model, Optimizer, Train
+from study.models.build import create
+from study.models.spec import NetworkSpec
+from study.recipe import Optimizer, Train
 from study.training import fit as training
 from study.training.device_data import Examples
 from study.training.fit import fit
@@ -43,7 +44,7 @@ def tiny_prepared(pretrained=False, *, in_chans=3, num_classes=10, **keys):
 def test_frozen_weights_stay_where_they_are(name):
     """Weight decay and momentum must not move what has no gradient; the others move as torch moves them."""
     settings = Optimizer(**OPTIMIZERS[name] | {"weight_decay": 1e-2})
-    ours, theirs = (create(Model(name="tiny_prepared"), (1, 6, 6), 3, seed=1).double() for _ in range(2))
+    ours, theirs = (create(NetworkSpec(name="tiny_prepared"), (1, 6, 6), 3, seed=1).double() for _ in range(2))
     frozen = ours.body[0].weight.clone()
     learner = ModuleLearner(ours, settings, "cpu", torch.float64, torch.float64)
     rule = torch_rule(settings, [each for each in theirs.parameters() if each.requires_grad])
@@ -114,7 +115,7 @@ def test_the_fast_network_trains_through_the_same_door():
 
 def test_initial_weights_depend_on_the_seed_alone():
     """Same seed, same bits; torch's global generator plays no part."""
-    model = Model(name="mlp", settings={"widths": (4,)})
+    model = NetworkSpec(name="mlp", settings={"widths": (4,)})
     torch.rand(3)
     first = create(model, (1, 3, 3), 2, seed=5).state_dict()
     torch.rand(3)

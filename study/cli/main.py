@@ -310,7 +310,7 @@ def networks(
 ) -> None:
     """List the registered networks.  Parameters, cost, normalization, probe placements, source."""
     plugins.load(plugin)
-    from study.models import networks_markdown, table
+    from study.models.catalog import networks_markdown, table
 
     if markdown:
         print(networks_markdown())

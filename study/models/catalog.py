@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from study.models.build import create, flops, names, normalization, parameters
 from study.models.probe_points import placements
-from study.models.registry import OWN, RegisteredModel
-from study.recipe import Model
+from study.models.registry import NETWORKS, RegisteredModel
+from study.models.spec import NetworkSpec
 
 TIMMS = (
     RegisteredModel(
@@ -24,7 +24,7 @@ class Row:
 
     settings: name = default, of those that a recipe can change.
     flops: of one example's forward pass, two per multiply-add.
-    normalization: as `study.models.normalization` says it.
+    normalization: as `build.normalization` says it.
     placements: of prediction-depth probes, without input and softmax.
     """
 
@@ -42,12 +42,12 @@ class Row:
 
 def table() -> list[Row]:
     """One row per own network, by name, then timm's that a paper names; a recipe may name any other of timm's."""
-    return [_row(entry) for entry in (*(OWN[name] for name in names()), *TIMMS)]
+    return [_row(entry) for entry in (*(NETWORKS[name] for name in names()), *TIMMS)]
 
 
 def _row(entry: RegisteredModel) -> Row:
-    model, (image, classes) = Model(name=entry.name), entry.usual
-    network = create(model, image, classes, device="meta")
+    (image, classes), spec = entry.usual, NetworkSpec(entry.name)
+    network = create(spec, image, classes, device="meta")
     return Row(
         name=entry.name,
         what=entry.what,
@@ -55,9 +55,9 @@ def _row(entry: RegisteredModel) -> Row:
         image=image,
         classes=classes,
         parameters=parameters(network),
-        flops=flops(model, image, classes),
+        flops=flops(spec, image, classes),
         normalization=normalization(network),
-        placements=len(placements(model, image, classes)),
+        placements=len(placements(spec, image, classes)),
         source=entry.source,
     )
 

@@ -1,7 +1,8 @@
-"""Where probes of the prediction depth sit.  in: a recipe's [model], image shape   out: names of submodules, in order
+"""Where probes of the prediction depth sit.  in: a NetworkSpec, image shape   out: names of submodules, in order
 
-Own networks say it themselves.  For timm's a rule reads one pass on the meta device: the stem's normalization, then
-every block; a network without blocks has a probe after every convolution.
+A network may say it itself, as `probes`.  For all others a rule reads one pass: the stem's normalization, then
+every block; a network without blocks has a probe after every convolution, one without convolutions after every
+hidden linear layer.
 """
 
 import itertools
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import RecipeError
-from study.models.build import NORMS, create
-from study.recipe import Model
+from study.models.build import NORMS, without_weights
+from study.models.classifier import classifier_of
+from study.models.spec import NetworkSpec
 
 CHAINS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # these only hold what follows one another
 NORM = tuple(kind for kinds in NORMS.values() for kind in kinds)
@@ -33,12 +35,12 @@ class Passage:
     end: int
 
 
-def placements(model: Model, shape: tuple[int, int, int], n_classes: int) -> tuple[str, ...]:
+def placements(spec: NetworkSpec, image_shape: tuple[int, int, int], n_classes: int) -> tuple[str, ...]:
     """Placements of the k-NN probes, besides the input and the softmax (B-depth, A.5).
 
     Args:
-        model: name and settings.
-        shape: (channels, height, width) of an image.
+        spec: name and settings, or a builder.
+        image_shape: (channels, height, width) of an image.
         n_classes: number of logits.
 
     Returns:
@@ -53,23 +55,24 @@ def placements(model: Model, shape: tuple[int, int, int], n_classes: int) -> tup
         operations before a ReLU, and so do the probes of own networks.  The sum in a block of timm's is no
         submodule: there the probe sees what the block returns, in residual networks after the ReLU.
     """
-    network = create(model, shape, n_classes, device="meta").eval()
+    network, device = without_weights(spec, image_shape, n_classes)
     if hasattr(network, "probes"):
-        return network.probes
-    passages = _passages(network, shape)
+        return tuple(network.probes)
+    passages = _passages(network, image_shape, device)
     blocks = sorted(_blocks(network, passages), key=lambda passage: passage.end)
     if not blocks:
         blocks = [passage for passage in passages.values() if isinstance(passage.module, nn.Conv2d)]
+        blocks = blocks or _hidden_layers(network, passages)
         stem = []
     else:
         stem = _stem(passages, min(passage.begin for passage in blocks))
     names = tuple(passage.name for passage in (*stem, *blocks))
     if not names:
-        raise RecipeError(f"model {model.name!r} has neither blocks nor convolutions to place probes at; take another")
+        raise RecipeError(f"model {spec.name!r} has neither blocks nor convolutions to place probes at; take another")
     return names
 
 
-def _passages(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Passage]:
+def _passages(network: nn.Module, shape: tuple[int, int, int], device: str) -> dict[str, Passage]:
     """{name: Passage} of one pass, in the order in which the submodules return."""
     clock = itertools.count()
     begins: dict[str, list[int]] = defaultdict(list)
@@ -89,8 +92,14 @@ def _passages(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Pass
             module.register_forward_pre_hook(lambda _, inputs, name=name: enter(name))
             module.register_forward_hook(lambda module, inputs, output, name=name: leave(name, module, inputs, output))
     with torch.no_grad():
-        network(torch.empty(b, *shape, device="meta"))
+        network(torch.zeros(b, *shape, device=device))
     return {name: passage for name, passage in found.items() if len(begins[name]) == 1}
+
+
+def _hidden_layers(network: nn.Module, passages: dict[str, Passage]) -> list[Passage]:
+    """Every linear layer but the one that gives the logits."""
+    linear = [passage for passage in passages.values() if isinstance(passage.module, nn.Linear)]
+    return [passage for passage in linear if passage.module is not classifier_of(network)]
 
 
 def _blocks(network: nn.Module, passages: dict[str, Passage], name: str = "") -> Iterator[Passage]:

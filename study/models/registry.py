@@ -1,4 +1,4 @@
-"""This package's own networks, each one decorated function.  in: a builder   out: an entry here
+"""The registered networks, each one decorated function.  in: a builder   out: an entry here
 
 A builder's positional parameters are given by the data, its keyword-only parameters are settings that a recipe's
 `[model] settings` may change.  The tables of networks and the tests find whatever is registered.
@@ -7,12 +7,16 @@ A builder's positional parameters are given by the data, its keyword-only parame
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from study.errors import did_you_mean
 
-from study.recipe import nearest
+if TYPE_CHECKING:
+    from torch import nn
 
-GIVEN = ("image_shape", "in_chans", "num_classes")  # by the data
+    Builder = Callable[..., nn.Module]
+
+GIVEN = ("image_shape", "in_chans", "n_classes", "num_classes")  # by the data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,40 +32,47 @@ class RegisteredModel:
     what: str
     usual: tuple[tuple[int, int, int], int]
     source: str
-    settings: Mapping[str, object]
-    build: Callable[..., nn.Module] | None = None
+    settings: Mapping[str, Any]
+    build: "Builder | None" = None
 
-    def __call__(self, shape: tuple[int, int, int], n_classes: int, settings: Mapping[str, object]) -> nn.Module:
+    @property
+    def project(self) -> bool:
+        """Whether it is one of this package's own, and no plugin's."""
+        return self.build is None or self.build.__module__.split(".")[0] == "study"
+
+    def __call__(self, shape: tuple[int, int, int], n_classes: int, settings: Mapping[str, Any]) -> "nn.Module":
         """The network, with initial weights from torch's global generator.
 
         Raises:
             TypeError: a setting that it has not.
         """
+        if self.build is None:
+            raise TypeError(f"{self.name} is one of timm's")
         for key in settings:
             if key not in self.settings:
-                raise TypeError(f"unknown setting {key!r}{nearest(key, self.settings) or '; it has none'}")
+                raise TypeError(f"unknown setting {key!r}{did_you_mean(key, self.settings) or '; it has none'}")
         return self.build(shape, n_classes, **settings)
 
 
-OWN: dict[str, RegisteredModel] = {}
+NETWORKS: dict[str, RegisteredModel] = {}
 
 
 def register_model(
     what: str, *, source: str, image: tuple[int, int, int] = (3, 32, 32), classes: int = 10
-) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+) -> "Callable[[Builder], Builder]":
     """Register the decorated builder, `(image_shape, num_classes, *, settings)`, under its own name.
 
     Raises:
         ValueError: a name twice; at import, since only its author can mend it.
     """
 
-    def register(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def register(build: "Builder") -> "Builder":
         name = build.__name__
-        if name in OWN:
+        if name in NETWORKS:
             raise ValueError(f"network {name!r} is defined twice")
         parameters = inspect.signature(build).parameters.values()
         settings = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-        OWN[name] = RegisteredModel(
+        NETWORKS[name] = RegisteredModel(
             name=name, what=what, usual=(image, classes), source=source, settings=settings, build=build
         )
         return build

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study import plugins
-from study.errors import AnalysisError, RecipeError
-from study.recipe import nearest
+from study.errors import AnalysisError, RecipeError, did_you_mean
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -177,7 +176,7 @@ def get(name: str) -> Spec:
         RecipeError: unknown; names the nearest one.
     """
     if name not in PROXIES:
-        raise RecipeError(f"unknown proxy {name!r}{nearest(name, PROXIES)} ({plugins.CURE})")
+        raise RecipeError(f"unknown proxy {name!r}{did_you_mean(name, PROXIES)} ({plugins.CURE})")
     return PROXIES[name]
 
 
@@ -205,7 +204,7 @@ def bind(spec: Spec, settings: Mapping[str, Any]) -> dict[str, Setting]:
     """
     for name, value in settings.items():
         if name not in spec.settings:
-            raise RecipeError(f"proxy {spec.name!r} has no setting {name!r}{nearest(name, spec.settings)}")
+            raise RecipeError(f"proxy {spec.name!r} has no setting {name!r}{did_you_mean(name, spec.settings)}")
         wanted = type(spec.settings[name])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise RecipeError(f"proxies.{spec.name}.{name} is {value!r}; it must be of type {wanted.__name__}")

@@ -4,7 +4,6 @@ from study.recipe.load import dump, dump_table, load, parse
 from study.recipe.schema import Recipe, flatten, merge
 from study.recipe.search import Search
 from study.recipe.sections import Data, Model, Noise, Optimizer, Runtime, Schedule, Single, Subset, Train
-from study.recipe.validation_messages import nearest
 
 __all__ = [
     "Data",
@@ -23,6 +22,5 @@ __all__ = [
     "flatten",
     "load",
     "merge",
-    "nearest",
     "parse",
 ]

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from study.models.spec import NetworkSpec
+
 Scalar = bool | int | float | str
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -108,6 +110,10 @@ class Model(Section):
         if not isinstance(value, dict):
             return value
         return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+
+    def spec(self) -> NetworkSpec:
+        """The same network as plain data, as training takes it."""
+        return NetworkSpec(self.name, self.settings)
 
 
 class Optimizer(Section):

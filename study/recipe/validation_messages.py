@@ -1,10 +1,11 @@
 """What is wrong with a recipe, in one line that names the cure.  in: pydantic's errors   out: text"""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+from study.errors import did_you_mean
 
 UNION = ("bool", "int", "float", "str")  # what pydantic calls the kinds of a Scalar
 SCALAR = "must be a number, text, true or false, or for a network's settings a list of these"
@@ -33,7 +34,7 @@ def one_line(error: ValidationError, section: type[BaseModel], prefix: str = "")
     where = ".".join(filter(None, (prefix, *loc)))
     if first["type"] == "extra_forbidden":
         *tables, key = loc
-        return f"unknown key {where!r}{nearest(key, keys_of(section, tables))}{more}"
+        return f"unknown key {where!r}{did_you_mean(key, keys_of(section, tables))}{more}"
     if first["type"] == "missing":
         return f"{where} is missing{MISSING.get(where, '')}{more}"
     message = SCALAR if kinds else MESSAGES.get(first["type"], first["msg"])
@@ -50,12 +51,3 @@ def keys_of(section: Any, tables: Sequence[object]) -> list[str]:
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
             return []
     return list(section.model_fields)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'optimizer'?`, or what there is, or nothing."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(sorted(known))}" if known else ""

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from study import models
 from study.data import Dataset
 from study.errors import AnalysisError, RecipeError, Stopped
+from study.models import build
 from study.progress import Bar, duration, number, quiet, say
 from study.recipe import Recipe, dump, flatten
 from study.runs.speed import seconds_per_example
@@ -56,7 +56,7 @@ def check_search(recipe: Recipe, dataset: Dataset | None = None) -> list[Recipe]
     corners = [corner for scope in _rehearsed(recipe) for corner in scope.check()]
     if dataset is not None:
         for model in {repr(corner.model): corner.model for corner in corners}.values():
-            models.fit_check(model, dataset.shape, dataset.n_classes)
+            build.fit_check(model.spec(), dataset.shape, dataset.n_classes)
     return corners
 
 
@@ -232,7 +232,7 @@ def _open(
 
 
 def _random(recipe: Recipe, dataset: Dataset) -> bool:
-    return models.draws_random_numbers(recipe.model, dataset.shape, dataset.n_classes)
+    return build.draws_random_numbers(recipe.model.spec(), dataset.shape, dataset.n_classes)
 
 
 def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: Mapping[str, str]) -> Run:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from study.errors import RecipeError
-from study.recipe import Recipe, merge, nearest, parse
+from study.errors import RecipeError, did_you_mean
+from study.recipe import Recipe, merge, parse
 from study.recipe.search import Space
 
 TABLES = ("model", "optimizer", "schedule", "train")  # what a search may vary; data and seed stay what they are
@@ -57,7 +57,7 @@ class Scope:
             unknown = [other for other in space.when if other not in self.space]
             if unknown:
                 raise RecipeError(
-                    f"search.space.{name}.when: {unknown[0]!r} is not searched{nearest(unknown[0], self.space)}"
+                    f"search.space.{name}.when: {unknown[0]!r} is not searched{did_you_mean(unknown[0], self.space)}"
                 )
         try:
             return tuple(TopologicalSorter({name: space.when for name, space in self.space.items()}).static_order())

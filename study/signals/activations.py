@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.errors import RecipeError
+from study.errors import RecipeError, did_you_mean
 from study.kernels.knn import HELD, Stream
+from study.models.classifier import classifier_of
 from study.models.probe_points import placements
-from study.recipe import Model, nearest
+from study.models.spec import NetworkSpec
 from study.signals.registry import Checkpoint
 
 INPUT, SOFTMAX, PENULTIMATE = "input", "softmax", "penultimate"
@@ -21,9 +22,9 @@ class _Reached(Exception):  # noqa: N818  no error
     """The layer has spoken; what follows it is not computed."""
 
 
-def layer_names(model: Model, shape: tuple[int, int, int], n_classes: int) -> tuple[str, ...]:
+def layer_names(spec: NetworkSpec, shape: tuple[int, int, int], n_classes: int) -> tuple[str, ...]:
     """The layers after which k-NN probes sit, in order: "input", each placement, "softmax" (B-depth, A.5)."""
-    return (INPUT, *placements(model, shape, n_classes), SOFTMAX)
+    return (INPUT, *placements(spec, shape, n_classes), SOFTMAX)
 
 
 def find_layer(given: str, names: tuple[str, ...]) -> str:
@@ -37,7 +38,7 @@ def find_layer(given: str, names: tuple[str, ...]) -> str:
     if given.lstrip("-").isdigit() and -len(names) <= int(given) < len(names):
         return names[int(given)]
     raise RecipeError(
-        f"no layer {given!r}{nearest(given, names)}; there are {', '.join(names)}, {PENULTIMATE}, "
+        f"no layer {given!r}{did_you_mean(given, names)}; there are {', '.join(names)}, {PENULTIMATE}, "
         f"or their numbers '0' to '{len(names) - 1}'"
     )
 
@@ -50,7 +51,7 @@ class Layers:
 
     def __init__(self, moment: Checkpoint) -> None:
         dataset = moment.dataset
-        self.names = layer_names(moment.model, dataset.shape, dataset.n_classes)
+        self.names = layer_names(moment.spec, dataset.shape, dataset.n_classes)
         self.network, self.examples = moment.look.network(), moment.look.examples
         weight = next(self.network.parameters())
         self.device, self.dtype = weight.device, weight.dtype
@@ -108,7 +109,7 @@ class Layers:
             raise _Reached
 
         if name == PENULTIMATE:
-            hook = self.network.get_classifier().register_forward_pre_hook(lambda module, inputs: catch(inputs[0]))
+            hook = classifier_of(self.network).register_forward_pre_hook(lambda module, inputs: catch(inputs[0]))
         else:
             module: nn.Module = self.network.get_submodule(name)
             hook = module.register_forward_hook(lambda module, inputs, output: catch(output))

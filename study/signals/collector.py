@@ -212,7 +212,7 @@ class Collector:
     def _run(self, source: SignalSource, epoch: int, look: Snapshot | None) -> dict[str, np.ndarray]:
         memory = self.memories.setdefault(source.name, {})
         progress = self.progress and partial(self.progress, source.name)
-        heard = (self.device, self.recipe.stream, progress, memory, self.recipe.model)
+        heard = (self.device, self.recipe.stream, progress, memory, self.recipe.model.spec())
         moment = Checkpoint(self.dataset, epoch, look, *heard, last=epoch == self.due[-1])
         costs = self.shared.costs if source.when == "data" else self.costs
         if progress:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from study.models import FlopCounter
+from study.models.flops import FlopCounter
 
 
 @dataclass

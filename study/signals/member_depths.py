@@ -59,7 +59,7 @@ class MemberDepths:
         """
         if epoch == self.recipe.train.length(len(member.subset))[0]:
             heard = (self.device, self.recipe.stream, self._progress)
-            moment = Checkpoint(self.dataset, epoch, look, *heard, model=self.recipe.model)
+            moment = Checkpoint(self.dataset, epoch, look, *heard, spec=self.recipe.model.spec())
             self.found[member.words] = member_depth(moment, member.subset)
 
     def _progress(self, share: float) -> None:

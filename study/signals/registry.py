@@ -14,8 +14,8 @@ import numpy as np
 
 from study import plugins
 from study.data import Dataset
-from study.errors import RecipeError
-from study.recipe import Model, nearest
+from study.errors import RecipeError, did_you_mean
+from study.models.spec import NetworkSpec
 from study.training.evaluation import Snapshot
 
 CHECKPOINTS = {
@@ -39,7 +39,7 @@ class Checkpoint:
     progress: hears the share done, 0 to 1; may raise to end the work.
     memory: the source's own, empty at first, kept from moment to moment of one training.  Of it the run keeps
         "metrics", see `log`, and "arrays", see `keep`.
-    model: what the network was made from.
+    spec: what the network is built from.
     last: whether no other moment of this training follows.
     """
 
@@ -50,7 +50,7 @@ class Checkpoint:
     stream: Callable[..., np.random.Generator]
     progress: Callable[[float], None] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
-    model: Model | None = None
+    spec: NetworkSpec | None = None
     last: bool = True
 
     def log(self, name: str, value: float) -> None:
@@ -119,7 +119,7 @@ def settings_of(known: SignalSource, given: Mapping[str, Any]) -> dict[str, Sett
     """
     for name, value in given.items():
         if name not in known.settings:
-            raise RecipeError(f"signals.{known.name} has no setting {name!r}{nearest(name, known.settings)}")
+            raise RecipeError(f"signals.{known.name} has no setting {name!r}{did_you_mean(name, known.settings)}")
         wanted = type(known.settings[name])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise RecipeError(f"signals.{known.name}.{name} is {value!r}; it must be of type {wanted.__name__}")
@@ -135,7 +135,7 @@ def check_signals(given: Mapping[str, Mapping[str, Any]]) -> None:
     """
     for name, settings in given.items():
         if name not in SOURCES:
-            raise RecipeError(f"unknown signal source {name!r}{nearest(name, SOURCES)} ({plugins.CURE})")
+            raise RecipeError(f"unknown signal source {name!r}{did_you_mean(name, SOURCES)} ({plugins.CURE})")
         settings_of(SOURCES[name], settings)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from study.errors import RecipeError
 from study.kernels.gradient_kde import Factor, gradient_class_sums
+from study.models.classifier import classifier_of
 from study.signals.derivatives import Frozen, Slopes, loss_slope, mlp_factors, per_example_gradients, weight_bytes
 from study.signals.gradient_sketches import sketches
 from study.signals.registry import Checkpoint, source
@@ -64,7 +65,7 @@ def last_layer_gradient_density(moment: Checkpoint) -> np.ndarray:
     """
     frozen, n = Frozen(moment), moment.dataset.n_train
     labels = moment.look.examples.labels[:n]
-    classifier = frozen.network.get_classifier()
+    classifier = classifier_of(frozen.network)
     bytes_each, hidden, kept, slopes = 2 * frozen.image_bytes(), [], [], []
     handle = classifier.register_forward_pre_hook(lambda module, inputs: hidden.append(inputs[0].detach()))
     try:

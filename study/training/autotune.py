@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from study.data import Dataset
-from study.models import draws_random_numbers, flops
+from study.models.build import draws_random_numbers, flops
 from study.progress import say
 from study.recipe import Recipe
 from study.training.device_data import Examples
@@ -93,11 +93,11 @@ def place_network(
         placement = replace(placement, threads=1, cores=placement.machine, devices=())
     if stacks or like:
         return placement
-    random = draws_random_numbers(recipe.model, dataset.shape, dataset.n_classes)
+    random = draws_random_numbers(recipe.model.spec(), dataset.shape, dataset.n_classes)
     if on_gpu:
         told = alone or trials or recipe.subset.depth or random or recipe.runtime.threads
         return placement if told else _beside(recipe, dataset, placement, seen)
-    work = 3.0 * flops(recipe.model, dataset.shape, dataset.n_classes)
+    work = 3.0 * flops(recipe.model.spec(), dataset.shape, dataset.n_classes)
     if seen * work < LONG or seen < WORTH * WAYS * (ROUNDS + 1) * _rows(recipe, dataset, placement):
         return placement
     if random:
@@ -263,7 +263,7 @@ def _measure(recipe: Recipe, dataset: Dataset, placements: Sequence[Placement]) 
 
 def _rows(recipe: Recipe, dataset: Dataset, placement: Placement) -> int:
     """Examples in a batch of the probe: the recipe's, unless a step would take a CPU too long."""
-    work = 3.0 * flops(recipe.model, dataset.shape, dataset.n_classes)
+    work = 3.0 * flops(recipe.model.spec(), dataset.shape, dataset.n_classes)
     most = max(ROWS, int(FLOP / max(work, 1.0))) if placement.device == "cpu" else dataset.n_train
     return min(recipe.train.batch_size or dataset.n_train, dataset.n_train, most)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from study.data import Dataset
 from study.errors import Stopped
-from study.models import create, draws_random_numbers
+from study.models.build import create, draws_random_numbers
 from study.recipe import Recipe
 from study.training.cuda_graphs import RECORDING
 from study.training.device_data import Examples
@@ -64,7 +64,7 @@ def fit(
         with closing(in_background(dealt, DEALT, abandoned)) as told:
             yield from told
         return
-    random = draws_random_numbers(recipe.model, dataset.shape, dataset.n_classes)
+    random = draws_random_numbers(recipe.model.spec(), dataset.shape, dataset.n_classes)
     if random:  # dropout draws from torch's one generator: side by side the draws would mix
         placement = placement.alone(wide=not stackable(recipe))
     threads_before = torch.get_num_threads()
@@ -158,7 +158,7 @@ def new_learner(
     `spare` has learners that members of the same recipe need no more: a network takes the place of theirs.
     """
     seeds = [int(recipe.stream("init", *member.words).integers(2**63)) for member in group]
-    networks = [create(recipe.model, dataset.shape, dataset.n_classes, seed=seed) for seed in seeds]
+    networks = [create(recipe.model.spec(), dataset.shape, dataset.n_classes, seed=seed) for seed in seeds]
     where = (placement.device, placement.master, placement.compute)
     if stackable(recipe):
         if placement.kernel == "native" and len(group) == 1 and mlp_native.trains(recipe.optimizer, placement.compute):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from study import models
+from study.models import build
 from study.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -67,4 +67,4 @@ class AnyOf:
 
 def stackable(recipe: Recipe) -> bool:
     """Whether the recipe's network has a stacked form: an MLP without dropout."""
-    return models.stackable(recipe.model)
+    return build.stackable(recipe.model.spec())

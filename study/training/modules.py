@@ -9,6 +9,7 @@ for the first and every other is put in its place.
 import torch
 from torch import Tensor, nn
 
+from study.models.classifier import classifier_of
 from study.recipe import Optimizer
 from study.training.cuda_graphs import Captured
 from study.training.losses import LOSSES
@@ -22,7 +23,7 @@ class ModuleLearner:
     """One network as torch runs it: BatchNorm takes batch statistics in `step`, running ones in `evaluate`.
 
     Args:
-        network: with `get_classifier()`.
+        network: as `models.build.create` gives it.
         optimizer: see `update_rule`.
         device: where.
         master: precision of the weights.
@@ -62,7 +63,7 @@ class ModuleLearner:
         self.recorded: Captured | None = None
         self.penultimate: Tensor | None = None
         self.logits: Tensor | None = None  # of the last step's batch, before the step
-        self.network.get_classifier().register_forward_pre_hook(self._keep)
+        classifier_of(self.network).register_forward_pre_hook(self._keep)
         self.own_pass = False
         if self.weights.device.type == "cpu":
             for module in self.network.modules():
@@ -70,7 +71,7 @@ class ModuleLearner:
                     module.register_forward_hook(self._lay_out_slope)
 
     def _keep(self, classifier: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.penultimate = inputs[0]
+        self.penultimate = inputs[0].flatten(1)
 
     def _lay_out_slope(self, norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Copy a slope that comes as a slice of a concatenation's.

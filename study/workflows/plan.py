@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from study import models
 from study.data import Dataset
+from study.models import build
 from study.progress import duration, number
 from study.recipe import Recipe
 from study.runs import ensemble, single
@@ -68,7 +68,7 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
 
 
 def _cost(part: Recipe, dataset: Dataset, members: int, done: int, examples: int, looks: int, disk: float) -> Cost:
-    forward = models.flops(part.model, dataset.shape, dataset.n_classes)
+    forward = build.flops(part.model.spec(), dataset.shape, dataset.n_classes)
     placement = place_network(part, dataset, examples, alone=part.kind == "single")
     train_s, look_s = seconds_per_example(part, dataset, placement) if examples else (0.0, 0.0)
     return Cost(

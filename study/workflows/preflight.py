@@ -76,11 +76,11 @@ def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
 
 def check_fit(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> None:
     """Third step: the networks of both kinds take these images and give logits for these classes."""
-    from study import models
+    from study.models import build
 
     for kind in ("ensemble", "single"):
         if recipe.kind in ("study", kind):
-            models.fit_check(recipe.part(kind).model, shape, n_classes)
+            build.fit_check(recipe.part(kind).model.spec(), shape, n_classes)
     _check_layers(recipe, shape, n_classes)
 
 
@@ -89,13 +89,13 @@ def _check_layers(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -
     if recipe.subset.depth and recipe.kind != "single":
         from study.models.probe_points import placements
 
-        placements(recipe.model, shape, n_classes)
+        placements(recipe.model.spec(), shape, n_classes)
     layers = {name: given["layer"] for name, given in recipe.signals.items() if "layer" in given}
     if not layers or recipe.kind == "ensemble":
         return
     from study.signals.activations import find_layer, layer_names
 
-    names = layer_names(recipe.part("single").model, shape, n_classes)
+    names = layer_names(recipe.part("single").model.spec(), shape, n_classes)
     for name, layer in layers.items():
         try:
             find_layer(layer, names)
@@ -153,12 +153,12 @@ def _check_network(recipe: Recipe) -> None:
     if recipe.data.name in SHAPES:
         check_fit(recipe, *_shape(recipe))
         return
-    from study import models
+    from study.models import build
 
     size = recipe.data.size or 224
     for kind in ("ensemble", "single"):
         if recipe.kind in ("study", kind):
-            models.create(recipe.part(kind).model, (recipe.data.channels or 3, size, size), 2, device="meta")
+            build.create(recipe.part(kind).model.spec(), (recipe.data.channels or 3, size, size), 2, device="meta")
     _check_layers(recipe, (recipe.data.channels or 3, size, size), 2)
 
 

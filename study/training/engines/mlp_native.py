@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from study.kernels import native
-from study.models import create
+from study.models.build import create
 from study.models.mlp import MLP
-from study.recipe import Model, Optimizer
+from study.models.spec import NetworkSpec
+from study.recipe import Optimizer
 from study.training.mlp import MLPLearner
 
 KINDS = {torch.bfloat16: 0, torch.float32: 1, torch.float64: 2}
@@ -46,7 +47,7 @@ def pays(compute: torch.dtype) -> bool:
 def _is_faster(compute: torch.dtype) -> bool:
     optimizer = Optimizer()
     master = torch.float64 if compute == torch.float64 else torch.float32
-    network = create(Model(), SHAPE, 10)
+    network = create(NetworkSpec(), SHAPE, 10)
     labels = torch.arange(BATCH * TRIED) % 10
     images = torch.linspace(0, 1, len(labels) * 784).view(-1, *SHAPE).to(compute)
     own = NativeLearner(network, optimizer, master, compute, BATCH)

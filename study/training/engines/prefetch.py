@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from study.data import Dataset
-from study.models import create
+from study.models.build import create
 from study.models.mlp import MLP
 from study.recipe import Recipe
 from study.training.job import Member
@@ -84,7 +84,7 @@ class Streams:
 
     def _load(self, number: int, member: Member) -> Load:
         seed = int(self.recipe.stream("init", *member.words).integers(2**63))
-        network = create(self.recipe.model, self.dataset.shape, self.dataset.n_classes, seed=seed)
+        network = create(self.recipe.model.spec(), self.dataset.shape, self.dataset.n_classes, seed=seed)
         course = self.course(len(member.subset))
         return Load(number, member, course, network, self._pinned(flat(network)), self._draw(member, 0))
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from study.errors import Stopped
-from study.models import create
+from study.models.build import create
 from study.recipe import Recipe
 from study.training.device_data import Examples
 from study.training.engines.trial_threads import Ask, Entry, Mark, Tell, Trainings, judge
@@ -166,7 +166,7 @@ def _train_pass(
 def _network(row: Row, trainings: Trainings) -> torch.nn.Module:
     recipe, dataset = row.entry.recipe, trainings.dataset
     seed = int(recipe.stream("init", *row.member.words).integers(2**63))
-    return create(recipe.model, dataset.shape, dataset.n_classes, seed=seed)
+    return create(recipe.model.spec(), dataset.shape, dataset.n_classes, seed=seed)
 
 
 def _learner(rows: Sequence[Row], trainings: Trainings) -> MLPLearner:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from study.data import Dataset
 from study.errors import Stopped
-from study.models import draws_random_numbers
+from study.models.build import draws_random_numbers
 from study.recipe import Recipe
 from study.training.device_data import Examples
 from study.training.evaluation import EVALUATE_ROWS, Learner, look
@@ -202,7 +202,7 @@ class Trainings:
     def _passes(self, recipe: Recipe, member: Member, stop: AnyOf) -> Iterator[tuple[int, float, Learner, Examples]]:
         """Train alone; after each pass: epoch, mean loss of its batches, learner, examples."""
         torch.set_num_threads(self.placement.cores)
-        random = draws_random_numbers(recipe.model, self.dataset.shape, self.dataset.n_classes)
+        random = draws_random_numbers(recipe.model.spec(), self.dataset.shape, self.dataset.n_classes)
         hooks = Hooks(progress=self.progress, stop=stop)
         examples = self.examples(recipe)
         with own_randomness(recipe, member) if random else nullcontext():
