@@ -219,7 +219,7 @@ def _rehearsed(spec: NetworkSpec, image_shape: Shape, n_classes: int) -> tuple[n
 
 
 def without_weights(spec: NetworkSpec, image_shape: Shape, n_classes: int) -> tuple[nn.Module, str]:
-    """A network in evaluation mode whose shapes are read, and its device: "cpu" for a plugin's or caller's, else "meta"."""
+    """A network in evaluation mode to read shapes of, and its device: "cpu" where a caller or plugin builds it."""
     device = "meta" if _builds_on_meta(spec) else "cpu"
     return create(spec, image_shape, n_classes, device=device).eval(), device
 

@@ -25,6 +25,10 @@ class NetworkSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
     builder: "Callable[..., nn.Module] | None" = None
 
+    def spec(self) -> "NetworkSpec":
+        """Itself, as a recipe's [model] gives one."""
+        return self
+
 
 def network_spec(
     model: "str | NetworkSpec | Callable[..., nn.Module]", settings: Mapping[str, Any] | None = None
