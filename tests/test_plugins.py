@@ -24,12 +24,10 @@ from study.models.registry import register_model
 @register_model("a convolution and a classifier", source="a test")
 def {name}(image_shape, num_classes, *, width: int = 6):
     """A convolution, the mean over positions, a classifier."""
-    network = nn.Sequential(
+    return nn.Sequential(
         nn.Conv2d(image_shape[0], width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(width, num_classes),
     )
-    network.get_classifier = lambda: network[-1]
-    return network
 '''
 PROXY = '''
 from study.proxies.registry import proxy
@@ -45,11 +43,13 @@ def {name}(correct):
 @pytest.fixture(autouse=True)
 def clean():
     """Every test begins without plugins, and leaves nothing registered."""
-    from study.models.registry import OWN
+    from study.models.registry import NETWORKS
     from study.proxies import PROXIES
     from study.signals.registry import SOURCES
 
-    before = [(registry, dict(registry)) for registry in (OWN, PROXIES, SOURCES, plugins._files, plugins._packages)]
+    before = [
+        (registry, dict(registry)) for registry in (NETWORKS, PROXIES, SOURCES, plugins._files, plugins._packages)
+    ]
     yield
     for registry, content in before:
         registry.clear()
