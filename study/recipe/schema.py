@@ -31,7 +31,12 @@ PIXELS = ("size", "channels", "limit", "classes")  # what a recipe says of the d
 
 
 class Recipe(Section):
-    """The whole of a study: data, subset ensemble, single runs, read-outs."""
+    """The whole of a study: data, subset ensemble, single runs, proxies.
+
+    why: the question, which becomes the description of the runs.
+    kind: study (ensemble, single runs, report), or one part alone.
+    seed: of all random streams.
+    """
 
     why: str = ""
     kind: Literal["study", "ensemble", "single"] = "study"

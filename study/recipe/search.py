@@ -79,7 +79,10 @@ def _is_space(table: Mapping[str, Any]) -> bool:
 
 
 class Tried(Section):
-    """What a search tries, by dotted name: `optimizer.lr = { low = 1e-4, high = 1.0, log = true }`."""
+    """What a search tries, by dotted name: `optimizer.lr = { low = 1e-4, high = 1.0, log = true }`.
+
+    space: the values of each name that is tried.
+    """
 
     space: dict[str, Space] = Field(default_factory=dict)
 
@@ -111,6 +114,7 @@ class Search(Tried):
     validation: share of the training examples that no trial trains on, the same share of every class.
     members: of the ensemble at each subset ratio, for the objective reliability.
     keep: trials that the next round extends.
+    rounds: further rounds, which extend the trials that were kept.
     """
 
     trials: Count = 30

@@ -24,7 +24,17 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Which examples: the name of a source, where it lies, what is taken of it."""
+    """Which examples: the name of a source, where it lies, what is taken of it.
+
+    name: digits, a published data set (mnist, cifar10, ...), or a format: folder, npz, parquet.
+    root: the folder of the data; of a published data set, where it is downloaded to.
+    train, test: file or folder of one split, where root does not say it.
+    size: side in pixels to which images are resized; missing: as they are.
+    channels: 1 turns images grey, 3 repeats a grey channel; missing: as they are.
+    limit: the first so many training examples of each class; test examples all stay.
+    classes: only examples of these classes, by name.
+    download: whether a published data set may be downloaded.
+    """
 
     name: str
     label: str | None = None  # the name under which MLflow files it; the source's name when missing
@@ -79,6 +89,9 @@ class Noise(Section):
 class Subset(Section):
     """The subset ensemble: ratios of the training set, members at each, how subsets are drawn (J-alg1, J-integral).
 
+    ratios: shares of the training examples, rising, in whole percent.
+    members: networks at each ratio.
+    design: balanced, every example is held out equally often; or uniform, every subset is drawn by itself.
     depth: every member keeps the prediction depth of all examples, by probes made of what it was trained on (B-fig7);
         the k-NN searches cost more than the training of a small network, and on a GPU members then train one by one.
     """
@@ -99,7 +112,11 @@ class Subset(Section):
 
 
 class Model(Section):
-    """A network by its registered name; settings go to its constructor."""
+    """A network by its registered name; settings go to its constructor.
+
+    name: of this project's networks, of a plugin's, or of timm's.
+    settings: keyword arguments of the constructor; they do not outlive the name that they were for.
+    """
 
     name: str = "mlp"
     settings: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
@@ -119,9 +136,13 @@ class Model(Section):
 class Optimizer(Section):
     """The update rule.
 
+    name: the algorithm.
+    lr: learning rate, before the schedule's factor.
     momentum: SGD's, or beta1 of Adam and AdaMax; AdaGrad has none.
     nesterov: of SGD alone.
     weight_decay: L2, in the gradient.
+    beta2: of Adam and AdaMax.
+    eps: of Adam, AdaMax and AdaGrad.
     """
 
     name: Literal["sgd", "adam", "adamax", "adagrad"] = "sgd"
@@ -140,6 +161,12 @@ class Schedule(Section):
     steps, then as step (J-tab2's LinearRampupPiecewiseConstant); triangular: from 0 to 1 over the first `peak` of the
     steps, then to 0 (J-tab2's 15 %); cosine: half a cosine from 1 to 0.  `unit` says what milestones count: epochs,
     steps, or shares of the training.
+
+    name: the shape, as above.
+    peak: share of the steps in which a ramp or triangular schedule rises.
+    unit: of the milestones.
+    milestones: where a step or ramp schedule falls, rising.
+    factor: by which it falls at each milestone.
     """
 
     name: Literal["constant", "step", "ramp", "triangular", "cosine"] = "constant"
@@ -165,7 +192,13 @@ class Schedule(Section):
 
 
 class Train(Section):
-    """Passes over the subset, batches, loss, augmentation, scaling of the pixels, regularizers on the inputs."""
+    """Epochs on the subset, batches, loss, augmentation, scaling of the pixels, regularizers on the inputs.
+
+    epochs: passes over the subset.
+    loss: cross_entropy, or zero_hinge (B-hinge).
+    pad: pixels of zero padding before a random crop back to the image's size; 0: no crop.
+    flip: mirror each image of a batch with probability one half.
+    """
 
     epochs: Count = 10
     steps: Count | None = None  # instead of epochs: so many updates; the last pass is cut short
@@ -204,7 +237,11 @@ class Train(Section):
 
 
 class Single(Section):
-    """The single runs on all examples: how many, and what in them differs from the ensemble's members."""
+    """The single runs on all examples: how many, and what in them differs from the ensemble's members.
+
+    repeats: single runs, which differ in their random streams.
+    model, optimizer, schedule, train: keys of these sections that differ in single runs.
+    """
 
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
     evaluate_every: Count = 1  # epochs between two evaluations of all examples; the last epoch is always evaluated
@@ -216,7 +253,11 @@ class Single(Section):
 
 
 class Runtime(Section):
-    """Where and how it runs; never changes which networks are trained, so it is no part of the digest."""
+    """Where and how it runs; never changes which networks are trained, so it is no part of the digest.
+
+    device: auto (all GPUs, else the CPU), cpu, cuda, or one GPU such as cuda:0.
+    precision: of products; weights are kept in float32, or float64.
+    """
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
