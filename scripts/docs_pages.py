@@ -31,7 +31,7 @@ def pages() -> dict[str, str]:
 def recipe_page() -> str:
     """Every table and key of a recipe: type, default, meaning."""
     from study.recipe.schema import Recipe
-    from study.recipe.search import Round, Space
+    from study.recipe.search import Round, Search, Space
 
     text = NOTE.format(source="study/recipe/") + RECIPE_HEAD
     scalars = {name: each for name, each in Recipe.model_fields.items() if section_of(each.annotation) is None}
@@ -39,9 +39,15 @@ def recipe_page() -> str:
     for name, each in Recipe.model_fields.items():
         section = section_of(each.annotation)
         if section is not None:
-            text += f"## `[{name}]`\n\n{summary(section)}\n\n{key_table(section, section.model_fields)}\n"
-    text += f"### `[search.space]`\n\n{summary(Space)}\n\n{key_table(Space, Space.model_fields)}\n"
-    return text + f"### `[[search.rounds]]`\n\n{summary(Round)}\n\n{key_table(Round, Round.model_fields)}"
+            text += section_text(f"## `[{name}]`", section)
+        if section is Search:
+            text += section_text("### `[search.space]`", Space) + section_text("### `[[search.rounds]]`", Round)
+    return text.rstrip() + "\n"
+
+
+def section_text(heading: str, section: type[BaseModel]) -> str:
+    """A table of the recipe under its heading."""
+    return f"{heading}\n\n{summary(section)}\n\n{key_table(section, section.model_fields)}\n"
 
 
 RECIPE_HEAD = """# Recipe reference
@@ -125,7 +131,7 @@ def key_table(section: type, fields: dict) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, each in fields.items():
         default = "required" if each.is_required() else shown_default(each)
-        rows.append(row(f"`{name}`", shown_type(each), default, sentence(told.get(name, ""))))
+        rows.append(row(f"`{name}`", shown_type(each), default, told.get(name, "")))
     return "\n".join(rows) + "\n"
 
 
@@ -235,7 +241,7 @@ def option_table(command: typing.Any) -> str:
         else:
             name = each.opts[0] + ("" if getattr(each, "is_flag", False) else f" {each.metavar or 'N'}")
         default = "" if each.default in (None, (), [], "", False, 0) or each.required else shown_command_default(each)
-        rows.append(row(f"`{name}`", "required" if each.required else default, sentence(each.help or "")))
+        rows.append(row(f"`{name}`", "required" if each.required else default, each.help or ""))
     return "\n".join(rows) if len(rows) > 2 else ""
 
 
@@ -305,11 +311,6 @@ SETTINGS_HEAD = """## Settings of proxies
 def row(*cells: str) -> str:
     """A row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def sentence(text: str) -> str:
-    """The text with a capital letter first."""
-    return text[:1].upper() + text[1:]
 
 
 def main() -> None:

@@ -4,14 +4,20 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from unittest.mock import patch
 
 import docs_pages
 import numpy as np
 import pytest
+import torch
 import typer
 
 from study.analysis.leaderboard import KEYS, MEASURES, STANDING
 from study.cli.main import app
+from study.data import Dataset
+from study.data.readers.registry import READERS
+from study.models.registry import NETWORKS
+from study.proxies import PROXIES, compute
 from study.recipe import parse
 from study.scores.cscore import cscore_columns, shard_profile
 from study.scores.memorization import memorization_columns
@@ -122,6 +128,17 @@ def test_the_example_of_a_cscore_is_right():
     names: dict = {}
     exec(block, names)
     np.testing.assert_allclose(names["cscore"], [1, 2 / 3, 0])
+
+
+def test_the_plugins_of_the_tutorial_register_what_they_say():
+    """A reader starts from these lines."""
+    source = "\n".join(blocks(TEXTS["docs/tutorials/plugins.md"], "python"))
+    with patch.dict(PROXIES), patch.dict(NETWORKS), patch.dict(READERS):
+        exec(source, {})
+        correct = np.array([[0, 1, 0], [0, 0, 1]], bool)
+        assert compute(PROXIES["last_epoch_wrong"], {"correct": correct}).tolist() == [2, 2, 1]
+        assert NETWORKS["tiny_cnn"]((1, 8, 8), 2, {"width": 4})(torch.zeros(3, 1, 8, 8)).shape == (3, 2)
+        assert Dataset.from_name("stripes").n_test == 50
 
 
 @pytest.mark.parametrize("name", docs_pages.pages())

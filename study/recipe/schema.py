@@ -36,6 +36,9 @@ class Recipe(Section):
     why: the question, which becomes the description of the runs.
     kind: study (ensemble, single runs, report), or one part alone.
     seed: of all random streams.
+    proxies: what single runs compute, by name, with settings; none named: those that are free, need a pass, or n x n;
+        all = {}: every one.
+    signals: settings of the sources of signals, by the source's name.
     """
 
     why: str = ""
@@ -49,8 +52,8 @@ class Recipe(Section):
     schedule: Schedule = Schedule()
     train: Train = Train()
     single: Single = Single()
-    proxies: dict[str, dict[str, Scalar]] = Field(default_factory=dict)  # none: free, pass, n x n; all = {}: every one
-    signals: dict[str, dict[str, Scalar]] = Field(default_factory=dict)  # settings of what proxies read, by its name
+    proxies: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    signals: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     search: Search = Search()
     runtime: Runtime = Runtime()
 
