@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from study.errors import RecipeError
-from study.scores import cscore
+from study.scores import cscore, subsets
 
 RATIOS = (0.1, 0.3, 0.5, 0.75, 0.9)
 
@@ -28,12 +28,12 @@ def bits(profile: cscore.Profile) -> tuple:
     return profile.ratios, profile.diverged, *arrays
 
 
-@pytest.mark.parametrize("design", cscore.DESIGNS)
+@pytest.mark.parametrize("design", subsets.DESIGNS)
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_masks_are_reproducible_and_differ_between_members(ratio, design):
     """A mask that depends on anything but (seed, ratio, member) breaks resume; equal masks would waste members."""
-    masks = [cscore.subset_mask(rng_for, ratio, member, 200, design) for member in range(8)]
-    again = [cscore.subset_mask(rng_for, ratio, member, 200, design) for member in reversed(range(8))][::-1]
+    masks = [subsets.subset_mask(rng_for, ratio, member, 200, design) for member in range(8)]
+    again = [subsets.subset_mask(rng_for, ratio, member, 200, design) for member in reversed(range(8))][::-1]
     np.testing.assert_array_equal(masks, again)
     assert len({mask.tobytes() for mask in masks}) == 8
 
@@ -41,29 +41,29 @@ def test_masks_are_reproducible_and_differ_between_members(ratio, design):
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_uniform_masks_have_the_rounded_size(ratio):
     """The subset ratio is what the C-score is a function of."""
-    assert cscore.subset_mask(rng_for, ratio, 3, 203, "uniform").sum() == round(ratio * 203)
+    assert subsets.subset_mask(rng_for, ratio, 3, 203, "uniform").sum() == round(ratio * 203)
 
 
 @pytest.mark.parametrize("n", [200, 203])
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_a_balanced_block_holds_every_example_out_equally_often(ratio, n):
     """This is what the design is for: no example is left without a held-out member by bad luck."""
-    length = cscore.block_length(ratio)
-    masks = np.array([cscore.subset_mask(rng_for, ratio, length + member, n, "balanced") for member in range(length)])
+    length = subsets.block_length(ratio)
+    masks = np.array([subsets.subset_mask(rng_for, ratio, length + member, n, "balanced") for member in range(length)])
     np.testing.assert_array_equal((~masks).sum(axis=0), round((1 - ratio) * length))
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_balanced_masks_have_the_size_up_to_the_uneven_parts(ratio):
     """203 examples do not divide in ten parts; the parts differ by one at most."""
-    sizes = [cscore.subset_mask(rng_for, ratio, member, 203, "balanced").sum() for member in range(20)]
-    assert np.abs(np.array(sizes) - ratio * 203).max() <= cscore.block_length(ratio)
+    sizes = [subsets.subset_mask(rng_for, ratio, member, 203, "balanced").sum() for member in range(20)]
+    assert np.abs(np.array(sizes) - ratio * 203).max() <= subsets.block_length(ratio)
 
 
-@pytest.mark.parametrize("design", cscore.DESIGNS)
+@pytest.mark.parametrize("design", subsets.DESIGNS)
 def test_every_example_is_as_likely_to_be_drawn(design):
     """A member's subset by itself must be uniform; over 2,000 members the shares stay within five standard errors."""
-    masks = [cscore.subset_mask(rng_for, 0.3, member, 30, design) for member in range(0, 20_000, 10)]
+    masks = [subsets.subset_mask(rng_for, 0.3, member, 30, design) for member in range(0, 20_000, 10)]
     assert np.abs(np.mean(masks, axis=0) - 0.3).max() < 5 * np.sqrt(0.3 * 0.7 / 2000)
 
 
@@ -72,14 +72,14 @@ def test_every_example_is_as_likely_to_be_drawn(design):
 )
 def test_block_length_reads_the_ratio_as_it_is_written(ratio, length):
     """0.3 is three tenths, not the binary fraction beside it."""
-    assert cscore.block_length(ratio) == length
+    assert subsets.block_length(ratio) == length
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 0.333, -0.1, 1.5])
 def test_ratios_without_a_block_are_refused_in_a_line(ratio):
     """A recipe's author sees the number and what to do."""
     with pytest.raises(RecipeError, match=str(ratio)):
-        cscore.block_length(ratio)
+        subsets.block_length(ratio)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_ratios_without_a_block_are_refused_in_a_line(ratio):
 def test_subsets_that_leave_nothing_are_refused(ratio, n, design):
     """An empty training set would train on nothing; an empty held-out set would judge nothing."""
     with pytest.raises(RecipeError):
-        cscore.subset_mask(rng_for, ratio, 0, n, design)
+        subsets.subset_mask(rng_for, ratio, 0, n, design)
 
 
 def test_a_shard_folds_to_sums_worked_out_by_hand():
@@ -242,7 +242,7 @@ def test_reliability_finds_what_the_halves_share():
 
 def test_balanced_halves_hold_whole_blocks():
     """By parity of members about half of the examples would be held out in one half only; by blocks none is."""
-    masks = np.array([cscore.subset_mask(rng_for, 0.9, member, 50, "balanced") for member in range(20)])
+    masks = np.array([subsets.subset_mask(rng_for, 0.9, member, 50, "balanced") for member in range(20)])
     shard = (masks, np.zeros((20, 50), int), np.ones((20, 50)), np.zeros(50, int), 0.9, range(20), 2)
     assert (cscore.shard_profile(*shard, design="balanced").held_out == 1).all()
     assert (cscore.shard_profile(*shard).held_out == 0).any()

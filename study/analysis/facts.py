@@ -6,8 +6,9 @@ import pandas as pd
 from study.analysis.load import Gathered
 from study.data import Dataset
 from study.proxies import PROXIES
-from study.scores.cscore import Profile, percent
+from study.scores.cscore import Profile
 from study.scores.rank_statistics import spearman, tie_ceiling
+from study.scores.subsets import percent
 from study.tracking import Run
 
 

@@ -11,8 +11,8 @@ from study.data import Dataset
 from study.errors import Stopped
 from study.recipe import Recipe
 from study.runs.shards import answers
-from study.scores.cscore import percent
 from study.scores.memorization import chance_influence, influence
+from study.scores.subsets import percent
 from study.tracking import Store
 
 FAINTEST = 0.5  # where chance alone reaches this, no influence of a single example can be told from it

@@ -358,6 +358,9 @@ def open_data(data: Any, noise: Any = None, *, seed: int = 0, progress: Bar = ba
 
     Raises:
         DataError: see `load` and `Dataset.with_noise`.
+
+    >>> open_data(DataSpec("digits"), NoiseSpec(labels="asymmetric", share=0.1), seed=1).noise.share
+    0.1
     """
     dataset = load(data, progress=progress)
     if noise is None:

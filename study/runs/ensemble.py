@@ -22,8 +22,9 @@ from study.progress import Bar, quiet, say
 from study.recipe import Recipe, dump, flatten
 from study.runs.shards import finished_shards, keys, placed
 from study.scores import cscore
-from study.scores.cscore import SUMS, Profile, block_length, percent, subset_mask, subset_size
+from study.scores.cscore import SUMS, Profile
 from study.scores.memorization import memorization_columns
+from study.scores.subsets import block_length, percent, subset_mask, subset_size
 from study.signals import MemberDepths
 from study.tracking import Run, Store, descriptions
 from study.training.autotune import place_network

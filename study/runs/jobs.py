@@ -13,7 +13,7 @@ import numpy as np
 from study.data import Dataset
 from study.models.spec import NetworkSpec
 from study.recipe import Recipe
-from study.scores.cscore import subset_mask, subset_size
+from study.scores.subsets import subset_mask, subset_size
 from study.training.types import Job, JobTemplate, OptimizerSpec, RuntimeSpec, ScheduleSpec, TrainSpec
 
 
@@ -23,7 +23,7 @@ class EnsemblePlan:
 
     ratios: shares of the training rows, rising, each a whole percentage.
     members: at each ratio.
-    design: "balanced" or "uniform", see `scores.cscore.subset_mask`.
+    design: "balanced" or "uniform", see `scores.subsets.subset_mask`.
     depth: whether members keep the prediction depths of all examples (B-fig7).
     """
 

@@ -26,6 +26,9 @@ def consensus(predicted: ArrayLike, labels: ArrayLike) -> IntArray:
         ValueError: no counts, as in a profile that was read back from its table.
 
     Source: B-consensus, Sec. 3.1; ties as in A.6.2.
+
+    >>> consensus([[3, 1], [1, 1], [0, 0]], [1, 1, 0])
+    array([ 0,  1, -1])
     """
     predicted, labels = _counts(predicted), np.asarray(labels)
     rows, most = np.arange(len(labels)), predicted.max(axis=1)
@@ -62,6 +65,9 @@ def prediction_entropy(predicted: ArrayLike) -> FloatArray:
 
     Source: B-entropy, Eq. 3: of votes, the normalized histogram of one-hot predictions, not of probabilities.  The
         base is not named; natural here.
+
+    >>> prediction_entropy([[2, 2], [4, 0]]).round(3)
+    array([0.693, 0.   ])
     """
     shares = _shares(predicted)
     terms = np.where(shares > 0, shares * np.log(np.where(shares > 0, shares, 1.0)), 0.0)
@@ -69,7 +75,11 @@ def prediction_entropy(predicted: ArrayLike) -> FloatArray:
 
 
 def consensus_columns(predicted: ArrayLike, labels: ArrayLike) -> dict[str, NDArray]:
-    """Make the columns `consensus`, `consensus_consistency`, `prediction_entropy` of cscore.parquet, all (n,)."""
+    """Make the columns `consensus`, `consensus_consistency`, `prediction_entropy` of cscore.parquet, all (n,).
+
+    >>> list(consensus_columns([[3, 1]], [0]))
+    ['consensus', 'consensus_consistency', 'prediction_entropy']
+    """
     return {
         "consensus": consensus(predicted, labels),
         "consensus_consistency": consensus_consistency(predicted),

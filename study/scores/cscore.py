@@ -4,119 +4,23 @@ A member trains on a random subset of the training rows and is judged on all oth
 Everything is kept as integer sums, so that shards fold in any order to the same bits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from study.errors import RecipeError
 from study.scores.consensus import consensus_columns
 from study.scores.rank_statistics import Correlation, spearman, spearman_brown
+from study.scores.subsets import half_of, percent
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-Streams = Callable[..., np.random.Generator]
 
 UNIT = 65535  # confidences are summed as multiples of 1 / UNIT
-DESIGNS = ("uniform", "balanced")
 SUMS = ("held_out", "correct", "confidence", "confidence_sq", "trained", "trained_correct")
-
-
-def block_length(ratio: float) -> int:
-    """Members in a balanced block: the denominator of the ratio as it is written (0.3 -> 10, 0.25 -> 4).
-
-    Raises:
-        RecipeError: a ratio outside (0, 1), or one whose block would be longer than 100.
-    """
-    length = _exact(ratio).denominator
-    if length > 100:
-        raise RecipeError(
-            f"subset ratio {ratio} needs balanced blocks of {length} members; "
-            "take at most two decimals or subset.design = 'uniform'"
-        )
-    return length
-
-
-def subset_mask(rng_for: Streams, ratio: float, member: int, n_train: int, design: str = "balanced") -> BoolArray:
-    """Draw the training subset of one member; it depends on the seed behind `rng_for`, the ratio and the member alone.
-
-    uniform: round(ratio * n_train) examples without replacement, each member by itself (J-alg1).
-    balanced: members come in blocks of b = `block_length(ratio)`.  A block cuts one random permutation in b parts, and
-    its member j trains on ratio * b parts in a row, from part j on, around the circle.  Each example is then held out
-    by exactly (1 - ratio) * b members of a block, and each subset by itself is uniform given its size; the paper draws
-    independently.
-
-    Args:
-        rng_for: `rng_for(*words)` gives the Generator of these words (a recipe's `stream`).
-        ratio: subset ratio, between 0 and 1.
-        member: 0, 1, ... within this ratio.
-        n_train: number of training rows.
-        design: "uniform" or "balanced".
-
-    Returns:
-        (n_train,) bool, True where the member trains.
-
-    Raises:
-        RecipeError: unknown design, or too few examples for this ratio.
-    """
-    if design not in DESIGNS:
-        raise RecipeError(f"unknown subset.design {design!r}; take one of {', '.join(map(repr, DESIGNS))}")
-    share, text = _exact(ratio), str(float(ratio))
-    mask = np.zeros(n_train, dtype=bool)
-    if design == "uniform":
-        size = round(share * n_train)
-        if not 0 < size < n_train:
-            raise RecipeError(
-                f"subset ratio {text} of {n_train} training examples leaves nothing to train on or to hold out"
-            )
-        mask[rng_for("subset", text, member).permutation(n_train)[:size]] = True
-        return mask
-    length = block_length(ratio)
-    if n_train < length:
-        raise RecipeError(
-            f"subset ratio {text} cuts the training examples in {length} parts, but there are only {n_train}"
-        )
-    block, place = divmod(member, length)
-    parts = np.array_split(rng_for("subset", text, "block", block).permutation(n_train), length)
-    for step in range(int(share * length)):
-        mask[parts[(place + step) % length]] = True
-    return mask
-
-
-def subset_size(ratio: float, member: int, n_train: int, design: str = "balanced") -> int:
-    """How many examples `subset_mask` gives a member, without drawing them."""
-    share = _exact(ratio)
-    if design == "uniform":
-        return round(share * n_train)
-    length = block_length(ratio)
-    part, longer = divmod(n_train, length)  # as np.array_split: the first parts are longer by one
-    taken = ((member + step) % length for step in range(int(share * length)))
-    return sum(part + (place < longer) for place in taken)
-
-
-def half_of(member: int, ratio: float, design: str = "uniform") -> int:
-    """Half of the ensemble that a member belongs to in split-half reliability, 0 or 1.
-
-    uniform: the parity of the member.  balanced: the parity of its block, so that both halves hold whole blocks: each
-    example is held out equally often in both, and the halves share no permutation.
-    """
-    return (member // block_length(ratio) if design == "balanced" else member) % 2
-
-
-def percent(ratio: float) -> str:
-    """Name of a subset ratio in column names and figures: 0.1 -> "10", 0.125 -> "12.5"."""
-    return f"{float(_exact(ratio) * 100):g}"
-
-
-def _exact(ratio: float) -> Fraction:
-    share = Fraction(str(float(ratio)))
-    if not 0 < share < 1:
-        raise RecipeError(f"a subset ratio lies between 0 and 1, not {ratio}")
-    return share
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +107,12 @@ def shard_profile(
 
     Raises:
         ValueError: shapes that do not fit, predictions outside 0..c-1, confidences outside 0..1.
+
+    >>> masks = np.array([[True, False], [False, True]])  # of two members
+    >>> predicted, labels = np.array([[0, 1], [1, 1]]), np.array([0, 1])
+    >>> profile = shard_profile(masks, predicted, np.full((2, 2), 0.9), labels, 0.5, [0, 1], 2)
+    >>> profile.held_out.sum(axis=1), profile.correct.sum(axis=1)
+    (array([[1, 1]]), array([[0, 1]]))
     """
     masks, predictions, confidence, labels = (np.asarray(array) for array in (masks, predictions, confidence, labels))
     if not masks.shape == predictions.shape == confidence.shape == (len(members), len(labels)):
@@ -261,18 +171,29 @@ def consistency(correct: IntArray, held_out: IntArray) -> FloatArray:
 
     Returns:
         (..., n) 0 to 1.  The authors' demo turns 0/0 into 0, the hardest score; here it is missing.
+
+    >>> consistency([3, 0], [4, 0])
+    array([0.75,  nan])
     """
     correct, held_out = np.asarray(correct), np.asarray(held_out)
     return np.divide(correct, held_out, out=np.full(held_out.shape, np.nan), where=held_out > 0)
 
 
 def soft_consistency(confidence: IntArray, held_out: IntArray) -> FloatArray:
-    """Mean held-out probability of the true class, from the integer sums; (..., n), never held out is NaN."""
+    """Mean held-out probability of the true class, from the integer sums; (..., n), never held out is NaN.
+
+    >>> soft_consistency([UNIT], [2])
+    array([0.5])
+    """
     return consistency(confidence, held_out) / UNIT
 
 
 def integral(per_ratio: FloatArray) -> FloatArray:
-    """Integral C-score: mean over the subset ratios (J-integral); (s, n) to (n,), NaN where any ratio is missing."""
+    """Integral C-score: mean over the subset ratios (J-integral); (s, n) to (n,), NaN where any ratio is missing.
+
+    >>> integral(np.array([[0.5, 1.0], [1.0, 1.0]]))
+    array([0.75, 1.  ])
+    """
     return np.mean(per_ratio, axis=0)
 
 
@@ -286,6 +207,9 @@ def stderr(correct: IntArray, held_out: IntArray) -> FloatArray:
     Returns:
         (n,), NaN where a ratio has fewer than two held-out members.  0 where all members agree: the score is then sure
         to about 1 / k, not exactly.  Members of a balanced block are taken as independent.
+
+    >>> stderr([[5, 10]], [[10, 10]]).round(3)
+    array([0.167, 0.   ])
     """
     share = consistency(correct, held_out)
     return _stderr_of_mean(share * (1 - share) * held_out, np.asarray(held_out))
@@ -295,6 +219,9 @@ def stderr_soft(confidence: IntArray, confidence_sq: IntArray, held_out: IntArra
     """Standard error of the soft integral C-score, from the sample variance of the confidences; see `stderr`.
 
     Exact in integers up to 46,000 held-out members of one ratio.
+
+    >>> stderr_soft([[UNIT]], [[UNIT**2]], [[2]])  # confidences 0 and 1
+    array([0.5])
     """
     held_out = np.asarray(held_out)
     squares = (
@@ -304,7 +231,11 @@ def stderr_soft(confidence: IntArray, confidence_sq: IntArray, held_out: IntArra
 
 
 def variance_of_mean(squared_deviations: FloatArray, counts: IntArray) -> FloatArray:
-    """Estimate the variance of a mean of k values from the sum of their squared deviations; NaN where k < 2."""
+    """Estimate the variance of a mean of k values from the sum of their squared deviations; NaN where k < 2.
+
+    >>> variance_of_mean(np.array([2.0, 0.0]), np.array([2, 1]))
+    array([ 1., nan])
+    """
     pairs = counts * (counts - 1)
     return np.divide(squared_deviations, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
 
@@ -336,7 +267,15 @@ def reliability(profile: Profile, rows: BoolArray | slice = slice(None)) -> Reli
 
     Args:
         profile: of at least two members per ratio.
-        rows: (n,) bool or slice, which examples to look at (the training rows, those below 1).
+        rows: (n,) bool or slice, the examples that count (the training rows, those below 1).
+
+    >>> rng = np.random.default_rng(0)
+    >>> labels, chance = rng.integers(0, 2, 200), np.linspace(0, 1, 200)  # of being right
+    >>> masks = rng.random((40, 200)) < 0.5
+    >>> predictions = np.where(rng.random((40, 200)) < chance, labels, 1 - labels)
+    >>> halves = reliability(shard_profile(masks, predictions, np.full((40, 200), 0.9), labels, 0.5, range(40), 2))
+    >>> 0.7 < halves.hard.value < halves.hard_full
+    True
     """
     hard = np.mean(consistency(profile.correct, profile.held_out), axis=0)[:, rows]
     soft = np.mean(soft_consistency(profile.confidence, profile.held_out), axis=0)[:, rows]
@@ -348,8 +287,14 @@ def cscore_columns(profile: Profile, labels: IntArray) -> dict[str, NDArray]:
 
     cscore, cscore_soft: integral C-score, hard and soft, 0 to 1.  stderr, stderr_soft: their standard errors.
     held_out: members that held the example out, all ratios.
-    consensus, consensus_consistency, prediction_entropy: of these members' answers, all ratios together.
+    consensus, consensus_consistency, prediction_entropy: of these members' predictions, all ratios together.
     cscore_10, held_out_10, ...: one pair of columns per subset ratio, named by `percent`.
+
+    >>> masks = np.array([[True, False], [False, True]])  # of two members
+    >>> predicted, labels = np.array([[0, 1], [1, 1]]), np.array([0, 1])
+    >>> profile = shard_profile(masks, predicted, np.full((2, 2), 0.9), labels, 0.5, [0, 1], 2)
+    >>> cscore_columns(profile, np.array([0, 1]))["cscore"]
+    array([0., 1.])
     """
     held_out, correct, confidence, confidence_sq = (getattr(profile, name).sum(axis=1) for name in SUMS[:4])
     per_ratio = consistency(correct, held_out)

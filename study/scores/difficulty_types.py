@@ -46,6 +46,10 @@ def split_depths(shards: Iterable[tuple[NDArray[np.integer], BoolArray]], n: int
     Holds two sums and two counts per example, and one shard.
 
     Source: B-fig7, Sec. 4: 250 members with 90:10 splits.
+
+    >>> depths, trained_on = np.array([[2, 4], [0, 1]]), np.array([[True, False], [False, True]])
+    >>> split_depths([(depths, trained_on)], n=2)
+    SplitDepths(train=array([2., 1.]), validation=array([0., 4.]), undefined=0.0)
     """
     total, count, members, undefined = np.zeros((2, n), np.int64), np.zeros((2, n), np.int64), 0, 0
     for depth, subset in shards:
@@ -71,19 +75,23 @@ def corner_distances(train_depth: FloatArray, validation_depth: FloatArray) -> F
 
     The paper takes the examples "closest to the corners of this plot" and does not say of which frame: the range of the
     data makes the four corners equally near, which the range of layers would not.
+
+    >>> corner_distances(np.array([0.0, 4.0]), np.array([0.0, 2.0])).round(2)
+    array([[0.  , 1.  , 1.  , 1.41],
+           [1.41, 1.  , 1.  , 0.  ]])
     """
-    known = np.isfinite(train_depth) & np.isfinite(validation_depth)
-    plane = np.column_stack([_scaled(depth, known) for depth in (train_depth, validation_depth)])
+    defined = np.isfinite(train_depth) & np.isfinite(validation_depth)
+    plane = np.column_stack([_scaled(depth, defined) for depth in (train_depth, validation_depth)])
     corners = np.array(list(TYPES.values()), dtype=np.float64)
     distances = np.sqrt(((plane[:, None, :] - corners) ** 2).sum(axis=2))
-    distances[~known] = np.nan
+    distances[~defined] = np.nan
     return distances
 
 
-def _scaled(depth: FloatArray, known: BoolArray) -> FloatArray:
-    if not known.any():
+def _scaled(depth: FloatArray, defined: BoolArray) -> FloatArray:
+    if not defined.any():
         return np.zeros(len(depth))
-    low, high = depth[known].min(), depth[known].max()
+    low, high = depth[defined].min(), depth[defined].max()
     return (depth - low) / (high - low) if high > low else np.zeros(len(depth))
 
 
@@ -92,17 +100,23 @@ def difficulty_types(distances: FloatArray) -> IntArray:
 
     Args:
         distances: (n, 4) of `corner_distances`.
+
+    >>> difficulty_types(corner_distances(np.array([0.0, 4.0, np.nan]), np.array([0.0, 2.0, 1.0])))
+    array([ 0,  3, -1])
     """
-    known = np.isfinite(distances).all(axis=1)
-    return np.where(known, np.where(np.isnan(distances), np.inf, distances).argmin(axis=1), -1)
+    defined = np.isfinite(distances).all(axis=1)
+    return np.where(defined, np.where(np.isnan(distances), np.inf, distances).argmin(axis=1), -1)
 
 
 def nearest_to_corners(distances: FloatArray, count: int = 100) -> dict[str, IntArray]:
     """The examples closest to each corner, nearest first (B-fig8 takes 100), lower rows first among equals.
 
     Returns:
-        {type: rows}, fewer than `count` where fewer are known.
+        {type: rows}, fewer than `count` where fewer have both depths.
+
+    >>> nearest_to_corners(corner_distances(np.array([0.0, 4.0]), np.array([0.0, 2.0])), count=1)["ambiguous"]
+    array([1])
     """
-    known = np.flatnonzero(np.isfinite(distances).all(axis=1))
-    order = np.argsort(distances[known], axis=0, kind="stable")[:count]
-    return {name: known[order[:, place]] for place, name in enumerate(TYPES)}
+    defined = np.flatnonzero(np.isfinite(distances).all(axis=1))
+    order = np.argsort(distances[defined], axis=0, kind="stable")[:count]
+    return {name: defined[order[:, place]] for place, name in enumerate(TYPES)}

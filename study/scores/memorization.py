@@ -1,4 +1,4 @@
-"""What members know only of what they were trained on.  in: profile; subsets and answers   out: memorization, influence
+"""What members know only of what they trained on.  in: profile; subsets, predictions   out: memorization, influence
 
 Both are differences of two shares of the same members: those that had an example in their subset, and those that had
 not (Feldman and Zhang 2020).
@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from study.scores.cscore import Profile, consistency, integral, percent, variance_of_mean
+from study.scores.cscore import Profile, consistency, integral, variance_of_mean
+from study.scores.subsets import percent
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -20,10 +21,20 @@ IntArray = NDArray[np.int64]
 def memorization(profile: Profile) -> FloatArray:
     """Memorization score: P(right | trained on it) - P(right | held out), at each subset ratio.
 
+    Args:
+        profile: sums over the members, as `shard_profile` makes them.
+
     Returns:
         (s, n) -1 to 1; NaN where no member trained on the example, as on all test rows, or none held it out.
 
     Source: Feldman and Zhang 2020, Eq. 1, estimated on subsets as in their Sec. 4; they take the one ratio .7.
+
+    >>> from study.scores.cscore import shard_profile
+    >>> masks = np.array([[True, False], [False, True]])  # of two members
+    >>> predicted, labels = np.array([[0, 1], [1, 1]]), np.array([0, 1])
+    >>> profile = shard_profile(masks, predicted, np.full((2, 2), 0.9), labels, 0.5, [0, 1], 2)
+    >>> memorization(profile)
+    array([[1., 0.]])
     """
     inside = consistency(profile.trained_correct.sum(axis=1), profile.trained.sum(axis=1))
     return inside - consistency(profile.correct.sum(axis=1), profile.held_out.sum(axis=1))
@@ -82,25 +93,30 @@ def influence(
         n_train: number of training rows.
         right: (m, t) whether each member classifies each target right; a target is a test example.
         top: how many training examples are kept per target; equal influences keep the lower row.
-        tile: training rows and targets looked at together; the result does not depend on it.
-        progress: hears the share done, 0 to 1.
+        tile: training rows and targets compared at a time; the result does not depend on it.
+        progress: called with the share done, 0 to 1.
 
     Counts are products of 0-1 matrices in float32, exact up to 16 million members; nothing of size t x n_train is made.
 
     Source: Feldman and Zhang 2020, Eq. 2; all members share one subset ratio.
+
+    >>> subsets = np.array([[True, False], [False, True], [True, False], [False, True]])
+    >>> right = np.array([[True], [False], [True], [False]])  # only members that trained on row 0 are right
+    >>> influence(lambda rows: subsets[:, rows], 2, right, top=1).value
+    array([[1.]])
     """
-    found, inside = [], np.zeros(n_train, dtype=np.int64)
+    parts, inside = [], np.zeros(n_train, dtype=np.int64)
     for low in range(0, right.shape[1], tile[1]):
         targets, best = np.ascontiguousarray(right[:, low : low + tile[1]].T), None
         for first in range(0, n_train, tile[0]):
-            own = subset(slice(first, min(first + tile[0], n_train)))
-            inside[first : first + tile[0]] = own.sum(axis=0)
-            part = _influences(targets, own, first)
+            columns = subset(slice(first, min(first + tile[0], n_train)))
+            inside[first : first + tile[0]] = columns.sum(axis=0)
+            part = _influences(targets, columns, first)
             best = _best(part if best is None else tuple(map(np.hstack, zip(best, part, strict=True))), top)
-        found.append((*best[:2], _stderr(best, targets.sum(axis=1), inside, len(right))))
+        parts.append((*best[:2], _stderr(best, targets.sum(axis=1), inside, len(right))))
         if progress:
             progress(min(low + tile[1], right.shape[1]) / right.shape[1])
-    source, value, error = map(np.vstack, zip(*found, strict=True))
+    source, value, error = map(np.vstack, zip(*parts, strict=True))
     return Influence(np.where(np.isnan(value), -1, source), value, error)
 
 
@@ -109,6 +125,9 @@ def chance_influence(n_train: int, trained: int, held_out: int) -> float:
 
     sqrt(2 log n) standard deviations, the expected maximum of n Gaussian numbers (from above).  Where it is near 1 the
     members are too few to see the influence of single examples.
+
+    >>> round(chance_influence(60_000, trained=1000, held_out=1000), 2)
+    0.1
     """
     return float(np.sqrt(2 * np.log(n_train)) * 0.5 * np.sqrt(1 / trained + 1 / held_out))
 
@@ -136,9 +155,9 @@ def _stderr(best: Tile, right: IntArray, inside: IntArray, members: int) -> Floa
     return np.sqrt(variance)
 
 
-def _best(found: Tile, top: int) -> Tile:
+def _best(tile: Tile, top: int) -> Tile:
     """Keep the `top` largest influences of each target, in order; among equal ones those that come first."""
-    value = np.where(np.isnan(found[1]), -np.inf, found[1])
+    value = np.where(np.isnan(tile[1]), -np.inf, tile[1])
     top = min(top, value.shape[1])
     least = -np.partition(-value, top - 1, axis=1)[:, top - 1 : top]
     above, level = value > least, value == least
@@ -146,4 +165,4 @@ def _best(found: Tile, top: int) -> Tile:
     places = np.nonzero(chosen)[1].reshape(len(value), top)
     order = np.argsort(-np.take_along_axis(value, places, axis=1), axis=1, kind="stable")
     places = np.take_along_axis(places, order, axis=1)
-    return tuple(np.take_along_axis(array, places, axis=1) for array in found)
+    return tuple(np.take_along_axis(array, places, axis=1) for array in tile)

@@ -37,6 +37,12 @@ def spearman(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Correlation:
         y: (n,).
         level: coverage of the interval, 0 to 1.
 
+    Returns:
+        Correlation with `value` -1 to 1; see there for NaN.
+
+    >>> spearman([1, 2, 3, 4], [1, 2, 4, 3]).value
+    0.8
+
     Source: influence function of rho as a functional of the mid-distribution functions; with heavy ties the variances
         of the ranks are themselves estimates and take part (checked against a bootstrap in tests/test_ranks.py).
     """
@@ -47,9 +53,9 @@ def spearman(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Correlation:
     covariance, var_x, var_y = np.mean(u * v), np.mean(u * u), np.mean(v * v)
     order_x, order_y = np.argsort(u, kind="stable"), np.argsort(v, kind="stable")
     cross = u * v + _mean_above(u, v, order_x) + _mean_above(v, u, order_y) - 3 * covariance
-    own_x = u * u + 2 * _mean_above(u, u, order_x) - 3 * var_x
-    own_y = v * v + 2 * _mean_above(v, v, order_y) - 3 * var_y
-    return _ratio_with_interval(covariance, var_x, var_y, cross, own_x, own_y, level)
+    variance_x = u * u + 2 * _mean_above(u, u, order_x) - 3 * var_x
+    variance_y = v * v + 2 * _mean_above(v, v, order_y) - 3 * var_y
+    return _ratio_with_interval(covariance, var_x, var_y, cross, variance_x, variance_y, level)
 
 
 def kendall(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Correlation:
@@ -61,6 +67,9 @@ def kendall(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Correlation:
         level: coverage of the interval, 0 to 1.
 
     Counting takes O(n log n) and is exact in integers; n may be up to 2**31.
+
+    >>> round(kendall([1, 2, 3, 4], [1, 2, 4, 3]).value, 3)
+    0.667
     """
     x, y = _pairs(x, y)
     if _undefined(x, y):
@@ -86,7 +95,11 @@ def concordance(x: ArrayLike, y: ArrayLike) -> tuple[IntArray, IntArray, IntArra
         ValueError: not two arrays of one length.
         MemoryError: no room for some 80 bytes per example.
 
-    The project's own kernel counts; where it cannot be compiled numpy does, to the same numbers in six times the time.
+    A compiled kernel counts; where it cannot be compiled numpy does, to the same numbers in six times the time.
+
+    >>> agreement, untied_x, untied_y = concordance([1, 2, 3], [1, 3, 2])
+    >>> agreement
+    array([2, 0, 0])
     """
     x, y = _columns(x, y)
     library = native.library()
@@ -99,7 +112,11 @@ def concordance(x: ArrayLike, y: ArrayLike) -> tuple[IntArray, IntArray, IntArra
 
 
 def spearman_brown(reliability_half: float) -> float:
-    """Reliability of the whole from the correlation r of its two halves: 2r / (1 + r); NaN at r = -1."""
+    """Reliability of the whole from the correlation r of its two halves: 2r / (1 + r); NaN at r = -1.
+
+    >>> round(spearman_brown(0.6), 2)
+    0.75
+    """
     return float(2 * reliability_half / (1 + reliability_half)) if reliability_half != -1 else np.nan
 
 
@@ -108,7 +125,10 @@ def noise_ceiling(reliability_half: float) -> float:
 
     The square root of the Spearman-Brown reliability, between 0 and 1; NaN stays NaN.  It assumes that the score is
     truth plus independent noise of equal size in both halves and that correlations are Pearson's.  With ranks it is an
-    approximation, and a loose one where many scores are tied (saturated data): there read it beside `tie_ceiling`.
+    approximation, and a loose one where many scores are tied (saturated data): there read `tie_ceiling` too.
+
+    >>> round(noise_ceiling(0.6), 3)
+    0.866
     """
     return float(np.sqrt(np.clip(spearman_brown(max(reliability_half, 0.0)), 0.0, 1.0)))
 
@@ -137,10 +157,13 @@ def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
 
     Returns:
         0 to 1; NaN when one of the sides is empty.
+
+    >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
+    0.75
     """
     scores, positive = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
-    known = ~np.isnan(scores)
-    ranks, positive = rankdata(scores[known]), positive[known]
+    defined = ~np.isnan(scores)
+    ranks, positive = rankdata(scores[defined]), positive[defined]
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return np.nan
@@ -148,19 +171,23 @@ def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
 
 
 def distinct(x: ArrayLike) -> int:
-    """How many different values x takes, NaN not counted."""
+    """How many different values x takes, NaN not counted.
+
+    >>> distinct([1, 2, 2, np.nan])
+    2
+    """
     x = np.asarray(x)
     return len(np.unique(x[~np.isnan(x)]))
 
 
 def _pairs(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
     x, y = _columns(x, y)
-    known = ~(np.isnan(x) | np.isnan(y))
-    return x[known], y[known]
+    defined = ~(np.isnan(x) | np.isnan(y))
+    return x[defined], y[defined]
 
 
 def _columns(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Both in contiguous float64; shapes are told as they came, since a single number would become an array."""
+    """Both in contiguous float64; messages show the shapes as given, a single number would become an array."""
     shapes = np.shape(x), np.shape(y)
     if shapes[0] != shapes[1] or len(shapes[0]) != 1:
         raise ValueError(f"two arrays of one length are needed, not {shapes[0]} and {shapes[1]}")
@@ -191,15 +218,21 @@ def _mean_above(x: FloatArray, values: FloatArray, order: IntArray) -> FloatArra
 
 
 def _ratio_with_interval(
-    cross: float, own_x: float, own_y: float, d_cross: FloatArray, d_x: FloatArray, d_y: FloatArray, level: float
+    cross: float,
+    variance_x: float,
+    variance_y: float,
+    d_cross: FloatArray,
+    d_x: FloatArray,
+    d_y: FloatArray,
+    level: float,
 ) -> Correlation:
-    """cross / sqrt(own_x * own_y) and its interval, from the influence of each example on the three."""
-    value = float(np.clip(cross / np.sqrt(own_x * own_y), -1.0, 1.0))
+    """cross / sqrt(variance_x * variance_y) and its interval, from the influence of each example on the three."""
+    value = float(np.clip(cross / np.sqrt(variance_x * variance_y), -1.0, 1.0))
     n = len(d_cross)
     if 1 - abs(value) < 1e-14:  # rounding of a perfect order
         value = float(np.sign(value))
         return Correlation(value, value, value, n)
-    influence = d_cross / np.sqrt(own_x * own_y) - value / 2 * (d_x / own_x + d_y / own_y)
+    influence = d_cross / np.sqrt(variance_x * variance_y) - value / 2 * (d_x / variance_x + d_y / variance_y)
     half_width = ndtri((1 + level) / 2) * np.sqrt(np.mean(influence**2) / n) / (1 - value**2)
     z = np.arctanh(value)
     return Correlation(value, float(np.tanh(z - half_width)), float(np.tanh(z + half_width)), n)

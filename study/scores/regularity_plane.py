@@ -23,13 +23,20 @@ def representation(correct: BoolArray) -> tuple[IntArray, IntArray]:
         proxies of the same names rank it hardest instead.
 
     Source: Zhang, Eq. 1 and 2 (Z-cbtl, Z-forget).
+
+    >>> representation(np.array([[0, 1], [1, 1], [0, 1]], bool))
+    (array([1, 3]), array([1, 0]))
     """
     correct = correct.astype(bool)
     return correct.sum(axis=0, dtype=np.int64), np.count_nonzero(correct[:-1] & ~correct[1:], axis=0).astype(np.int64)
 
 
 def sample_radius(x: ArrayLike, y: ArrayLike) -> float:
-    """The paper's radius: r = sqrt((x / 30)^2 + (y / 30)^2), with x and y the ranges of the two axes (Z-fig2)."""
+    """The paper's radius: r = sqrt((x / 30)^2 + (y / 30)^2), with x and y the ranges of the two axes (Z-fig2).
+
+    >>> round(sample_radius([0, 30], [0, 30]), 4)
+    1.4142
+    """
     return float(np.hypot(np.ptp(x) / PART, np.ptp(y) / PART))
 
 

@@ -8,7 +8,8 @@ from study.data import Dataset
 from study.errors import RecipeError
 from study.recipe import Recipe
 from study.scores import cscore
-from study.scores.cscore import Profile, block_length, percent, subset_mask
+from study.scores.cscore import Profile
+from study.scores.subsets import block_length, percent, subset_mask
 from study.training.engines.trial_threads import Entry, Mark, Trainings
 from study.training.job import AnyOf, Member
 

@@ -4,7 +4,7 @@ A name has room for some twenty letters in the runs table, a shard's for some tw
 """
 
 from study.recipe import Recipe
-from study.scores.cscore import percent
+from study.scores.subsets import percent
 
 SHORT = 6  # of a digest's letters: enough to tell the recipes of one table apart
 

@@ -15,7 +15,7 @@ from study.errors import AnalysisError, RecipeError, StudyError
 from study.proxies import SIGNALS, bind, chosen, compute
 from study.recipe import Recipe, load
 from study.recipe.load import recipe_files
-from study.scores.cscore import block_length, percent
+from study.scores.subsets import block_length, percent
 
 SHAPES = {
     "digits": ((1, 8, 8), 10),
