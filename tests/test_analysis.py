@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from study import analysis
-from study.analysis import Gathered, correlations, gather, parts, point_estimates
+from study.analysis import StudyRuns, correlations, correlations_by_ratio, load_runs, parts
 from study.errors import AnalysisError, StoreError
 from study.proxies import PROXIES
 from study.runs import ensemble
@@ -103,18 +103,18 @@ def logged(stores, log):
 
 
 @pytest.fixture(scope="module")
-def gathered(logged, recipe, dataset) -> Gathered:
-    return gather(recipe, dataset, logged[0])
+def runs(logged, recipe, dataset) -> StudyRuns:
+    return load_runs(recipe, dataset, logged[0])
 
 
 @pytest.fixture(scope="module")
-def table(gathered) -> pd.DataFrame:
-    return correlations(gathered)
+def table(runs) -> pd.DataFrame:
+    return correlations(runs)
 
 
-def test_runs_are_found_by_recipe_and_data(gathered, logged):
+def test_runs_are_found_by_recipe_and_data(runs, logged):
     """Nobody writes down run ids."""
-    assert [run.id for run in gathered.runs] == [logged[1].id, logged[2].id]
+    assert [run.id for run in runs.all_runs] == [logged[1].id, logged[2].id]
 
 
 def one(table, **wanted):
@@ -184,7 +184,7 @@ def test_test_proxies_are_held_against_test_rows(table):
 
 def test_point_estimates_equal_scipys(cscores):
     """J-fig5, over training rows with both scores."""
-    found = point_estimates(cscores)
+    found = correlations_by_ratio(cscores)
     assert found["percent"].tolist() == [30, 70]
     train = cscores[(cscores["split"] == "train") & cscores["cscore"].notna()]
     expected = [stats.spearmanr(train["cscore"], train[f"cscore_{share}"]).statistic for share in (30, 70)]
@@ -200,7 +200,7 @@ def test_tables_in_another_order_give_the_same_correlations(table, stores, log, 
     """They are joined by example, so the order of a table says nothing."""
     rng, store = np.random.default_rng(2), stores()
     log(store, cscores=cscores.iloc[rng.permutation(100)], scores=scores.iloc[rng.permutation(100)])
-    found = correlations(gather(recipe, dataset, store))
+    found = correlations(load_runs(recipe, dataset, store))
     pd.testing.assert_frame_equal(found, table)
 
 
@@ -209,20 +209,20 @@ def test_without_runs_the_command_is_named(store, recipe, dataset):
     with pytest.raises(
         AnalysisError, match=r"no finished single run of this recipe .*run `study single` with it first"
     ):
-        gather(recipe, dataset, store)
+        load_runs(recipe, dataset, store)
 
 
 def test_runs_on_other_data_are_refused(logged, recipe, dataset):
     """The same recipe, after the folder of images has changed."""
-    with pytest.raises(AnalysisError, match=rf"has seen other data .*digest {dataset.digest}, now changed"):
-        gather(recipe, replace(dataset, digest="changed"), logged[0])
+    with pytest.raises(AnalysisError, match=rf"was trained on other data .*digest {dataset.digest}, now changed"):
+        load_runs(recipe, replace(dataset, digest="changed"), logged[0])
 
 
 def test_runs_of_another_recipe_are_not_seen(logged, dataset, recipe):
     """A changed learning rate is another study."""
     changed = recipe.model_copy(update={"seed": 1})
     with pytest.raises(AnalysisError, match="no finished single run of this recipe"):
-        gather(changed, dataset, logged[0])
+        load_runs(changed, dataset, logged[0])
 
 
 @pytest.mark.parametrize("which", ["cscores", "scores"])
@@ -232,7 +232,7 @@ def test_tables_with_other_labels_are_refused(store, log, recipe, dataset, cscor
     wrong.loc[3, "label"] = (wrong.loc[3, "label"] + 1) % 3
     log(store, **{which: wrong})
     with pytest.raises(AnalysisError, match=r"1 labels differ from blobs's, first at train/0003") as caught:
-        gather(recipe, dataset, store)
+        load_runs(recipe, dataset, store)
     assert "\n" not in str(caught.value)
 
 
@@ -246,7 +246,7 @@ def test_tables_with_other_examples_are_refused(store, log, recipe, dataset, csc
     }[change]
     log(store, cscores=table)
     with pytest.raises(AnalysisError, match=r"cscore\.parquet holds other examples than blobs"):
-        gather(recipe, dataset, store)
+        load_runs(recipe, dataset, store)
 
 
 def test_a_damaged_table_is_named(store, log, recipe, dataset):
@@ -254,34 +254,34 @@ def test_a_damaged_table_is_named(store, log, recipe, dataset):
     whole, _ = log(store)
     whole.read("cscore.parquet").write_bytes(b"damaged")
     with pytest.raises(StoreError, match=rf"run {whole.id} .*cscore\.parquet is damaged"):
-        gather(recipe, dataset, store)
+        load_runs(recipe, dataset, store)
 
 
 def test_the_ensemble_is_the_one_that_the_recipe_asks_for(store, log, recipe, dataset):
     """Twelve members and six share a digest; the newer one is the smaller."""
     whole, _ = log(store)
     smaller, _ = log(store, members=6)
-    assert gather(recipe, dataset, store).ensemble.id == whole.id
+    assert load_runs(recipe, dataset, store).ensemble.id == whole.id
     six = recipe.model_copy(update={"subset": recipe.subset.model_copy(update={"members": 6})})
-    assert gather(six, dataset, store).ensemble.id == smaller.id
+    assert load_runs(six, dataset, store).ensemble.id == smaller.id
     more = recipe.model_copy(update={"subset": recipe.subset.model_copy(update={"members": 24})})
     with pytest.raises(AnalysisError, match=r"asks for 24 at 30, 70 %.* has 6 at 30, 70 %; run `study ensemble`"):
-        gather(more, dataset, store)
+        load_runs(more, dataset, store)
 
 
 def test_the_single_run_is_one_with_the_proxies_of_the_recipe(store, log, recipe, dataset, scores):
     """A newer run for one proxy must not take the others out of the report."""
     _, all_of_them = log(store)
     log(store, scores=scores[["example", "label", "split", "cbtl"]])
-    assert [run.id for run in gather(recipe, dataset, store).singles] == [all_of_them.id]
+    assert [run.id for run in load_runs(recipe, dataset, store).singles] == [all_of_them.id]
 
 
 def test_as_many_repeats_as_the_recipe_says_are_read(store, log, recipe, dataset):
     """In their order, each once: the newest."""
     runs = [log(store, repeat=repeat)[1] for repeat in (10, 2, 0, 0)]
     eleven = recipe.model_copy(update={"single": recipe.single.model_copy(update={"repeats": 11})})
-    assert [run.id for run in gather(eleven, dataset, store).singles] == [runs[index].id for index in (3, 1, 0)]
-    assert [run.id for run in gather(recipe, dataset, store).singles] == [runs[3].id]
+    assert [run.id for run in load_runs(eleven, dataset, store).singles] == [runs[index].id for index in (3, 1, 0)]
+    assert [run.id for run in load_runs(recipe, dataset, store).singles] == [runs[3].id]
 
 
 def test_published_scores_of_this_data_are_a_reference_of_their_own(
@@ -292,7 +292,7 @@ def test_published_scores_of_this_data_are_a_reference_of_their_own(
     published = np.linspace(0, 1, dataset.n_train)
     np.savez(tmp_path / "theirs.npz", labels=dataset.labels[: dataset.n_train], scores=published)
     log_reference(tmp_path / "theirs.npz", "digits", dataset, store)
-    table = correlations(gather(recipe, dataset, store))
+    table = correlations(load_runs(recipe, dataset, store))
     row = one(table, proxy="cbtl", reference="published", part="all")
     assert row["spearman"] == pytest.approx(stats.spearmanr(scores["cbtl"][:80], published).statistic)
     assert np.isnan(row["ceiling"])
@@ -300,7 +300,7 @@ def test_published_scores_of_this_data_are_a_reference_of_their_own(
     assert not len(table[(table["reference"] == "published") & (table["on"] == "test")])
 
 
-def test_published_scores_of_other_data_are_not_read(logged, recipe, dataset, gathered):
+def test_published_scores_of_other_data_are_not_read(logged, recipe, dataset, runs):
     """They belong to a digest of pixels and labels."""
     store = logged[0]
     other = replace(dataset, digest="other")
@@ -309,27 +309,27 @@ def test_published_scores_of_other_data_are_not_read(logged, recipe, dataset, ga
         "digits/reference", "theirs", params={}, tags={"study.kind": "reference", "study.data": "other"}
     ) as run:
         run.table("reference.parquet", frame)
-    assert gather(recipe, dataset, store).reference is None
+    assert load_runs(recipe, dataset, store).reference is None
 
 
-def test_a_proxy_that_is_no_longer_registered_is_left_out(gathered):
+def test_a_proxy_that_is_no_longer_registered_is_left_out(runs):
     """A table of last year may hold one; the others are still worth a row."""
-    old = gathered.scores[0].assign(gone=1.0)
-    table = correlations(replace(gathered, scores=(old,)))
+    old = runs.scores[0].assign(gone=1.0)
+    table = correlations(replace(runs, scores=(old,)))
     assert "gone" not in set(table["proxy"])
     with pytest.raises(AnalysisError, match="still registered"):
-        correlations(replace(gathered, scores=(old[["example", "label", "split", "gone"]],)))
+        correlations(replace(runs, scores=(old[["example", "label", "split", "gone"]],)))
 
 
-def test_a_constant_proxy_has_no_correlation(gathered):
+def test_a_constant_proxy_has_no_correlation(runs):
     """Undefined is missing, not 0 and not an error."""
-    flat = gathered.scores[0].assign(cbtl=np.float32(3))
-    row = one(correlations(replace(gathered, scores=(flat,))), proxy="cbtl", reference="cscore", part="all")
+    flat = runs.scores[0].assign(cbtl=np.float32(3))
+    row = one(correlations(replace(runs, scores=(flat,))), proxy="cbtl", reference="cscore", part="all")
     assert np.isnan(row["spearman"])
     assert row["distinct"] == 1
 
 
-def test_curves_give_each_moment_its_correlation(gathered, dataset, cscores, monkeypatch):
+def test_curves_give_each_moment_its_correlation(runs, dataset, cscores, monkeypatch):
     """J-fig8 from what the run keeps, J-fig9b from the trajectory."""
     rng = np.random.default_rng(3)
     confidence = rng.random((2, dataset.n)).astype(np.float32)
@@ -343,8 +343,8 @@ def test_curves_give_each_moment_its_correlation(gathered, dataset, cscores, mon
         },
         "curves.npz": {"epochs": np.array([2]), "kernel_density_hidden_relative": density},
     }
-    monkeypatch.setattr(type(gathered.singles[0]), "read_arrays", lambda run, name: kept[name])
-    table = analysis.curves(gathered, dataset)
+    monkeypatch.setattr(type(runs.singles[0]), "read_arrays", lambda run, name: kept[name])
+    table = analysis.curves(runs, dataset)
     known = cscores["cscore"][: dataset.n_train].notna()
     target = cscores["cscore"][: dataset.n_train][known]
     for name, epoch, values in (

@@ -202,20 +202,20 @@ def test_types_and_corners_are_those_of_the_plane(report, recipe, dataset, store
     depth[:, :4] = [[0, 4, 0, 4], [1, 1, 3, 3]]
     shards = [(depth[:1], subset[:1]), (depth[1:], subset[1:])]
     monkeypatch.setitem(difficulty.__globals__, "depths", lambda *asked: shards)
-    found = difficulty(analysis.gather(recipe, dataset, store), recipe, dataset, store)
+    found = difficulty(analysis.load_runs(recipe, dataset, store), recipe, dataset, store)
     assert found.table["type"].tolist()[:5] == [*TYPES, ""]
     assert (found.table["type"][4:] == "").all()
     nearest = found.corners[found.corners["rank"] == 1]
     assert dict(zip(nearest["type"], nearest["example"], strict=True)) == dict(zip(TYPES, dataset.ids[:4], strict=True))
     assert nearest["distance"].tolist() == [0, 0, 0, 0]
-    assert "easy 25.0%, looks like a different class 25.0%" in found.told
+    assert "easy 25.0%, looks like a different class 25.0%" in found.summary
 
 
 def test_without_depths_there_are_no_types(report, recipe, dataset, store):
     """An ensemble that did not ask for them has none, and says nothing."""
-    gathered = analysis.gather(recipe, dataset, store)
+    runs = analysis.load_runs(recipe, dataset, store)
     without = recipe.model_copy(update={"subset": recipe.subset.model_copy(update={"depth": False})})
-    assert difficulty(gathered, without, dataset, store) is None
+    assert difficulty(runs, without, dataset, store) is None
 
 
 # ----------------------------------------------------------------------------------------------------------- the report

@@ -90,7 +90,7 @@ DRAWN = {
     "consistency_profile": lambda t, c: figures.consistency_profile(t, len(c)),
     "class_statistics": lambda t, c: figures.class_statistics(t, c),
     "example_grid": lambda t, c: figures.example_grid(np.zeros((len(t), 1, 8, 8), np.uint8), t, c, per=2),
-    "suspects": lambda t, c: figures.suspects(np.zeros((len(t), 3, 8, 8), np.float32), t, c, count=12, maximum=1.0),
+    "suspects": lambda t, c: figures.suspect_grid(np.zeros((len(t), 3, 8, 8), np.float32), t, c, count=12, maximum=1.0),
     "learning_curves": lambda t, c: figures.learning_curves_by_score(
         np.ones((1, len(t)), bool), t["cscore"].to_numpy()
     ),
@@ -300,13 +300,13 @@ def test_no_example_is_shown_twice():
 
 def test_suspects_are_the_lowest_scores_in_order():
     """A practitioner works from the first picture on."""
-    sheet = figures.suspects(np.zeros((4, 1, 2, 2), np.uint8), table([0.9, 0.1, np.nan, 0.0]), ["a", "b"], count=2)
+    sheet = figures.suspect_grid(np.zeros((4, 1, 2, 2), np.uint8), table([0.9, 0.1, np.nan, 0.0]), ["a", "b"], count=2)
     assert [t for t in texts(sheet) if t.startswith("train/")] == ["train/003", "train/001"]
 
 
 def test_a_suspect_says_what_the_networks_take_it_for():
     """Label and consensus side by side are how a label error is recognised."""
-    sheet = figures.suspects(np.zeros((1, 1, 2, 2), np.uint8), table([0.1], [0]), ["six", "nought"])
+    sheet = figures.suspect_grid(np.zeros((1, 1, 2, 2), np.uint8), table([0.1], [0]), ["six", "nought"])
     assert {"six", "→ nought"} <= set(texts(sheet))
 
 
@@ -314,7 +314,7 @@ def test_a_suspect_says_what_the_networks_take_it_for():
 def test_pictures_of_other_examples_are_refused(shape):
     """Images and table share the axis n; the wrong slice would caption every picture with another's score."""
     with pytest.raises(ValueError, match="with n = 4 rows"):
-        figures.suspects(np.zeros(shape), table([0.1, 0.2, 0.3, 0.4]), ["a", "b"])
+        figures.suspect_grid(np.zeros(shape), table([0.1, 0.2, 0.3, 0.4]), ["a", "b"])
 
 
 @pytest.mark.parametrize("name", ["$x$ & <b>", "a\nb", "猫", "ä ß", "\\frac{", "", "x" * 300])
@@ -322,7 +322,7 @@ def test_any_class_name_is_drawn_without_a_warning(name):
     """Folder names are class names: dollar signs start mathtext elsewhere, missing glyphs warn."""
     classes, cscores = [name, "other"], DEGENERATE["spread"]
     images = np.zeros((len(cscores), 1, 4, 4), np.uint8)
-    figure = figures.class_statistics(cscores, classes), figures.suspects(images, cscores, classes, count=4)
+    figure = figures.class_statistics(cscores, classes), figures.suspect_grid(images, cscores, classes, count=4)
     assert all(map(save, figure))
 
 

@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 from study import analysis, figures
-from study.analysis import Gathered, correlations, influences, leaderboard, proxy_matrix, within_class
+from study.analysis import StudyRuns, correlations, influences, leaderboard, proxy_matrix, within_class
 from study.cli import main as cli
 from study.cli.tables import leaderboard_markdown, leaderboard_table
-from study.figures.leaderboard import telling
+from study.figures.leaderboard import choose_lines
 from study.proxies import PROXIES
 from study.runs.ensemble import run_ensemble
 from study.runs.single import run_singles
@@ -39,7 +39,7 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def gathered(dataset) -> Gathered:
+def runs(dataset) -> StudyRuns:
     """Three repeats and two other networks, whose scores follow the C-score with noise; one has another setting."""
     rng = np.random.default_rng(0)
     ease = rng.random(dataset.n) + 0.3 * (dataset.labels == 0)
@@ -67,24 +67,24 @@ def gathered(dataset) -> Gathered:
     other = {name: {"settings": {}} for name in NAMES} | {"cbtl": {"settings": {"another": 1}}}
     others = ((run(**{name: {"settings": {}} for name in NAMES}), scores(10, 0.3)), (run(**other), scores(11, 0.3)))
     tables = tuple(scores(seed, 0.3) for seed in range(SEEDS))
-    return Gathered(SimpleNamespace(id="e"), singles, None, cscores, profile, tables, others)
+    return StudyRuns(SimpleNamespace(id="e"), singles, None, cscores, profile, tables, others)
 
 
 @pytest.fixture(scope="module")
-def table(gathered, dataset) -> pd.DataFrame:
-    return leaderboard(gathered, dataset)
+def table(runs, dataset) -> pd.DataFrame:
+    return leaderboard(runs, dataset)
 
 
 @pytest.fixture(scope="module")
-def correlated(gathered) -> pd.DataFrame:
-    return correlations(gathered)
+def correlated(runs) -> pd.DataFrame:
+    return correlations(runs)
 
 
-def values(gathered, name, table):
+def values(runs, name, table):
     """The oriented scores of one proxy and the C-scores beside them, on its rows."""
-    rows = (gathered.cscores["split"] == PROXIES[name].on) & gathered.cscores["cscore"].notna()
+    rows = (runs.cscores["split"] == PROXIES[name].on) & runs.cscores["cscore"].notna()
     sign = 1 if PROXIES[name].easy == "high" else -1
-    return sign * table[name][rows].to_numpy(float), gathered.cscores["cscore"][rows], gathered.cscores["label"][rows]
+    return sign * table[name][rows].to_numpy(float), runs.cscores["cscore"][rows], runs.cscores["label"][rows]
 
 
 def row(table, name):
@@ -108,45 +108,45 @@ def test_the_best_comes_first_and_every_proxy_once(table):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_seeds_are_all_pairs_of_repeats(table, gathered, name):
+def test_seeds_are_all_pairs_of_repeats(table, runs, name):
     """How well a second training ranks the examples like the first."""
-    columns = [values(gathered, name, scores)[0] for scores in gathered.scores]
+    columns = [values(runs, name, scores)[0] for scores in runs.scores]
     pairs = [stats.spearmanr(columns[i], columns[j]).statistic for i, j in ((0, 1), (0, 2), (1, 2))]
     assert row(table, name)["seeds"] == pytest.approx(np.mean(pairs))
 
 
-def test_one_repeat_has_no_agreement_between_seeds(gathered, dataset):
+def test_one_repeat_has_no_agreement_between_seeds(runs, dataset):
     """Unknown is not 1."""
-    alone = replace(gathered, scores=gathered.scores[:1], singles=gathered.singles[:1], others=())
+    alone = replace(runs, scores=runs.scores[:1], singles=runs.singles[:1], others=())
     found = leaderboard(alone, dataset)
     assert found[["seeds", "architectures"]].isna().all(axis=None)
     assert found["spearman"].notna().all()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_architectures_are_other_networks_with_the_same_settings(table, gathered, name):
+def test_architectures_are_other_networks_with_the_same_settings(table, runs, name):
     """A proxy with another setting is another proxy; cbtl of the second network does not count."""
-    same = gathered.others[: 1 if name == "cbtl" else 2]
-    own = [values(gathered, name, scores)[0] for scores in gathered.scores]
-    each = [np.mean([stats.spearmanr(x, values(gathered, name, t)[0]).statistic for x in own]) for _, t in same]
+    same = runs.others[: 1 if name == "cbtl" else 2]
+    own = [values(runs, name, scores)[0] for scores in runs.scores]
+    each = [np.mean([stats.spearmanr(x, values(runs, name, t)[0]).statistic for x in own]) for _, t in same]
     assert row(table, name)["architectures"] == pytest.approx(np.mean(each))
 
 
-def test_cost_is_the_mean_over_the_runs_and_missing_where_nothing_was_recorded(table, gathered, dataset):
+def test_cost_is_the_mean_over_the_runs_and_missing_where_nothing_was_recorded(table, runs, dataset):
     """Runs from before costs were recorded still have a place in the leaderboard."""
     assert row(table, "cbtl")["seconds"] == 2
     assert row(table, "cbtl")["flops"] == 20
     assert row(table, "cbtl")["cost"] == PROXIES["cbtl"].cost
     silent = tuple(run(**{name: {"settings": {}} for name in NAMES}) for _ in range(SEEDS))
-    assert leaderboard(replace(gathered, singles=silent), dataset)[["seconds", "flops"]].isna().all(axis=None)
+    assert leaderboard(replace(runs, singles=silent), dataset)[["seconds", "flops"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_within_class_is_the_weighted_mean_of_scipys_in_each_class(table, gathered, name):
+def test_within_class_is_the_weighted_mean_of_scipys_in_each_class(table, runs, name):
     """Averaged over the repeats, weighted by the size of the class."""
     found = []
-    for scores in gathered.scores:
-        proxy, cscores, labels = values(gathered, name, scores)
+    for scores in runs.scores:
+        proxy, cscores, labels = values(runs, name, scores)
         each = [stats.spearmanr(proxy[labels == c], cscores[labels == c]).statistic for c in range(3)]
         found.append(np.average(each, weights=[(labels == c).sum() for c in range(3)]))
     assert row(table, name)["within_class"] == pytest.approx(np.mean(found))
@@ -169,11 +169,11 @@ def test_classes_without_an_order_are_left_out_of_the_mean():
     assert np.isnan(within_class(cscores[4:], proxy[4:], labels[4:]))
 
 
-def test_published_scores_alone_are_enough_for_a_league(gathered, dataset):
+def test_published_scores_alone_are_enough_for_a_league(runs, dataset):
     """A recipe of kind "single" has no ensemble; test rows have no published score, so their proxies have no row."""
-    published = gathered.cscores["cscore"].where(gathered.cscores["split"] == "train")
-    cscores = gathered.cscores[["example", "label", "split"]].assign(cscore=published, published=published)
-    alone = replace(gathered, ensemble=None, profile=None, cscores=cscores)
+    published = runs.cscores["cscore"].where(runs.cscores["split"] == "train")
+    cscores = runs.cscores[["example", "label", "split"]].assign(cscore=published, published=published)
+    alone = replace(runs, ensemble=None, profile=None, cscores=cscores)
     found = leaderboard(alone, dataset)
     assert set(found["proxy"]) == set(NAMES) - {"cbgl"}
     assert found["ceiling"].isna().all()
@@ -183,32 +183,32 @@ def test_published_scores_alone_are_enough_for_a_league(gathered, dataset):
 # -------------------------------------------------------------------------------------------------------------- matrix
 
 
-def test_the_matrix_equals_scipys_in_its_own_order(gathered, dataset):
+def test_the_matrix_equals_scipys_in_its_own_order(runs, dataset):
     """Mean over the repeats, oriented, C-score included; rows and columns in one order."""
-    found = proxy_matrix(gathered, dataset)
+    found = proxy_matrix(runs, dataset)
     assert list(found.columns[3:]) == list(found["proxy"])
     assert set(found["proxy"]) == {"cscore", "cbtl", "forgetting_events", "target_confidence"}
     for one in found["proxy"]:
         for other in found["proxy"]:
             columns = []
-            for scores in gathered.scores:
-                known = {"cscore": values(gathered, "cbtl", scores)[1]}
-                pair = [known[n] if n in known else values(gathered, n, scores)[0] for n in (one, other)]
+            for scores in runs.scores:
+                known = {"cscore": values(runs, "cbtl", scores)[1]}
+                pair = [known[n] if n in known else values(runs, n, scores)[0] for n in (one, other)]
                 columns.append(stats.spearmanr(*pair).statistic)
             assert found.set_index("proxy").loc[one, other] == pytest.approx(np.mean(columns))
 
 
-def test_alike_proxies_stand_side_by_side(gathered, dataset):
+def test_alike_proxies_stand_side_by_side(runs, dataset):
     """That is what the picture is read for; a copy of a proxy is its neighbour."""
-    copied = tuple(scores.assign(top_confidence=scores["cbtl"]) for scores in gathered.scores)
-    order = list(proxy_matrix(replace(gathered, scores=copied), dataset)["proxy"])
+    copied = tuple(scores.assign(top_confidence=scores["cbtl"]) for scores in runs.scores)
+    order = list(proxy_matrix(replace(runs, scores=copied), dataset)["proxy"])
     assert abs(order.index("cbtl") - order.index("top_confidence")) == 1
 
 
-def test_a_constant_proxy_does_not_take_the_matrix_down(gathered, dataset):
+def test_a_constant_proxy_does_not_take_the_matrix_down(runs, dataset):
     """Its row is missing; the others keep theirs."""
-    flat = tuple(scores.assign(cbtl=np.float32(1)) for scores in gathered.scores)
-    found = proxy_matrix(replace(gathered, scores=flat), dataset).set_index("proxy")
+    flat = tuple(scores.assign(cbtl=np.float32(1)) for scores in runs.scores)
+    found = proxy_matrix(replace(runs, scores=flat), dataset).set_index("proxy")
     assert found["cbtl"].isna().all()
     assert found.loc["forgetting_events", "cscore"] > 0.3
 
@@ -293,7 +293,7 @@ def test_leagues_of_any_size_are_drawn(count):
     assert save(figures.quality_by_cost(table))
     matrix = pd.DataFrame(np.eye(count), columns=table["proxy"])
     matrix.insert(0, "proxy", table["proxy"])
-    assert save(figures.matrix(matrix.assign(label=table["label"], family=table["family"])))
+    assert save(figures.correlation_matrix(matrix.assign(label=table["label"], family=table["family"])))
 
 
 def test_odd_leagues_are_drawn_without_a_warning(table):
@@ -301,13 +301,13 @@ def test_odd_leagues_are_drawn_without_a_warning(table):
     assert save(figures.quality_by_cost(table.assign(seconds=1.0, spearman=[np.nan, 0.1, 0.1, -0.2])))
     assert save(figures.quality_by_cost(table.assign(cost="free")))
     holes = pd.DataFrame([["a", "a", "", 1.0, np.nan], ["b", "b", "", np.nan, np.nan]])
-    assert save(figures.matrix(holes.set_axis(["proxy", "label", "family", "a", "b"], axis=1)))
+    assert save(figures.correlation_matrix(holes.set_axis(["proxy", "label", "family", "a", "b"], axis=1)))
 
 
 def test_the_lines_with_a_name_are_the_best_and_the_most_moving():
     """Forty lines in one panel; the highest ends first, then the widest range."""
     lines = {name: pd.Series(line) for name, line in {"a": [0, 9], "b": [5, 5], "c": [-9, 1], "d": [1, 2]}.items()}
-    assert telling(lines, 3) == ["a", "b", "c"]
+    assert choose_lines(lines, 3) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2, 40])
@@ -315,12 +315,12 @@ def test_any_number_of_moments_is_drawn(epochs):
     """One epoch is a sentence, not a picture of dots."""
     rows = [(f"p{i}", "cscore", e, np.sin(i + e / 9)) for i in range(20) for e in range(1, epochs + 1)]
     curves = pd.DataFrame(rows, columns=["proxy", "reference", "epoch", "spearman"])
-    assert save(figures.moments_by_epoch(curves, many(20)))
+    assert save(figures.proxies_by_epoch(curves, many(20)))
 
 
-def test_consensus_and_difficulty_are_drawn_for_odd_data(gathered):
+def test_consensus_and_difficulty_are_drawn_for_odd_data(runs):
     """All right, all missing, no training at all, one example."""
-    train = gathered.cscores[gathered.cscores["split"] == "train"]
+    train = runs.cscores[runs.cscores["split"] == "train"]
     for changed in (train, train.assign(memorization=np.nan), train.assign(cscore=np.nan), train.head(1)):
         assert save(figures.consensus_and_memorization(changed))
     agrees = (train["consensus"] == train["label"]).to_numpy()
@@ -346,22 +346,22 @@ def trained(recipe, dataset, stores):
     run_singles(wide, dataset, store)
     run_ensemble(recipe, dataset, store)
     run_singles(recipe, dataset, store)
-    return store, analysis.gather(recipe, dataset, store)
+    return store, analysis.load_runs(recipe, dataset, store)
 
 
 def test_the_newest_run_of_each_other_network_is_read(trained):
     """Found by asking the store; two widths are two networks."""
-    _, gathered = trained
-    (other, _), own = gathered.others[0], gathered.singles[0]
-    assert len(gathered.others) == 1
+    _, runs = trained
+    (other, _), own = runs.others[0], runs.singles[0]
+    assert len(runs.others) == 1
     assert other.params["model.settings.widths"] != own.params["model.settings.widths"]
-    assert other.id in {run.id for run in gathered.runs}
+    assert other.id in {run.id for run in runs.all_runs}
 
 
 def test_influences_equal_a_loop_over_the_members_bits(trained, recipe, dataset):
     """From the shards' files: right when i was trained on, minus right when not, for test examples in doubt."""
-    store, gathered = trained
-    found = influences(gathered, recipe, dataset, store, top=3)
+    store, runs = trained
+    found = influences(runs, recipe, dataset, store, top=3)
     subset, right = [], []
     for shard in store.find("shard"):
         kept = shard.read_arrays("members.npz")
@@ -381,9 +381,9 @@ def test_influences_equal_a_loop_over_the_members_bits(trained, recipe, dataset)
 
 def test_too_few_members_for_influence_are_said(trained, recipe, dataset):
     """A list of chance differences looks like any other list."""
-    store, gathered = trained
-    none = influences(gathered, recipe.model_copy(update={"seed": 9}), dataset, store)  # a recipe without members
+    store, runs = trained
+    none = influences(runs, recipe.model_copy(update={"seed": 9}), dataset, store)  # a recipe without members
     assert none.table.empty
-    enough = int(none.told.split("; ")[1].removesuffix(" members would do"))
+    enough = int(none.summary.split("; ")[1].removesuffix(" members would do"))
     assert chance_influence(80, enough / 2, enough / 2) <= 0.5 < chance_influence(80, enough / 2 - 1, enough / 2 - 1)
     assert save(figures.influence_grid(dataset.images, dataset.ids, none.table, dataset.classes))

@@ -5,47 +5,47 @@ means that the proxy agrees with "high C-score = consistent".
 """
 
 from study.analysis.by_epoch import curves, trajectory
-from study.analysis.correlations import correlations, parts, point_estimates, references
+from study.analysis.correlations import correlations, correlations_by_ratio, parts, references
 from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.facts import facts
-from study.analysis.findings import Findings, findings
 from study.analysis.influence import Influences, influences
 from study.analysis.leaderboard import leaderboard, proxy_matrix, within_class
-from study.analysis.load import Gathered, gather
+from study.analysis.load import StudyRuns, load_runs
+from study.analysis.results import Results, compute_results
 from study.analysis.single_run import (
-    Depths,
-    class_sensitivity,
+    PredictionDepths,
     depth_and_margins,
-    depths,
+    mean_class_sensitivity,
     planes,
     probe_curves,
     sensitivity_series,
+    single_run_depths,
 )
 
 __all__ = [
-    "Depths",
     "Difficulty",
-    "Findings",
-    "Gathered",
     "Influences",
-    "class_sensitivity",
+    "PredictionDepths",
+    "Results",
+    "StudyRuns",
+    "compute_results",
     "correlations",
+    "correlations_by_ratio",
     "curves",
     "depth_and_margins",
-    "depths",
     "difficulty",
     "facts",
-    "findings",
-    "gather",
     "influences",
     "leaderboard",
+    "load_runs",
+    "mean_class_sensitivity",
     "parts",
     "planes",
-    "point_estimates",
     "probe_curves",
     "proxy_matrix",
     "references",
     "sensitivity_series",
+    "single_run_depths",
     "trajectory",
     "within_class",
 ]

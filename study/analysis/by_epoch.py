@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from study.analysis.correlations import references
-from study.analysis.load import Gathered
+from study.analysis.load import StudyRuns
 from study.data import Dataset
 from study.proxies import PROXIES, Spec, compute, oriented
 from study.scores.rank_statistics import spearman
@@ -14,17 +14,17 @@ from study.signals import evidence
 from study.tracking import Run
 
 
-def curves(gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
-    """Proxies of one moment against the references, epoch by epoch (J-fig8, J-fig9b), on the training rows.
+def curves(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
+    """Correlate proxies of a single epoch with the references, epoch by epoch (J-fig8, J-fig9b), on the training rows.
 
     Returns:
         proxy | reference | repeat | epoch | spearman low high.  Kendall is left out, as in the paper's figures.
     """
     rows = []
     train = dataset.rows("train")
-    targets = {name: values[train] for name, values in references(gathered).items()}
-    for repeat, run in enumerate(gathered.singles):
-        for spec, epoch, scores in _moments(run, dataset):
+    targets = {name: values[train] for name, values in references(runs).items()}
+    for repeat, run in enumerate(runs.singles):
+        for spec, epoch, scores in _scores_by_epoch(run, dataset):
             for name, values in targets.items():
                 rho = spearman(values, oriented(spec, scores))
                 rows.append(
@@ -43,23 +43,27 @@ def curves(gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
 
 
 def trajectory(run: Run, dataset: Dataset) -> dict[str, np.ndarray]:
-    """The trajectory of a single run: epochs (e,) of its looks, correct (e, n) bool, confidence and top_confidence."""
-    kept = run.read_arrays("trajectory.npz")
-    correct = np.unpackbits(kept["correct"], axis=1, count=dataset.n).astype(bool)
-    return {"correct": correct} | {name: kept[name] for name in ("epochs", "confidence", "top_confidence")}
+    """Read the trajectory of a single run.
+
+    Returns:
+        epochs (e,) that were evaluated, correct (e, n) bool, confidence and top_confidence (e, n).
+    """
+    arrays = run.read_arrays("trajectory.npz")
+    correct = np.unpackbits(arrays["correct"], axis=1, count=dataset.n).astype(bool)
+    return {"correct": correct} | {name: arrays[name] for name in ("epochs", "confidence", "top_confidence")}
 
 
-def _moments(run: Run, dataset: Dataset) -> Iterator[tuple[Spec, int, np.ndarray]]:
-    """(proxy, epoch, scores of the training rows), for every proxy of one moment and every epoch that knows it."""
-    kept, path = run.read_arrays("curves.npz"), trajectory(run, dataset)
+def _scores_by_epoch(run: Run, dataset: Dataset) -> Iterator[tuple[Spec, int, np.ndarray]]:
+    """(proxy, epoch, scores of the training rows), for every proxy of a single epoch and every epoch that has it."""
+    stored, series_by_key = run.read_arrays("curves.npz"), trajectory(run, dataset)
     for spec in PROXIES.values():
         if not spec.moment or spec.on != "train":
             continue
-        if spec.name in kept:
+        if spec.name in stored:
             yield from (
-                (spec, int(epoch), scores) for epoch, scores in zip(kept["epochs"], kept[spec.name], strict=True)
+                (spec, int(epoch), scores) for epoch, scores in zip(stored["epochs"], stored[spec.name], strict=True)
             )
         elif set(spec.evidence) <= {"labels", "target_confidence_now", "top_confidence_now"}:
-            for look, epoch in enumerate(path["epochs"].tolist(), 1):
-                so_far = {word: series[:look] for word, series in path.items()}
+            for count, epoch in enumerate(series_by_key["epochs"].tolist(), 1):
+                so_far = {key: series[:count] for key, series in series_by_key.items()}
                 yield spec, epoch, compute(spec, evidence(spec, dataset, so_far, {}))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from study.analysis.load import Gathered
+from study.analysis.load import StudyRuns
 from study.errors import AnalysisError
 from study.proxies import PROXIES, Spec, oriented
 from study.scores import cscore
@@ -13,8 +13,8 @@ from study.scores.cscore import Profile
 from study.scores.rank_statistics import distinct, kendall, noise_ceiling, spearman
 
 
-def point_estimates(cscores: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlation of each ratio's C-score with the integral one over the training rows (J-fig5).
+def correlations_by_ratio(cscores: pd.DataFrame) -> pd.DataFrame:
+    """Correlate each ratio's C-score with the integral one over the training rows (J-fig5).
 
     Returns:
         ratio | percent | spearman low high | kendall kendall_low kendall_high | n, one row per ratio.
@@ -22,8 +22,8 @@ def point_estimates(cscores: pd.DataFrame) -> pd.DataFrame:
     train = cscores[cscores["split"] == "train"]
     rows = []
     for column in (name for name in cscores if name.startswith("cscore_") and name != "cscore_soft"):
-        share = float(column.removeprefix("cscore_"))
-        rows.append({"ratio": share / 100, "percent": share, **_correlated(train["cscore"], train[column])})
+        percent = float(column.removeprefix("cscore_"))
+        rows.append({"ratio": percent / 100, "percent": percent, **_correlated(train["cscore"], train[column])})
     return pd.DataFrame(rows)
 
 
@@ -44,22 +44,22 @@ def _correlated(x: np.ndarray | pd.Series, y: np.ndarray | pd.Series) -> dict[st
 def parts(scores: np.ndarray) -> dict[str, np.ndarray]:
     """All examples with a score, and those whose score is neither 0 nor 1: (n,) masks.
 
-    Where most scores tie at 1 (three quarters of MNIST), a correlation over all examples says little else than who is
-    in the tie.  The second part is chosen by the score itself, which lowers its correlations.
+    Where most scores tie at 1 (three quarters of MNIST), a correlation over all examples mainly separates tied examples
+    from the rest.  The second part is selected by the score itself, which lowers its correlations.
     """
-    known = np.isfinite(scores)
-    return {"all": known, "unsaturated": known & (scores > 0) & (scores < 1)}
+    scored = np.isfinite(scores)
+    return {"all": scored, "unsaturated": scored & (scores > 0) & (scores < 1)}
 
 
-def references(gathered: Gathered) -> dict[str, np.ndarray]:
-    """What proxies are held against: the hard C-score, the soft one, the published one where it is known; (n,) each."""
-    own = ("cscore", "cscore_soft") if gathered.ensemble else ()
-    names = [name for name in (*own, "published") if name in gathered.cscores]
-    return {name: gathered.cscores[name].to_numpy(dtype=float) for name in names}
+def references(runs: StudyRuns) -> dict[str, np.ndarray]:
+    """The scores that proxies are compared with: hard C-score, soft C-score, published C-score if any; (n,) each."""
+    computed = ("cscore", "cscore_soft") if runs.ensemble else ()
+    names = [name for name in (*computed, "published") if name in runs.cscores]
+    return {name: runs.cscores[name].to_numpy(dtype=float) for name in names}
 
 
-def correlations(gathered: Gathered) -> pd.DataFrame:
-    """Every proxy of every repeat against every reference, over all examples and over the unsaturated ones.
+def correlations(runs: StudyRuns) -> pd.DataFrame:
+    """Correlate every proxy of every repeat with every reference, over all examples and over the unsaturated ones.
 
     Returns:
         proxy label family easy on | reference part repeat | spearman low high | kendall kendall_low kendall_high |
@@ -67,14 +67,14 @@ def correlations(gathered: Gathered) -> pd.DataFrame:
         proxy.  The unsaturated part is that of the hard C-score, also for the soft one.
     """
     rows = []
-    split = gathered.cscores["split"].to_numpy()
-    for name, values in references(gathered).items():
-        saturation = gathered.cscores["published" if name == "published" else "cscore"].to_numpy(dtype=float)
+    split = runs.cscores["split"].to_numpy()
+    for name, values in references(runs).items():
+        saturation = runs.cscores["published" if name == "published" else "cscore"].to_numpy(dtype=float)
         for on in ("train", "test"):
-            for part, chosen in parts(saturation).items():
-                mask = chosen & (split == on)
-                ceiling = _ceiling(gathered.profile, name, mask)
-                for repeat, table in enumerate(gathered.scores):
+            for part, in_part in parts(saturation).items():
+                mask = in_part & (split == on)
+                ceiling = _ceiling(runs.profile, name, mask)
+                for repeat, table in enumerate(runs.scores):
                     rows += [
                         _row(spec, table, values, mask)
                         | {"reference": name, "part": part, "repeat": repeat, "ceiling": ceiling}
@@ -104,8 +104,8 @@ def _row(spec: Spec, table: pd.DataFrame, values: np.ndarray, mask: np.ndarray) 
 
 
 def _ceiling(profile: Profile | None, reference: str, mask: np.ndarray) -> float:
-    """The Spearman that a perfect proxy would reach on these rows, `ranks.noise_ceiling`; NaN for published scores."""
+    """The `noise_ceiling` of these rows: the Spearman that a perfect proxy would reach; NaN for published scores."""
     if profile is None or reference == "published" or mask.sum() < 3:
         return float("nan")
-    found = cscore.reliability(profile, mask)
-    return noise_ceiling((found.soft if reference == "cscore_soft" else found.hard).value)
+    reliability = cscore.reliability(profile, mask)
+    return noise_ceiling((reliability.soft if reference == "cscore_soft" else reliability.hard).value)

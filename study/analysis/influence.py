@@ -1,4 +1,4 @@
-"""Which training examples help which test examples.  in: subsets and answers of an ensemble's members   out: a table"""
+"""Which training examples help which test examples.  in: subsets and predictions of ensemble members   out: a table"""
 
 import threading
 from typing import NamedTuple
@@ -6,16 +6,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from study.analysis.load import Gathered
+from study.analysis.load import StudyRuns
 from study.data import Dataset
 from study.errors import Stopped
 from study.recipe import Recipe
-from study.runs.shards import answers
+from study.runs.shards import answers as test_predictions
 from study.scores.memorization import chance_influence, influence
 from study.scores.subsets import percent
 from study.tracking import Store
 
-FAINTEST = 0.5  # where chance alone reaches this, no influence of a single example can be told from it
+LARGEST_CHANCE = 0.5  # above this chance level the influence of a single example cannot be distinguished from chance
 COLUMNS = ["target", "label", "cscore", "rank", "source", "source_label", "influence", "stderr"]
 
 
@@ -24,15 +24,15 @@ class Influences(NamedTuple):
 
     table: target label cscore | rank source source_label | influence stderr; both by id, the most helpful first;
         empty where the members are too few.
-    told: in words, what was found or what it would take.
+    summary: in words, the members used and the chance level, or how many members it would take.
     """
 
     table: pd.DataFrame
-    told: str
+    summary: str
 
 
 def influences(
-    gathered: Gathered,
+    runs: StudyRuns,
     recipe: Recipe,
     dataset: Dataset,
     store: Store,
@@ -43,22 +43,24 @@ def influences(
     """Influence (Feldman and Zhang 2020, Eq. 2) on every test example that some members get wrong and some right.
 
     At the ratio with the most even division into members that did and did not train on an example.  A test example that
-    all members answer alike cannot be influenced and is left out.
+    all members predict alike cannot be influenced and is left out.
 
     Returns:
         None without an ensemble or without test examples.
     """
-    if gathered.ensemble is None or not dataset.n_test:
+    if runs.ensemble is None or runs.profile is None or not dataset.n_test:
         return None
-    ratio = min(gathered.profile.ratios, key=lambda ratio: (abs(ratio - 0.5), ratio))
-    subsets, right = answers(store, recipe, dataset, ratio)
+    ratio = min(runs.profile.ratios, key=lambda ratio: (abs(ratio - 0.5), ratio))
+    subsets, right = test_predictions(store, recipe, dataset, ratio)
     inside = max(round(ratio * len(right)), 1)
     noise = chance_influence(dataset.n_train, inside, max(len(right) - inside, 1))
     where = f"of {len(right)} members trained on {percent(ratio)} %"
-    if noise > FAINTEST:
-        enough = int(np.ceil(2 * np.log(dataset.n_train) / (4 * FAINTEST**2) * (1 / ratio + 1 / (1 - ratio))))
-        told = f"not computed: chance alone reaches {noise:.2f} with the answers {where}; {enough} members would do"
-        return Influences(pd.DataFrame(columns=COLUMNS), told)
+    if noise > LARGEST_CHANCE:
+        enough = int(np.ceil(2 * np.log(dataset.n_train) / (4 * LARGEST_CHANCE**2) * (1 / ratio + 1 / (1 - ratio))))
+        summary = (
+            f"not computed: chance alone reaches {noise:.2f} with the predictions {where}; {enough} members would do"
+        )
+        return Influences(pd.DataFrame(columns=COLUMNS), summary)
     share = right.mean(axis=0)
     divided = np.flatnonzero((share > 0) & (share < 1))
     targets = dataset.n_train + divided
@@ -72,19 +74,20 @@ def influences(
         if stop is not None and stop.is_set():
             raise Stopped
 
-    found = influence(subset, dataset.n_train, right[:, divided], top=top, progress=progress)
-    told = f"{where}, on {len(targets)} test examples; what is below {noise:.2f} chance alone can put on top"
-    return Influences(_table(found, targets, gathered, dataset), told)
+    strongest = influence(subset, dataset.n_train, right[:, divided], top=top, progress=progress)
+    summary = f"{where}, on {len(targets)} test examples; the largest values below {noise:.2f} can be due to chance"
+    return Influences(_table(*strongest, targets, runs, dataset), summary)
 
 
-def _table(found: tuple, targets: np.ndarray, gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
-    source, value, error = found
+def _table(
+    source: np.ndarray, value: np.ndarray, error: np.ndarray, targets: np.ndarray, runs: StudyRuns, dataset: Dataset
+) -> pd.DataFrame:
     top = source.shape[1] if len(source) else 0
     target, sources = np.repeat(targets, top), source.ravel()
     columns = (
         dataset.ids[target],
         dataset.labels[target],
-        gathered.cscores["cscore"].to_numpy()[target],
+        runs.cscores["cscore"].to_numpy()[target],
         np.tile(np.arange(1, top + 1), len(targets)),
         dataset.ids[sources],
         dataset.labels[sources],

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -10,65 +11,71 @@ from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
 from study.analysis.correlations import correlations, parts, references
-from study.analysis.load import Gathered
+from study.analysis.load import StudyRuns
 from study.data import Dataset
 from study.proxies import PROXIES, Spec, oriented
 from study.scores.rank_statistics import spearman
+from study.tracking import Run
 
 KEYS = ["proxy", "label", "family", "easy", "on"]
 MEASURES = ["spearman", "low", "high", "kendall", "ceiling", "n", "distinct"]
-STANDING = ["within_class", "seeds", "architectures", "seconds", "flops"]
+AGREEMENT_AND_COST = ["within_class", "seeds", "architectures", "seconds", "flops"]
 
 
-def leaderboard(gathered: Gathered, dataset: Dataset, table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """How good is each proxy, and what did it cost: one row per proxy, best first.
+def leaderboard(runs: StudyRuns, dataset: Dataset, table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Quality and cost of each proxy: one row per proxy, best first.
 
     Args:
-        gathered: the runs; proxies are held against `gathered.main`, over all examples with a score.
-        dataset: that they have seen.
-        table: of `correlations`, where it is known already.
+        runs: proxies are compared with `runs.main`, over all examples with a score.
+        dataset: that they were trained on.
+        table: of `correlations`, where it has been computed already.
 
     Returns:
         proxy label family easy on cost | spearman low high kendall ceiling n distinct, means over the repeats (the ends
         of the interval too: that of a typical repeat) | within_class, see `within_class` | seeds, the mean Spearman of
         all pairs of repeats | architectures, the mean Spearman with the newest run of each other network on this data |
-        seconds, flops: what a run spent on the proxy beyond the training, mean over the repeats; evidence that several
-        proxies share counts whole for each.  NaN where nothing is known: one repeat, no other network, no record.
+        seconds, flops: what a run spent on the proxy beyond the training, mean over the repeats; signals that several
+        proxies share count in full for each.  NaN where undefined: one repeat, no other network, no record.
     """
-    table = correlations(gathered) if table is None else table
-    chosen = table[(table["reference"] == gathered.main) & (table["part"] == "all")]
-    means = chosen.groupby(KEYS, sort=False)[MEASURES].mean().reset_index()
-    declared = [run.read_json("scores.json") for run in gathered.singles]
-    costs = [run.read_json("costs.json") if "costs.json" in run.files else {} for run in gathered.singles]
-    values = references(gathered)[gathered.main]
-    rows = [_standing(PROXIES[name], gathered, dataset, values, declared, costs) for name in means["proxy"]]
+    table = correlations(runs) if table is None else table
+    overall = table[(table["reference"] == runs.main) & (table["part"] == "all")]
+    means = overall.groupby(KEYS, sort=False)[MEASURES].mean().reset_index()
+    declared = [_read_mapping(run, "scores.json") for run in runs.singles]
+    costs = [_read_mapping(run, "costs.json") if "costs.json" in run.files else {} for run in runs.singles]
+    values = references(runs)[runs.main]
+    rows = [_agreement_and_cost(PROXIES[name], runs, dataset, values, declared, costs) for name in means["proxy"]]
     joined = means.merge(pd.DataFrame(rows), on="proxy")
-    return joined[[*KEYS, "cost", *MEASURES, *STANDING]].sort_values(
+    return joined[[*KEYS, "cost", *MEASURES, *AGREEMENT_AND_COST]].sort_values(
         "spearman", ascending=False, kind="stable", ignore_index=True
     )
 
 
-def _standing(
+def _read_mapping(run: Run, name: str) -> dict[str, dict[str, Any]]:
+    """A JSON file of a run that maps names of proxies to objects."""
+    return cast("dict[str, dict[str, Any]]", run.read_json(name))
+
+
+def _agreement_and_cost(
     spec: Spec,
-    gathered: Gathered,
+    runs: StudyRuns,
     dataset: Dataset,
     values: np.ndarray,
-    declared: Sequence[Mapping],
-    costs: Sequence[Mapping],
+    declared: Sequence[Mapping[str, Any]],
+    costs: Sequence[Mapping[str, Any]],
 ) -> dict[str, object]:
     rows = dataset.rows(spec.on)
-    known = parts(values[rows])["all"]
-    own = [
-        oriented(spec, table[spec.name].to_numpy(dtype=float)[rows]) for table in gathered.scores if spec.name in table
+    scored = parts(values[rows])["all"]
+    repeats = [
+        oriented(spec, table[spec.name].to_numpy(dtype=float)[rows]) for table in runs.scores if spec.name in table
     ]
-    labels = dataset.labels[rows][known]
-    kept = [each[spec.name] for each in declared if spec.name in each]
+    labels = dataset.labels[rows][scored]
+    declarations = [each[spec.name] for each in declared if spec.name in each]
     return {
         "proxy": spec.name,
         "cost": spec.cost,
-        "within_class": _mean([within_class(values[rows][known], scores[known], labels) for scores in own]),
-        "seeds": _mean([spearman(one, other).value for one, other in itertools.combinations(own, 2)]),
-        "architectures": _mean(_across(spec, gathered, rows, own, kept)),
+        "within_class": _mean([within_class(values[rows][scored], scores[scored], labels) for scores in repeats]),
+        "seeds": _mean([spearman(one, other).value for one, other in itertools.combinations(repeats, 2)]),
+        "architectures": _mean(_across(spec, runs, rows, repeats, declarations)),
         "seconds": _mean([each[spec.name]["seconds"] for each in costs if spec.name in each]),
         "flops": _mean([each[spec.name]["flops"] for each in costs if spec.name in each]),
     }
@@ -88,50 +95,55 @@ def within_class(scores: np.ndarray, proxy: np.ndarray, labels: np.ndarray) -> f
     """
     order = np.argsort(labels, kind="stable")
     cuts = np.flatnonzero(np.diff(labels[order])) + 1
-    found = [spearman(scores[rows], proxy[rows]) for rows in np.split(order, cuts) if len(rows)]
-    defined = [each for each in found if np.isfinite(each.value)]
+    by_class = [spearman(scores[rows], proxy[rows]) for rows in np.split(order, cuts) if len(rows)]
+    defined = [rho for rho in by_class if np.isfinite(rho.value)]
     return float(np.average([r.value for r in defined], weights=[r.n for r in defined])) if defined else np.nan
 
 
 def _across(
-    spec: Spec, gathered: Gathered, rows: slice, own: Sequence[np.ndarray], kept: Sequence[Mapping]
+    spec: Spec,
+    runs: StudyRuns,
+    rows: slice,
+    repeats: Sequence[np.ndarray],
+    declarations: Sequence[Mapping[str, Any]],
 ) -> list[float]:
-    """Spearman with each other network's scores, the mean over our repeats; other settings are another proxy."""
-    found = []
-    for run, table in gathered.others:
-        theirs = run.read_json("scores.json").get(spec.name)
-        if theirs and spec.name in table and kept and theirs.get("settings") == kept[0].get("settings"):
+    """Spearman with each other network's scores, the mean over the repeats; other settings are another proxy."""
+    coefficients = []
+    for run, table in runs.others:
+        other = _read_mapping(run, "scores.json").get(spec.name)
+        same_settings = other and declarations and other.get("settings") == declarations[0].get("settings")
+        if same_settings and spec.name in table:
             scores = oriented(spec, table[spec.name].to_numpy(dtype=float)[rows])
-            found.append(_mean([spearman(each, scores).value for each in own]))
-    return found
+            coefficients.append(_mean([spearman(each, scores).value for each in repeats]))
+    return coefficients
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float | None]) -> float:
     """Mean of those that are defined; NaN when none is."""
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    return float(np.mean(known)) if known else np.nan
+    defined = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(defined)) if defined else np.nan
 
 
-def proxy_matrix(gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
-    """Spearman among all proxies on training rows, and with the C-score, similar ones side by side.
+def proxy_matrix(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
+    """Spearman among all proxies on training rows, and with the C-score, similar ones next to each other.
 
     Returns:
-        proxy label family, then one column per proxy in the same order; `gathered.main` is one of them.  Oriented,
+        proxy label family, then one column per proxy in the same order; `runs.main` is one of them.  Oriented,
         means over the repeats, over the examples that have a C-score.  Ordered by average linkage of 1 - rho (an
-        undefined rho counts as 0 there), with the leaves turned so that neighbours are as alike as they can be.
+        undefined rho counts as 0 there), with the leaves ordered so that neighbours are as similar as possible.
     """
     rows = dataset.rows("train")
-    values = references(gathered)[gathered.main][rows]
-    known = np.isfinite(values)
-    specs = [spec for spec in PROXIES.values() if spec.on == "train" and all(spec.name in t for t in gathered.scores)]
-    names = [gathered.main, *(spec.name for spec in specs)]
+    values = references(runs)[runs.main][rows]
+    scored = np.isfinite(values)
+    specs = [spec for spec in PROXIES.values() if spec.on == "train" and all(spec.name in t for t in runs.scores)]
+    names = [runs.main, *(spec.name for spec in specs)]
     matrices = []
-    for table in gathered.scores:
-        turned = [oriented(spec, table[spec.name].to_numpy(dtype=float)[rows][known]) for spec in specs]
-        matrices.append(_spearman_matrix(np.stack([values[known], *turned])))
+    for table in runs.scores:
+        proxies = [oriented(spec, table[spec.name].to_numpy(dtype=float)[rows][scored]) for spec in specs]
+        matrices.append(_spearman_matrix(np.stack([values[scored], *proxies])))
     matrix = np.mean(matrices, axis=0)
     order = _clustered(matrix)
-    label = {gathered.main: "published C-score" if gathered.main == "published" else "C-score"}
+    label = {runs.main: "published C-score" if runs.main == "published" else "C-score"}
     family = {spec.name: spec.family for spec in specs}
     label |= {spec.name: spec.label for spec in specs}
     frame = pd.DataFrame(matrix, index=names, columns=names).iloc[order, order]

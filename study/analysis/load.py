@@ -19,10 +19,10 @@ LABELS = ("example", "label")
 
 
 @dataclass(frozen=True)
-class Gathered:
+class StudyRuns:
     """The runs of one study, with their tables in the order of the data set.
 
-    ensemble: None for a recipe of kind "single", which is held against published C-scores alone.
+    ensemble: None for a recipe of kind "single", which is compared with published C-scores alone.
     cscores: cscore.parquet, (n rows); with a reference its scores are the column `published`.  Without an ensemble
         `cscore` holds the published scores too, and there are no columns of single ratios.
     profile: sums per ratio and half; None without an ensemble.
@@ -44,13 +44,13 @@ class Gathered:
         return "cscore" if self.ensemble else "published"
 
     @property
-    def runs(self) -> list[Run]:
+    def all_runs(self) -> list[Run]:
         """Every run that was read."""
         runs = (self.ensemble, *self.singles, self.reference, *(run for run, _ in self.others))
         return [run for run in runs if run is not None]
 
 
-def gather(recipe: Recipe, dataset: Dataset, store: Store) -> Gathered:
+def load_runs(recipe: Recipe, dataset: Dataset, store: Store) -> StudyRuns:
     """Find the finished runs of a recipe on this data, read their tables and join them.
 
     Raises:
@@ -63,8 +63,8 @@ def gather(recipe: Recipe, dataset: Dataset, store: Store) -> Gathered:
             f"the single run {run.id} lacks some of the recipe's proxies, or files; run `study single` with it first"
         )
     scores = tuple(_joined(run, "scores.parquet", dataset) for run in singles)
-    found = store.find("reference", tags={"study.data": dataset.digest}, status="FINISHED", max=1)
-    reference = found[0] if found else None
+    references = store.find("reference", tags={"study.data": dataset.digest}, status="FINISHED", max=1)
+    reference = references[0] if references else None
     published = _joined(reference, "reference.parquet", dataset)["cscore"] if reference else None
 
     others = tuple(_others(store, dataset, singles[0]))
@@ -75,13 +75,13 @@ def gather(recipe: Recipe, dataset: Dataset, store: Store) -> Gathered:
                 "`study reference FILE RECIPE`, or make it kind = 'study'"
             )
         cscores = scores[0][[*LABELS, "split"]].assign(cscore=published, published=published, consensus=-1)
-        return Gathered(None, singles, reference, cscores, None, scores, others)
+        return StudyRuns(None, singles, reference, cscores, None, scores, others)
     ensemble = _sized(_finished(store, "ensemble", recipe.part("ensemble"), dataset), recipe)
     cscores = _joined(ensemble, "cscore.parquet", dataset)
     if published is not None:
         cscores["published"] = published
     profile = Profile.from_columns(ensemble.read_table("profile.parquet"), dataset.n)
-    return Gathered(ensemble, singles, reference, cscores, profile, scores, others)
+    return StudyRuns(ensemble, singles, reference, cscores, profile, scores, others)
 
 
 def _finished(store: Store, kind: str, part: Recipe, dataset: Dataset) -> list[Run]:
@@ -91,7 +91,7 @@ def _finished(store: Store, kind: str, part: Recipe, dataset: Dataset) -> list[R
     elsewhere = store.find(kind, tags={"study.digest": part.digest()}, status="FINISHED", max=1)
     if elsewhere:
         raise AnalysisError(
-            f"the {kind} run {elsewhere[0].id} of this recipe has seen other data "
+            f"the {kind} run {elsewhere[0].id} of this recipe was trained on other data "
             f"(digest {elsewhere[0].tags['study.data']}, now {dataset.digest}); run `study {kind}` again"
         )
     raise AnalysisError(
@@ -119,11 +119,12 @@ def _joined(run: Run, name: str, dataset: Dataset) -> pd.DataFrame:
     """
     if run.tags.get("study.data") != dataset.digest:
         raise AnalysisError(
-            f"run {run.id} ({run.name}) has seen other data: digest {run.tags.get('study.data')}, here {dataset.digest}"
+            f"run {run.id} ({run.name}) was trained on other data: "
+            f"digest {run.tags.get('study.data')}, here {dataset.digest}"
         )
     table = run.read_table(name)
-    theirs = pd.Index(table["example"])
-    places = theirs.get_indexer(pd.Index(dataset.ids)) if theirs.is_unique else np.array([-1])
+    examples = pd.Index(table["example"])
+    places = examples.get_indexer(pd.Index(dataset.ids)) if examples.is_unique else np.array([-1])
     if len(table) != dataset.n or (places < 0).any():
         raise AnalysisError(f"run {run.id} ({run.name}): {name} holds other examples than {dataset.name}")
     table = table.iloc[places].reset_index(drop=True)
@@ -136,9 +137,9 @@ def _joined(run: Run, name: str, dataset: Dataset) -> pd.DataFrame:
     return table
 
 
-def _others(store: Store, dataset: Dataset, own: Run) -> Iterator[tuple[Run, pd.DataFrame]]:
-    """Single runs of other networks on this data, the newest of each; what cannot be read is said and left out."""
-    seen = {_network(own)}
+def _others(store: Store, dataset: Dataset, single: Run) -> Iterator[tuple[Run, pd.DataFrame]]:
+    """Single runs of other networks than `single`'s, the newest of each; one that cannot be read is reported."""
+    seen = {_network(single)}
     for run in store.find("single", tags={"study.data": dataset.digest}, status="FINISHED"):
         if _network(run) in seen:
             continue
@@ -151,5 +152,5 @@ def _others(store: Store, dataset: Dataset, own: Run) -> Iterator[tuple[Run, pd.
 
 
 def _network(run: Run) -> tuple[tuple[str, str], ...]:
-    """What its recipe says of the model: two widths of an MLP are two networks, two learning rates are one."""
+    """The parameters of its model: two widths of an MLP are two networks, two learning rates are one."""
     return tuple(sorted((key, value) for key, value in run.params.items() if key.startswith("model.")))

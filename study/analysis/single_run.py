@@ -1,20 +1,22 @@
-"""What a single run keeps beside its scores.  in: its files   out: tables and arrays as the figures take them"""
+"""Further results of a single run.  in: its files   out: tables and arrays for the figures"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from study.analysis.by_epoch import trajectory
 from study.analysis.difficulty import NEAREST, Difficulty
-from study.analysis.load import Gathered
+from study.analysis.load import StudyRuns
 from study.data import Dataset
 from study.proxies.depth import inference_curves, prediction_depth
 from study.scores.regularity_plane import representation, sample_density, sample_radius
 from study.tracking import Run
 
-SENSITIVITY = "sensitivity/"  # metrics that the sources of loss sensitivity and of critical samples log by epoch
+SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
+SENSITIVITY = "sensitivity/"  # metrics that the signal sources of loss sensitivity and critical samples log by epoch
 MARGINS = {  # columns of scores.parquet: prediction depth, margins, and what to call them (B-fig6)
     "train": ("prediction_depth", {"output_margin": "output margin", "adversarial_margin": "input margin"}),
     "test": ("prediction_depth_test", {"adversarial_margin_test": "input margin"}),
@@ -22,7 +24,7 @@ MARGINS = {  # columns of scores.parquet: prediction depth, margins, and what to
 
 
 @dataclass(frozen=True)
-class Depths:
+class PredictionDepths:
     """Prediction depths of a single run.
 
     layers: names of the l layers with probes, "input" first, "softmax" last.
@@ -35,32 +37,32 @@ class Depths:
     curves: Mapping[str, np.ndarray]
 
 
-def depths(gathered: Gathered, dataset: Dataset) -> Depths | None:
+def single_run_depths(runs: StudyRuns, dataset: Dataset) -> PredictionDepths | None:
     """Prediction depths of the first single run (B-fig1, B-fig3, B-fig5); None where it has no probes."""
-    run = gathered.singles[0]
+    run = runs.singles[0]
     if "probes.npz" not in run.files:
         return None
-    kept = run.read_arrays("probes.npz")
-    answers, final, split = kept["probe_class"], kept["final_class"], dataset.split()
+    probes = run.read_arrays("probes.npz")
+    predictions, final, split = probes["probe_class"], probes["final_class"], dataset.split()
     table = pd.DataFrame(
         {
             "split": split,
-            "depth": prediction_depth(answers, final),
-            "cscore": gathered.cscores["cscore"].to_numpy(dtype=float),
+            "depth": prediction_depth(predictions, final),
+            "cscore": runs.cscores["cscore"].to_numpy(dtype=float),
             "correct": final == dataset.labels,
         }
     )
     original = None if dataset.labels_before_noise is None else dataset.clean_labels
-    curves = inference_curves(answers, dataset.labels, np.asarray(split) == "train", original=original)
-    return Depths(tuple(kept["layers"].tolist()), table, curves)
+    curves = inference_curves(predictions, dataset.labels, np.asarray(split) == "train", original=original)
+    return PredictionDepths(tuple(probes["layers"].tolist()), table, curves)
 
 
-def probe_curves(gathered: Gathered, dataset: Dataset, difficulty: Difficulty | None) -> pd.DataFrame:
+def probe_curves(runs: StudyRuns, dataset: Dataset, difficulty: Difficulty | None) -> pd.DataFrame:
     """Confidence and accuracy of the probes after each layer, for examples that are hard in different ways (B-fig8).
 
     Args:
-        gathered: the runs; probes are those of the first single run.
-        dataset: that they have seen.
+        runs: the k-NN probes are those of the first single run.
+        dataset: that they were trained on.
         difficulty: whose 100 training examples nearest to each corner are the groups, as in the paper.  Without it they
             are the 100 lowest, middle and highest C-scores of the test split, or of the training split where there is
             none; a third of all where there are fewer than 300.
@@ -68,36 +70,36 @@ def probe_curves(gathered: Gathered, dataset: Dataset, difficulty: Difficulty | 
     Returns:
         group | target ("ground truth", the label; "consensus", where the ensemble and the run's votes are there) |
         layer 0 to l - 1 | confidence, the mean share of the neighbours with the target class | accuracy, the share of
-        examples whose probe answers it | n.  Empty without probes.
+        examples whose probe predicts it | n.  Empty without probes.
 
     Source: Baldock et al. 2021, Fig. 8, who average 250 networks over the examples of their validation splits.  This
-    is one network, which has trained on the examples that lie nearest to the corners.
+    is one network, which was trained on the examples that lie nearest to the corners.
     """
     columns = ["group", "target", "layer", "confidence", "accuracy", "n"]
-    run = gathered.singles[0]
+    run = runs.singles[0]
     if "probes.npz" not in run.files:
         return pd.DataFrame(columns=columns)
-    kept, rows = run.read_arrays("probes.npz"), []
+    probes, rows = run.read_arrays("probes.npz"), []
     targets = {"ground truth": dataset.labels}
-    if "votes" in kept and gathered.ensemble:
-        targets["consensus"] = gathered.cscores["consensus"].to_numpy()
-    groups = _corner_groups(difficulty, dataset) if difficulty else _score_groups(gathered, dataset)
+    if "votes" in probes and runs.ensemble:
+        targets["consensus"] = runs.cscores["consensus"].to_numpy()
+    groups = _corner_groups(difficulty, dataset) if difficulty else _score_groups(runs, dataset)
     for group, members in groups.items():
         for target, classes in targets.items():
-            known = members[classes[members] >= 0]
-            if not len(known):
+            voted = members[classes[members] >= 0]
+            if not len(voted):
                 continue
-            right = (kept["probe_class"][:, known] == classes[known]).mean(axis=1)
-            for layer, sure in enumerate(_confidence(kept, known, classes[known], target)):
-                rows.append((group, target, layer, sure, right[layer], len(known)))
+            accuracy = (probes["probe_class"][:, voted] == classes[voted]).mean(axis=1)
+            for layer, confidence in enumerate(_confidence(probes, voted, classes[voted], target)):
+                rows.append((group, target, layer, confidence, accuracy[layer], len(voted)))
     return pd.DataFrame(rows, columns=columns)
 
 
-def _confidence(kept: Mapping[str, np.ndarray], rows: np.ndarray, classes: np.ndarray, target: str) -> np.ndarray:
+def _confidence(probes: Mapping[str, np.ndarray], rows: np.ndarray, classes: np.ndarray, target: str) -> np.ndarray:
     """(l,) mean share of the votes for the classes of these rows."""
     if target == "ground truth":
-        return kept["probe_confidence"][:, rows].mean(axis=1, dtype=np.float64)
-    votes = kept["votes"][:, rows]
+        return probes["probe_confidence"][:, rows].mean(axis=1, dtype=np.float64)
+    votes = probes["votes"][:, rows]
     return (votes[:, np.arange(len(rows)), classes] / votes.sum(axis=2)).mean(axis=1)
 
 
@@ -108,58 +110,61 @@ def _corner_groups(difficulty: Difficulty, dataset: Dataset) -> dict[str, np.nda
     return {name: places[part["example"]].to_numpy() for name, part in corners.groupby("type", sort=False)}
 
 
-def _score_groups(gathered: Gathered, dataset: Dataset) -> dict[str, np.ndarray]:
+def _score_groups(runs: StudyRuns, dataset: Dataset) -> dict[str, np.ndarray]:
     """{group: row numbers} by C-score; nothing where fewer than three examples have one."""
-    scores = gathered.cscores["cscore"].to_numpy(dtype=float)
+    scores = runs.cscores["cscore"].to_numpy(dtype=float)
     for split in ("test", "train"):
-        known = np.flatnonzero(np.isfinite(scores) & (dataset.split() == split))
-        count = min(NEAREST, len(known) // 3)
+        scored = np.flatnonzero(np.isfinite(scores) & (dataset.split() == split))
+        count = min(NEAREST, len(scored) // 3)
         if count:
-            order = known[np.argsort(scores[known], kind="stable")]
+            order = scored[np.argsort(scores[scored], kind="stable")]
             middle = (len(order) - count) // 2
             parts = {"lowest": order[:count], "middle": order[middle : middle + count], "highest": order[-count:]}
             return {f"{name} C-scores, {split}": rows for name, rows in parts.items()}
     return {}
 
 
-def depth_and_margins(gathered: Gathered, dataset: Dataset) -> dict[str, str]:
-    """One line: Pearson of the prediction depth with the logarithms of the margins (B-fig6), where runs hold both.
+def depth_and_margins(runs: StudyRuns, dataset: Dataset) -> dict[str, str]:
+    """Pearson correlation of the prediction depth with the logarithms of the margins (B-fig6), as one fact in words.
 
     Depths and margins are averaged over the repeats first, as in the paper, which has 25; examples without a defined
-    depth, or with a margin of 0, are left out.
+    depth, or with a margin of 0, are left out.  Empty where the runs lack one of them.
     """
-    if "probes.npz" not in gathered.singles[0].files:
+    if "probes.npz" not in runs.singles[0].files:
         return {}
-    layers = len(gathered.singles[0].read_arrays("probes.npz")["layers"])
-    told = []
-    for split, (name, margins) in MARGINS.items():
+    layers = len(runs.singles[0].read_arrays("probes.npz")["layers"])
+    coefficients = []
+    for split in SPLITS:
+        name, margins = MARGINS[split]
         rows = dataset.rows(split)
-        depth = _mean(gathered, name, rows, undefined=layers)
-        for margin, words in margins.items():
-            values = _mean(gathered, margin, rows)
+        depth = _mean(runs, name, rows, undefined=layers)
+        for margin, label in margins.items():
+            values = _mean(runs, margin, rows)
             if depth is None or values is None:
                 continue
-            known = np.isfinite(depth) & (values > 0)
-            if known.sum() > 2 and np.ptp(depth[known]) > 0 and np.ptp(values[known]) > 0:
-                pearson = np.corrcoef(depth[known], np.log(values[known]))[0, 1]
-                told.append(f"{words} {pearson:.3f} ({split})".replace("-", "−"))
-    return {"depth and margins": f"Pearson of prediction depth with log margins: {', '.join(told)}"} if told else {}
+            defined = np.isfinite(depth) & (values > 0)
+            if defined.sum() > 2 and np.ptp(depth[defined]) > 0 and np.ptp(values[defined]) > 0:
+                pearson = np.corrcoef(depth[defined], np.log(values[defined]))[0, 1]
+                coefficients.append(f"{label} {pearson:.3f} ({split})".replace("-", "−"))
+    if not coefficients:
+        return {}
+    return {"depth and margins": f"Pearson of prediction depth with log margins: {', '.join(coefficients)}"}
 
 
-def _mean(gathered: Gathered, name: str, rows: slice, *, undefined: float = np.inf) -> np.ndarray | None:
+def _mean(runs: StudyRuns, name: str, rows: slice, *, undefined: float = np.inf) -> np.ndarray | None:
     """Mean of a column of scores over the repeats, NaN where one is undefined; None where a repeat lacks the column."""
-    if any(name not in table for table in gathered.scores):
+    if any(name not in table for table in runs.scores):
         return None
-    columns = [table[name].to_numpy(dtype=float)[rows] for table in gathered.scores]
+    columns = [table[name].to_numpy(dtype=float)[rows] for table in runs.scores]
     return np.mean([np.where(column < undefined, column, np.nan) for column in columns], axis=0)
 
 
-def class_sensitivity(run: Run) -> np.ndarray | None:
-    """(c, c) loss sensitivity from class to class, averaged over the moments of training (A-class); None without."""
+def mean_class_sensitivity(run: Run) -> np.ndarray | None:
+    """(c, c) loss sensitivity from class to class, averaged over the epochs evaluated (A-class); None without."""
     if "loss_sensitivity.npz" not in run.files:
         return None
-    kept = run.read_arrays("loss_sensitivity.npz")
-    return kept["class_sensitivity"].mean(axis=0) if "class_sensitivity" in kept else None
+    arrays = run.read_arrays("loss_sensitivity.npz")
+    return arrays["class_sensitivity"].mean(axis=0) if "class_sensitivity" in arrays else None
 
 
 def sensitivity_series(run: Run) -> pd.DataFrame:
@@ -174,10 +179,10 @@ def planes(run: Run, dataset: Dataset) -> dict[str, pd.DataFrame]:
     A split whose examples all lie at one point is left out: there is no radius.
     """
     correct = trajectory(run, dataset)["correct"]
-    found = {}
-    for split in ("train", "test"):
+    tables = {}
+    for split in SPLITS:
         right, events = representation(correct[:, dataset.rows(split)])
         if len(right) and sample_radius(right, events) > 0:
             density = sample_density(right, events)
-            found[split] = pd.DataFrame({"right": right, "events": events, "density": density})
-    return found
+            tables[split] = pd.DataFrame({"right": right, "events": events, "density": density})
+    return tables

@@ -176,7 +176,7 @@ def leaderboard(
     from study import analysis
     from study.cli.tables import leaderboard_markdown, leaderboard_table
 
-    standings = analysis.leaderboard(analysis.gather(opened, dataset, store), dataset)
+    standings = analysis.leaderboard(analysis.load_runs(opened, dataset, store), dataset)
     if markdown:
         print(leaderboard_markdown(standings), end="")
     else:

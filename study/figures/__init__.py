@@ -1,6 +1,6 @@
 """One function per figure of the papers.  in: arrays, tables   out: matplotlib Figure, drawn without pyplot
 
-Every function runs under one look (`style.py`) and gives a Figure that keeps it when saved. Drawing holds a lock, so
+Every function runs in one style (`style.py`) and gives a Figure that keeps it when saved. Drawing holds a lock, so
 threads may call them at the same time. Column names are those of the tables `cscore`, `curves`, `correlations`.
 """
 
@@ -20,8 +20,8 @@ from study.figures.epochs import (
     hidden_density_by_epoch,
     learning_curves_by_score,
 )
-from study.figures.images import choose_examples, example_grid, suspects
-from study.figures.leaderboard import matrix, moments_by_epoch, quality_by_cost
+from study.figures.images import choose_examples, example_grid, suspect_grid
+from study.figures.leaderboard import correlation_matrix, proxies_by_epoch, quality_by_cost
 from study.figures.ranking import density_table, mean_over_repeats, point_estimates, proxy_ranking
 from study.figures.regularity_plane import regularity_planes
 from study.figures.search import search_history, search_importance, search_slices
@@ -39,6 +39,7 @@ __all__ = [
     "confidence_by_epoch",
     "consensus_and_memorization",
     "consistency_profile",
+    "correlation_matrix",
     "cscore_by_depth",
     "density_table",
     "depth_distribution",
@@ -50,11 +51,10 @@ __all__ = [
     "inference_learning_curve",
     "influence_grid",
     "learning_curves_by_score",
-    "matrix",
     "mean_over_repeats",
-    "moments_by_epoch",
     "point_estimates",
     "probe_confidence",
+    "proxies_by_epoch",
     "proxy_ranking",
     "quality_by_cost",
     "regularity_planes",
@@ -62,5 +62,5 @@ __all__ = [
     "search_importance",
     "search_slices",
     "sensitivity_by_epoch",
-    "suspects",
+    "suspect_grid",
 ]

@@ -27,7 +27,7 @@ from study.figures.style import (
 )
 
 LABELLED = 40  # classes up to which every point of the scatter carries its name
-SHOWN = 12  # histograms that fit beside it
+SHOWN = 12  # histograms that fit next to it
 BOX = 20  # bins per small histogram
 
 
@@ -47,17 +47,17 @@ def class_table(cscores: pd.DataFrame, n_classes: int) -> pd.DataFrame:
 
 @styled
 def class_statistics(cscores: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Per-class mean and standard deviation of C-scores, beside the histograms of single classes (J-fig6, J-fig7).
+    """Per-class mean and standard deviation of C-scores, and histograms of single classes (J-fig6, J-fig7).
 
     Args:
         cscores: columns `label`, `cscore`.
         classes: (c,) names.
 
     Up to 40 classes each point carries its name; above, classes are counted in a two-dimensional histogram as in the
-    paper, and the stars are the classes whose histograms stand beside it: spread evenly over the ranking by mean,
+    paper, and the stars are the classes whose histograms are shown: spread evenly over the ranking by mean,
     where the paper's five were chosen by eye. Histograms have logarithmic heights where a bin is saturated.
     """
-    title = "Which classes are consistent, and which are mixed"
+    title = "Mean and spread of the C-scores, class by class"
     table = class_table(cscores, len(classes)).dropna()
     if table.empty:
         return sentence_figure(title, "No class has an example with a C-score.")
@@ -170,5 +170,5 @@ def _class_histograms(
         if row < len(shown) - 1:
             axes.tick_params(labelbottom=False, length=0)
     number = "all" if len(shown) == len(table) else len(shown)
-    note = f"{number} classes, best first, each at its own {'log ' if log else ''}scale; line: mean"
+    note = f"{number} classes, best first, each at a separate {'log ' if log else ''}scale; line: mean"
     figure.text(0.655, 0.885, note, fontsize=8, color=FAINT)

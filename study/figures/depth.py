@@ -1,8 +1,8 @@
 """Prediction depth.  in: table `depth`, probe accuracies by layer   out: Figure
 
-The table has a row per example: `split` ("train" or "test"), `depth` 0 to l (l is undefined, NaN is not known),
-`cscore` in [0, 1] or NaN, `correct`, whether the network's answer is the label.  `layers` are the names of the l layers
-with probes, "input" first, "softmax" last.
+The table has a row per example: `split` ("train" or "test"), `depth` 0 to l (l is undefined, NaN is missing),
+`cscore` in [0, 1] or NaN, `correct`, whether the network's prediction is the label.  `layers` are the names of the l
+layers with probes, "input" first, "softmax" last.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ def depth_distribution(table: pd.DataFrame, layers: Sequence[str]) -> Figure:
         table: columns `split` and `depth`.
         layers: names of the probes' layers.
     """
-    title = "At which layer predictions are made"
+    title = "Distribution of the prediction depth"
     groups = dict(_groups(table))
     if not groups:
         return sentence_figure(title, EMPTY)
@@ -80,11 +80,12 @@ def accuracy_by_depth(table: pd.DataFrame, layers: Sequence[str]) -> Figure:
     figure = new_figure(8.2, 3.5, title)
     axes = figure.subplots()
     for split, part in groups.items():
-        told = part.groupby("depth")["correct"].agg(["mean", "size"])
+        groups_by_depth = part.groupby("depth")["correct"].agg(["mean", "size"])
+        accuracy, size = 100 * groups_by_depth["mean"], groups_by_depth["size"]
         colour = SPLITS.get(split, GREY)
-        axes.plot(told.index, 100 * told["mean"], color=colour, label=split)
-        axes.scatter(told.index, 100 * told["mean"], s=8 + 160 * told["size"] / max(len(part), 1), color=colour)
-    axes.set(ylabel="% classified right", xlabel="prediction depth", ylim=(-4, 104))
+        axes.plot(accuracy.index, accuracy, color=colour, label=split)
+        axes.scatter(accuracy.index, accuracy, s=8 + 160 * size / max(len(part), 1), color=colour)
+    axes.set(ylabel="% classified correctly", xlabel="prediction depth", ylim=(-4, 104))
     _layer_axis(axes, layers)
     axes.legend()
     return figure
@@ -130,14 +131,14 @@ def inference_learning_curve(curves: Mapping[str, np.ndarray], layers: Sequence[
     """
     title = "Inference learning curve: accuracy of the k-NN probe after each layer"
     if not curves:
-        return sentence_figure(title, "No probes were made in the runs read.")
+        return sentence_figure(title, "The runs read have no k-NN probes.")
     figure = new_figure(8.2, 3.5, title)
     axes = figure.subplots()
     for name, accuracy in curves.items():
         axes.plot(100 * np.asarray(accuracy), color=CURVES.get(name, GREY), marker="o", ms=3.5, label=name)
     lowest = min((100 * np.nanmin(accuracy) for accuracy in curves.values()), default=0)
     low = 10 * (lowest // 10) if lowest < 100 else 90.0
-    axes.set(ylabel="% of the split right", xlabel="layer", ylim=(1.02 * low - 2, 102 - 0.02 * low))
+    axes.set(ylabel="% of the split correct", xlabel="layer", ylim=(1.02 * low - 2, 102 - 0.02 * low))
     _layer_axis(axes, layers)
     axes.legend()
     return figure
@@ -154,7 +155,7 @@ def probe_confidence(curves: pd.DataFrame, layers: Sequence[str]) -> Figure:
     """
     title = "Confidence and accuracy of the k-NN probes after each layer"
     if not len(curves):
-        return sentence_figure(title, "No probes were made in the runs read, or no example has a C-score.")
+        return sentence_figure(title, "The runs read have no k-NN probes, or no example has a C-score.")
     targets, groups = list(dict.fromkeys(curves["target"])), list(dict.fromkeys(curves["group"]))
     figure = new_figure(8.2, 3.8, title)
     panels = figure.subplots(1, len(targets), sharey=True, squeeze=False)[0]
@@ -165,15 +166,15 @@ def probe_confidence(curves: pd.DataFrame, layers: Sequence[str]) -> Figure:
             axes.plot(part["layer"], 100 * part["accuracy"], color=colours[group], ls=":")
         axes.set(title=f"{target} class", ylim=(-4, 104), xlabel="layer")
         _layer_axis(axes, layers)
-    panels[0].set_ylabel("% of the neighbours; dotted: % right")
+    panels[0].set_ylabel("% of the neighbours; dotted: % correct")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(groups))
     return figure
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The rows of each split that have a depth, train first."""
-    known = table[table["depth"].notna()]
-    return ((split, known[known["split"] == split]) for split in SPLITS if (known["split"] == split).any())
+    defined = table[table["depth"].notna()]
+    return ((split, defined[defined["split"] == split]) for split in SPLITS if (defined["split"] == split).any())
 
 
 def _layer_axis(axes: Axes, names: Sequence[str]) -> None:

@@ -23,20 +23,20 @@ from study.figures.style import (
 )
 
 WIDEST = 0.1  # bar of a histogram, as a share of the axis
-FEW = 10  # examples in a bin below which its line is drawn thin: it is noise more than a profile
+FEW = 10  # examples in a bin below which its line is drawn thin: it is mostly noise
 EDGE = 1e-9  # 3/10 and the third edge of ten differ in their last bit: edges sit a hair lower, so that .3 opens its bin
 
 
 def ratio_columns(cscores: pd.DataFrame) -> dict[float, str]:
     """Find the per-ratio columns `cscore_10`, `cscore_20`, ...: {ratio in percent: column}, ascending."""
-    found = ((re.fullmatch(r"cscore_(\d+(?:\.\d+)?)", str(name)), name) for name in cscores.columns)
-    return dict(sorted((float(match[1]), name) for match, name in found if match))
+    matches = ((re.fullmatch(r"cscore_(\d+(?:\.\d+)?)", str(name)), name) for name in cscores.columns)
+    return dict(sorted((float(match[1]), name) for match, name in matches if match))
 
 
 def score_edges(cscores: pd.DataFrame, column: str, bins: int = 20) -> np.ndarray:
-    """Choose edges that fit the steps in which few held-out answers move a score.
+    """Choose edges that fit the possible values of a score of few held-out predictions.
 
-    A score of k answers is one of 0, 1/k, ..., 1. With k <= `bins` every value gets a bin of its own, centred on it;
+    A score of k predictions is one of 0, 1/k, ..., 1. With k <= `bins` every value gets a separate bin, centred on it;
     with more, at least two values share a bin. Otherwise empty and double bins would alternate.
 
     Args:
@@ -66,7 +66,7 @@ def histograms_by_ratio(cscores: pd.DataFrame, *, bins: int = 20) -> Figure:
 
     Args:
         cscores: columns `cscore`, `cscore_<percent>`, optionally `held_out_<percent>`.
-        bins: at most so many; fewer where scores rest on few answers (`score_edges`): large ratios hold out few.
+        bins: at most so many; fewer where scores are of few predictions (`score_edges`): large ratios hold out few.
 
     The number is the last bin's. Where a bin is saturated the percentages get a logarithmic axis; the paper's are
     linear throughout.
@@ -78,7 +78,7 @@ def histograms_by_ratio(cscores: pd.DataFrame, *, bins: int = 20) -> Figure:
     shares = {title: percentages(cscores[name], edges[title]) for title, (name, _) in panels.items()}
     columns = min(len(panels), 5)
     rows = -(-len(panels) // columns)
-    title = "How often held-out examples are classified right, by the share of the data trained on"
+    title = "How often held-out examples are classified correctly, by the share of the data trained on"
     figure = new_figure(max(2.05 * columns, 6.4), 0.7 + 1.75 * rows, title)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     label = percent_axis(grid[0, 0], np.concatenate(list(shares.values())))
@@ -89,13 +89,13 @@ def histograms_by_ratio(cscores: pd.DataFrame, *, bins: int = 20) -> Figure:
     for axes in grid[:, 0]:
         axes.set_ylabel(label)
     for axes in grid.flat[max(len(panels) - columns, 0) : len(panels)]:
-        score_axis(axes.xaxis, "share answered right")
+        score_axis(axes.xaxis, "share correct")
         axes.tick_params(labelbottom=True)
     return figure
 
 
 def _panel(axes: Axes, edges: np.ndarray, share: np.ndarray, title: str, colour: str) -> None:
-    # the bins of few answers are wide, but each holds one possible score: its bar stands there
+    # the bins of few predictions are wide, but each holds one possible score: its bar is drawn there
     width = min(edges[1] - edges[0], WIDEST)
     axes.bar((edges[:-1] + edges[1:]) / 2, share, width, color=colour, edgecolor="white", linewidth=0.4)
     axes.set_xlim(-0.07, 1.07)
@@ -166,7 +166,7 @@ def profile_by_bin(axes: Axes, profile: pd.DataFrame, n_classes: int) -> None:
 
 @styled
 def consistency_profile(cscores: pd.DataFrame, n_classes: int, *, bins: int = 30) -> Figure:
-    """Histogram of integral C-scores beside the consistency profile of its bins (J-fig3, J-fig12).
+    """Histogram of integral C-scores and the consistency profile of its bins (J-fig3, J-fig12).
 
     Args:
         cscores: columns `cscore` and `cscore_<percent>`.
@@ -175,7 +175,7 @@ def consistency_profile(cscores: pd.DataFrame, n_classes: int, *, bins: int = 30
 
     The paper's opacity comes from circles that lie on each other; here it is set from the number of examples.
     """
-    title = "The C-score, and how it is put together from small and large training sets"
+    title = "The C-score, and its parts from small and large training sets"
     if not cscores["cscore"].notna().any():
         return sentence_figure(title, "No example has a C-score: some subset ratio never held it out.")
     figure = new_figure(10.2, 3.9, title)

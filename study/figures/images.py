@@ -23,11 +23,11 @@ from study.figures.style import (
 )
 
 BLOCKS = 10  # classes on one sheet
-ACROSS = 5  # blocks side by side
+ACROSS = 5  # blocks in a row
 TILE, GAP, CAPTION = 0.575, 0.06, 0.235  # inches
 
 
-def picture(image: np.ndarray, maximum: float) -> np.ndarray:
+def rgb_image(image: np.ndarray, maximum: float) -> np.ndarray:
     """Turn one image (channels, h, w) into (h, w, 3) uint8; other than 1 or 3 channels are averaged to grey."""
     image = np.clip(np.nan_to_num(image.astype(np.float32)) / maximum, 0, 1)
     if len(image) != 3:
@@ -79,7 +79,7 @@ class _Sheet:
         wide, high = size * w / max(h, w), size * h / max(h, w)
         x, y = x + (size - wide) / 2, y + (size - high) / 2
         self.axes.imshow(
-            picture(image, self.maximum), extent=(x, x + wide, y + high, y), interpolation="nearest", aspect="auto"
+            rgb_image(image, self.maximum), extent=(x, x + wide, y + high, y), interpolation="nearest", aspect="auto"
         )
         edge = {"ec": colour or "#c9ced8", "lw": 1.4 if colour else 0.4}
         self.axes.add_patch(Rectangle((x, y), wide, high, fill=False, **edge))
@@ -90,7 +90,7 @@ class _Sheet:
 
 
 def _change(label: str, consensus: str, width: int) -> str:
-    """Say what the networks take an example for: `6 → 0`, or `→ automobile` where both names do not fit."""
+    """Write the label and the predicted class: `6 → 0`, or `→ automobile` where both names do not fit."""
     both = f"{label} → {consensus}"
     return both if len(both) <= width else "→ " + legible(consensus, width - 2)
 
@@ -108,9 +108,9 @@ def example_grid(
         maximum: the pixel value that is white.
         per: pictures per column.
 
-    Of more than ten classes, those ten with the largest standard deviation. Captions are C-scores; below a low one
-    stands what most networks answer when they have not seen the example. The paper does not say how it draws examples
-    from "intermediate": `choose_examples` says how this does.
+    Of more than ten classes, those ten with the largest standard deviation. Captions are C-scores; a low one is
+    followed by the class that most networks trained without the example predict. The paper does not say how it selects
+    "intermediate" examples; see `choose_examples`.
     """
     _check(images, cscores)
     title = "High, middle and low C-scores, class by class"
@@ -156,10 +156,10 @@ def _block(
 
 
 @styled
-def suspects(
+def suspect_grid(
     images: np.ndarray, cscores: pd.DataFrame, classes: Sequence[str], *, maximum: float = 255.0, count: int = 60
 ) -> Figure:
-    """The examples with the lowest C-scores of all classes: where label errors are looked for first (J-uses).
+    """The examples with the lowest C-scores of all classes: where to search for label errors first (J-uses).
 
     Args:
         images: (n, channels, h, w), uint8 or float, in the order of the table's rows.
@@ -168,12 +168,12 @@ def suspects(
         maximum: the pixel value that is white.
         count: pictures on the sheet.
 
-    Each with its id, its label → what most networks answer that have not seen it, and its C-score. Framed: the
-    networks agree on another class than the label. Our own sheet; the paper shows such examples class by class.
+    Each with its id, its label → the class that most networks trained without it predict, and its C-score. Framed: that
+    class is not the label. The paper shows such examples class by class.
     """
     _check(images, cscores)
     rows = _order(cscores).index[:count]
-    title = f"The {len(rows)} lowest C-scores of {plain(len(cscores))} examples, lowest first: the first suspects"
+    title = f"The {len(rows)} lowest C-scores of {plain(len(cscores))} examples, lowest first"
     if rows.empty:
         return sentence_figure(title, "No example has a C-score.")
     across, size, step, names = 10, 0.86, (1.01, 1.36), class_names(classes)
@@ -185,7 +185,7 @@ def suspects(
         other = consensus != label and 0 <= consensus < len(names)
         sheet.pin(images[row], x, y, size, ORANGE if other else None)
         sheet.write(legible(names[label], 15), x, y + size + 0.04, 6.8, color=INK, fontweight="bold")
-        agreed = "the networks agree" if consensus == label else ""  # -1: nobody was asked
+        agreed = "predicted too" if consensus == label else ""  # -1: there is no prediction
         change = "→ " + legible(names[consensus], 14) if other else agreed
         sheet.write(change, x, y + size + 0.155, 6.8, color=ORANGE if other else FAINT)
         sheet.write(legible(str(entry["example"]), 14), x, y + size + 0.275, 5.8, color=FAINT)

@@ -1,4 +1,4 @@
-"""Which proxy is worth its price.  in: leaderboard, matrix and curves tables   out: Figure"""
+"""Quality, cost and agreement of the proxies.  in: leaderboard, matrix and curves tables   out: Figure"""
 
 import numpy as np
 import pandas as pd
@@ -38,42 +38,44 @@ def quality_by_cost(leaderboard: pd.DataFrame) -> Figure:
     Args:
         leaderboard: `proxy` `label` `family` `on` `cost` `spearman` `low` `high` `ceiling` `seconds`.
 
-    Up and to the left is better.  Proxies declared "free", read off the training itself, stand at the left edge; others
-    whose cost was not recorded are not drawn, and the note counts them.  The stair is the best that can be had for that
-    price or less.
+    Up and to the left is better.  Proxies declared "free", computed from the training itself, are at the left edge;
+    others whose cost was not recorded are not drawn, and a note counts them.  The grey line is the best that can be had
+    at that cost or less.
     """
-    title = "What a proxy is worth, and what it costs beyond the training"
+    title = "Quality of each proxy, and its cost beyond the training"
     seconds = leaderboard["seconds"].where(leaderboard["cost"] != "free").clip(lower=1e-4)
     free = seconds.min() / 5 if seconds.notna().any() else 1.0
-    price = seconds.where(leaderboard["cost"] != "free", free)
+    cost_seconds = seconds.where(leaderboard["cost"] != "free", free)
     drawn = (
-        leaderboard.assign(price=price).dropna(subset=["price", "spearman"]).sort_values("spearman", ascending=False)
+        leaderboard.assign(cost_seconds=cost_seconds)
+        .dropna(subset=["cost_seconds", "spearman"])
+        .sort_values("spearman", ascending=False)
     )
     if drawn.empty:
         return sentence_figure(title, "No run has recorded what its proxies cost.")
     figure = new_figure(10.6, 6.4, title, layout=None)
     axes = figure.add_axes((0.07, 0.13, 0.905, 0.78))
     log_axis(axes.xaxis)
-    dearest = max(drawn["price"].max(), 100 * free)
-    axes.set_xlim(free / 1.6, dearest * (dearest / free) ** 0.25)  # the names stand right of their points
+    highest = max(drawn["cost_seconds"].max(), 100 * free)
+    axes.set_xlim(free / 1.6, highest * (highest / free) ** 0.25)  # the names are written right of their points
     low, high = min(drawn["spearman"].min(), 0.0), max(drawn["spearman"].max(), 0.1)
     axes.set_ylim(low - 0.06 * (high - low), high + 0.1 * (high - low))
     ticks = [tick for tick in 10.0 ** np.arange(-4, 7) if 2 * free < tick < axes.get_xlim()[1]]
     axes.set_xticks([free, *ticks], ["free", *(f"{plain(tick)} s" for tick in ticks)])
-    axes.set(xlabel="cost of the proxy and its evidence", ylabel="Spearman with the C-score")
+    axes.set(xlabel="cost of the proxy and the signals that it reads", ylabel="Spearman with the C-score")
     axes.axhline(0, color="#b6bcc8", lw=0.9)
     _frontier(axes, drawn)
     for row in drawn.itertuples():
         face = family_colour(row.family) if row.on == "train" else "white"
-        axes.plot(row.price, row.spearman, "o", ms=6, mec=family_colour(row.family), mfc=face, mew=1.2, zorder=3)
-    colours, column = drawn["family"].map(family_colour), (drawn["price"] == free).to_numpy()
-    place_labels(axes, drawn["price"], drawn["spearman"], drawn["label"], colours, column)
+        axes.plot(row.cost_seconds, row.spearman, "o", ms=6, mec=family_colour(row.family), mfc=face, mew=1.2, zorder=3)
+    colours, column = drawn["family"].map(family_colour), (drawn["cost_seconds"] == free).to_numpy()
+    place_labels(axes, drawn["cost_seconds"], drawn["spearman"], drawn["label"], colours, column)
     _cost_key(figure, drawn, int(leaderboard["spearman"].notna().sum() - len(drawn)))
     return figure
 
 
 def _frontier(axes: Axes, drawn: pd.DataFrame) -> None:
-    best = drawn.groupby("price")["spearman"].max().cummax()
+    best = drawn.groupby("cost_seconds")["spearman"].max().cummax()
     axes.step([*best.index, axes.get_xlim()[1]], [*best, best.iloc[-1]], where="post", color=GRID, lw=2.2, zorder=1)
 
 
@@ -91,7 +93,7 @@ def _cost_key(figure: Figure, drawn: pd.DataFrame, missing: int) -> None:
 def place_labels(
     axes: Axes, x: pd.Series, y: pd.Series, texts: pd.Series, colours: pd.Series, column: np.ndarray
 ) -> None:
-    """Write a label beside each point where no other label or point lies, with a line where it is far from its own.
+    """Write a label next to each point where no other label or point lies, with a line where it is far from its point.
 
     Args:
         axes: with its final limits and position.
@@ -133,7 +135,7 @@ def _column_boxes(points: np.ndarray, widths: np.ndarray, size: np.ndarray) -> n
 
 
 def _free_box(point: np.ndarray, width: float, height: float, taken: list[np.ndarray], size: np.ndarray) -> np.ndarray:
-    """The nearest box (left, bottom, right, top) beside a point that overlaps nothing; the one overlapping least."""
+    """The nearest box (left, bottom, right, top) next to a point that overlaps nothing; the one overlapping least."""
     shifts = sorted(np.arange(-40, 41) * height / 2, key=abs)
     best, least = None, np.inf
     others = np.stack(taken)
@@ -153,15 +155,15 @@ def _free_box(point: np.ndarray, width: float, height: float, taken: list[np.nda
 
 
 @styled
-def matrix(table: pd.DataFrame) -> Figure:
-    """Rank correlation of every proxy with every other, and with the C-score, in clusters: what says the same twice.
+def correlation_matrix(table: pd.DataFrame) -> Figure:
+    """Rank correlation of every proxy with every other, and with the C-score, clustered by similarity.
 
     Args:
         table: of `analysis.proxy_matrix`: `proxy` `label` `family`, then one column per proxy in the order of the rows.
     """
-    title = "Which proxies say the same"
+    title = "Rank correlation between proxies"
     if len(table) < 2:
-        return sentence_figure(title, "One proxy alone says nothing twice.")
+        return sentence_figure(title, "There is only one proxy.")
     values, p = table[list(table["proxy"])].to_numpy(dtype=float), len(table)
     side = max(0.205 * p, 2.6)
     figure = new_figure(side + 4.2, side + 2.6, title, layout=None)
@@ -189,45 +191,45 @@ def matrix(table: pd.DataFrame) -> Figure:
 
 
 @styled
-def moments_by_epoch(curves: pd.DataFrame, names: pd.DataFrame, *, reference: str = "cscore", count: int = 8) -> Figure:
-    """Every proxy of one moment against the C-score, epoch by epoch; the telling ones in colour.
+def proxies_by_epoch(curves: pd.DataFrame, names: pd.DataFrame, *, reference: str = "cscore", count: int = 8) -> Figure:
+    """Every proxy of a single epoch against the C-score, epoch by epoch; the notable ones in colour.
 
     Args:
         curves: `proxy` `epoch` `spearman` and, with several references, `reference`.
-        names: `proxy` `label` `family`, of every proxy that has a name to be written.
+        names: `proxy` `label` `family`, of every proxy whose line may be labelled.
         reference: whose rows to draw.
         count: of lines with a name: half of them those that end highest, then those that move most.
     """
-    title = "When a proxy has to be taken"
+    title = "Proxies against the C-score, epoch by epoch"
     rows = one_reference(curves, reference)
     rows = rows[rows["spearman"].notna()]
-    lines = {name: own.groupby("epoch")["spearman"].mean() for name, own in rows.groupby("proxy")}
+    lines = {name: part.groupby("epoch")["spearman"].mean() for name, part in rows.groupby("proxy")}
     lines = {name: line for name, line in lines.items() if len(line) > 1}
     if not lines:
         return sentence_figure(title, "No proxy was computed at more than one epoch in the runs read.")
-    told = names.drop_duplicates("proxy").set_index("proxy")
-    chosen = telling(lines, count)
+    described = names.drop_duplicates("proxy").set_index("proxy")
+    chosen = choose_lines(lines, count)
     figure = new_figure(10.2, 4.6, title, layout=None)
     axes = figure.add_axes((0.07, 0.12, 0.63, 0.78))
     axes.axhline(0, color="#b6bcc8", lw=0.9)
     ends = []
     for name, line in lines.items():
-        family = told["family"].get(name, "")
+        family = described["family"].get(name, "")
         if name in chosen:
-            kin = [other for other in chosen if told["family"].get(other, "") == family]
-            dash = DASHES[kin.index(name) % len(DASHES)]
+            relatives = [other for other in chosen if described["family"].get(other, "") == family]
+            dash = DASHES[relatives.index(name) % len(DASHES)]
             axes.plot(line.index, line, color=family_colour(family), ls=dash, zorder=3)
             ends.append((line.iloc[-1], line.index[-1], name, family_colour(family)))
         else:
             axes.plot(line.index, line, color="#c9ced8", lw=0.8, zorder=2)
     axes.set(xlabel="epoch", ylabel="Spearman with the C-score")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _name_ends(axes, ends, told["label"])
+    _name_ends(axes, ends, described["label"])
     return figure
 
 
-def telling(lines: dict[str, pd.Series], count: int) -> list[str]:
-    """Choose the lines worth a name: those that end highest, then those that move most between lowest and highest."""
+def choose_lines(lines: dict[str, pd.Series], count: int) -> list[str]:
+    """Choose the lines to label: those that end highest, then those with the largest range."""
     best = sorted(lines, key=lambda name: -lines[name].iloc[-1])[: -(-count // 2)]
     moving = sorted((n for n in lines if n not in best), key=lambda name: lines[name].min() - lines[name].max())
     return [*best, *moving[: count - len(best)]]

@@ -1,4 +1,4 @@
-"""How well one score stands in for another.  in: correlation tables   out: Figure"""
+"""How well one score ranks like another.  in: correlation tables   out: Figure"""
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ PAPER_DENSITIES = {
 
 @styled
 def point_estimates(table: pd.DataFrame) -> Figure:
-    """Rank correlation of each ratio's point estimate with the integral C-score; the peak chooses the ratio (J-fig5).
+    """Rank correlation of each ratio's point estimate with the integral C-score; its peak is the best ratio (J-fig5).
 
     Args:
         table: one row per ratio: `ratio` in (0, 1), `spearman` with `low` `high`, `kendall`, optionally with
@@ -42,7 +42,7 @@ def point_estimates(table: pd.DataFrame) -> Figure:
 
     The paper has a panel for each measure and a curve for each data set; here both measures share a panel.
     """
-    title = "Which single subset ratio ranks examples like all of them together"
+    title = "How well a single subset ratio ranks the examples like all ratios together"
     table = table.sort_values("ratio")
     if not table["spearman"].notna().any() and not table["kendall"].notna().any():
         return sentence_figure(title, "No ratio's scores can be ranked against the integral C-score.")
@@ -71,7 +71,7 @@ def _estimate_line(axes: Axes, table: pd.DataFrame, line: tuple[str, str, str, s
     peak = y.idxmax()
     axes.plot(x[peak], y[peak], marker="o", ms=10, mfc="none", mec=colour, mew=1.4)
     text = f"{name} peaks at {plain(round(x[peak], 6))} %: {short_number(y[peak])}"
-    # above the panel: beside a peak the text would lie on one of the lines
+    # above the panel: next to a peak the text would lie on one of the lines
     axes.text(0.0 if name == "Spearman" else 0.4, 1.02, text, transform=axes.transAxes, color=colour, fontsize=8.5)
 
 
@@ -88,7 +88,7 @@ def mean_over_repeats(correlations: pd.DataFrame) -> pd.DataFrame:
 
 @styled
 def proxy_ranking(correlations: pd.DataFrame, *, reference: str = "cscore") -> Figure:
-    """All proxies, best first, by their rank correlation with the C-score: the opening picture of the report.
+    """All proxies, best first, by their rank correlation with the C-score: the first figure of the report.
 
     Args:
         correlations: the table `correlations.parquet`: `proxy` `label` `family` `on` `reference` `part` `repeat`
@@ -96,11 +96,11 @@ def proxy_ranking(correlations: pd.DataFrame, *, reference: str = "cscore") -> F
             below zero here.
         reference: whose rows to draw.
 
-    Filled: all examples. Open: only those whose C-score is not saturated. Faint dots are single repeats where there
-    are several. The upright line is the noise ceiling, which a perfect proxy would reach given how well the C-scores
-    repeat themselves. Our own picture: the paper names these numbers in its text (Sec. 4).
+    Filled: all examples. Open: only those whose C-score is not saturated. Faint dots: single repeats, if any.
+    The vertical line is the noise ceiling, the correlation that a perfect proxy would reach given how reliable the
+    C-scores are. The paper gives these numbers in its text (Sec. 4).
     """
-    title = "How well each proxy ranks examples as the C-score does"
+    title = "How well each proxy ranks the examples like the C-score"
     rows = one_reference(correlations, reference)
     rows = rows[rows["spearman"].notna()]
     if rows.empty:
@@ -135,8 +135,8 @@ def _dots(axes: Axes, means: pd.DataFrame, rows: pd.DataFrame, places: dict, par
                 lw=1.1,
             )
         if row.repeats > 1:
-            mine = (rows["proxy"] == row.proxy) & (rows["on"] == row.on) & (rows.get("part", "all") == part)
-            values = rows.loc[mine, "spearman"]
+            same = (rows["proxy"] == row.proxy) & (rows["on"] == row.on) & (rows.get("part", "all") == part)
+            values = rows.loc[same, "spearman"]
             axes.plot(values, np.full(len(values), y), "|", ms=5, color=colour, alpha=0.6)
 
 
@@ -162,7 +162,7 @@ def _ranking_axes(axes: Axes, means: pd.DataFrame, places: dict) -> None:
         )
     low = min(0.0, means["low"].min(skipna=True), means["spearman"].min())
     axes.set(ylim=(-0.7, len(places) - 0.3), xlim=((low - 0.05) if low < 0 else -0.02, 1.02))
-    axes.set_xlabel("Spearman rank correlation, turned so that positive agrees")
+    axes.set_xlabel("Spearman rank correlation; positive: agrees with the C-score")
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
 
@@ -185,12 +185,12 @@ def _ranking_key(axes: Axes, means: pd.DataFrame, offsets: dict[str, float]) -> 
 
 @styled
 def density_table(correlations: pd.DataFrame, *, name: str = "this study", reference: str = "cscore") -> Figure:
-    """Rank correlations of the input-space densities, beside the paper's numbers (J-tab1).
+    """Rank correlations of the input-space densities, and the paper's numbers (J-tab1).
 
     Args:
         correlations: as for `proxy_ranking`, with `kendall`. Read: `kernel_density_input_{independent,conditional,
             relative}` on the training examples, part "all"; repeats are averaged.
-        name: what to call the own row.
+        name: of this study's row.
         reference: whose rows to read.
     """
     rows = one_reference(correlations, reference)
@@ -198,8 +198,10 @@ def density_table(correlations: pd.DataFrame, *, name: str = "this study", refer
         rows = rows[rows[column] == value] if column in rows else rows
     means = mean_over_repeats(rows).drop_duplicates("proxy").set_index("proxy")
     wanted = [f"kernel_density_input_{d}" for d in DENSITIES]
-    own = means.reindex(index=wanted, columns=NUMBERS)
-    figure = new_figure(8.2, 2.55, "Density of the raw pixels against the C-score, beside the paper", layout=None)
+    measured = means.reindex(index=wanted, columns=NUMBERS)
+    figure = new_figure(
+        8.2, 2.55, "Density of the raw pixels against the C-score, and the paper's numbers", layout=None
+    )
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, 8.2), ylim=(2.55, 0))
     axes.set_axis_off()
@@ -213,16 +215,17 @@ def density_table(correlations: pd.DataFrame, *, name: str = "this study", refer
         axes.text(0.2, 1.12 + 0.27 * place, f"{data}, paper", fontsize=8.5, color=FAINT)
         for at, number in zip(columns, numbers, strict=True):
             axes.text(at + 0.36, 1.12 + 0.27 * place, _three(number), ha="right", fontsize=8.5, color=FAINT)
-    _own_row(axes, own, legible(name, 34), columns)
+    _measured_row(axes, measured, legible(name, 34), columns)
     return figure
 
 
-def _own_row(axes: Axes, own: pd.DataFrame, name: str, columns: list[float]) -> None:
+def _measured_row(axes: Axes, measured: pd.DataFrame, name: str, columns: list[float]) -> None:
     axes.add_patch(Rectangle((0.12, 1.8), 7.96, 0.56, fc="#e8f1f8", ec="none", zorder=0))
     axes.text(0.2, 2.04, name, fontweight="bold", fontsize=8.5, color=BLUE)
     axes.text(0.2, 2.25, "95 % interval", fontsize=6.5, color=FAINT)
     cells = [
-        own[names].to_numpy() for names in (["spearman", "low", "high"], ["kendall", "kendall_low", "kendall_high"])
+        measured[names].to_numpy()
+        for names in (["spearman", "low", "high"], ["kendall", "kendall_low", "kendall_high"])
     ]
     for at, (value, low, high) in zip(columns, np.concatenate(cells), strict=True):
         axes.text(at + 0.36, 2.04, _three(value), ha="right", fontweight="bold", fontsize=9, color=BLUE)

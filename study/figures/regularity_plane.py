@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -11,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from study.figures.style import new_figure, plain, sentence_figure, sequential, styled
 
 AXES = {  # the paper's words
-    "train": ("CBTL, epochs in which the example is right", "forgetting events"),
-    "test": ("CBGL, epochs in which the example is right", "mal-generalizing events"),
+    "train": ("CBTL: epochs in which the example is correct", "forgetting events"),
+    "test": ("CBGL: epochs in which the example is correct", "mal-generalizing events"),
 }
 
 
@@ -26,7 +27,7 @@ def regularity_planes(planes: Mapping[str, pd.DataFrame]) -> Figure:
     Examples at one point have one density, so each point is drawn once, the densest last.  Colours are logarithmic and
     the same for both panels, where the paper's are linear: most examples are at the easy corner.
     """
-    title = "Regularity in two dimensions: how long an example is right, and how often it stops being so"
+    title = "Regularity in two dimensions: epochs correct, and how often an example becomes wrong again"
     shown = {split: planes[split].drop_duplicates(["right", "events"]) for split in AXES if split in planes}
     shown = {split: points.sort_values("density") for split, points in shown.items() if len(points)}
     if not shown:
@@ -36,13 +37,13 @@ def regularity_planes(planes: Mapping[str, pd.DataFrame]) -> Figure:
     densities = np.concatenate([points["density"] for points in shown.values()])
     norm = LogNorm(densities.min(), max(densities.max(), densities.min() * 1.01))
     for axes, (split, points) in zip(panels, shown.items(), strict=True):
-        told = {"c": points["density"], "cmap": sequential(), "norm": norm}
-        drawn = axes.scatter(points["right"], points["events"], s=16, lw=0, **told)
+        axes.scatter(points["right"], points["events"], c=points["density"], cmap=sequential(), norm=norm, s=16, lw=0)
         count = f"{len(planes[split]):,}".replace(",", " ")
         axes.set(xlabel=AXES[split][0], ylabel=AXES[split][1], title=f"{split}: {count} examples")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    bar = figure.colorbar(drawn, ax=panels, label="examples per unit area, log scale", fraction=0.04, pad=0.01)
+    colours = ScalarMappable(norm, sequential())
+    bar = figure.colorbar(colours, ax=panels, label="examples per unit area, log scale", fraction=0.04, pad=0.01)
     bar.ax.yaxis.set_major_formatter(FuncFormatter(plain))
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)

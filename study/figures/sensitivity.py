@@ -36,22 +36,22 @@ def class_sensitivity(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
     """Loss sensitivity from class to class (A-class): of the loss towards the row's class, at inputs of the column's.
 
     Args:
-        matrix: (c, c) mean L1 norms, of one moment or averaged over training; NaN for a class without examples.
+        matrix: (c, c) mean L1 norms, of one epoch or averaged over training; NaN for a class without examples.
         classes: (c,) names.
 
-    Colours span what lies off the diagonal, logarithmic where that is more than a power of ten: towards its own label
-    a sure network's loss is flat, many powers of ten below.  The notes see values off the diagonal on real data, where
-    classes share features, and hardly any on random labels.
+    Colours span the values off the diagonal, logarithmic where they span more than a power of ten: the loss of the
+    example's label is flat where the network is confident, many powers of ten below.  The paper finds values off the
+    diagonal on real data, where classes share features, and hardly any on random labels.
     """
-    title = "Which inputs move which class's loss"
+    title = "Sensitivity of each class's loss to inputs of each class"
     matrix = np.ma.masked_invalid(np.asarray(matrix, dtype=np.float64))
     matrix = np.ma.masked_less_equal(matrix, 0)
     if matrix.mask.all():
         return sentence_figure(title, "No loss sensitivity above 0 was taken in this run.")
     figure = new_figure(6.4, 5.4, title)
     axes = figure.subplots()
-    beside = matrix[~np.eye(len(matrix), dtype=bool)].compressed()
-    low, high = (beside.min(), beside.max()) if len(beside) else (matrix.min(), matrix.max())
+    off_diagonal = matrix[~np.eye(len(matrix), dtype=bool)].compressed()
+    low, high = (off_diagonal.min(), off_diagonal.max()) if len(off_diagonal) else (matrix.min(), matrix.max())
     log = high > 10 * low
     norm = (LogNorm if log else Normalize)(low, max(high, low * 1.01))
     ends = {(True, False): "min", (False, True): "max", (True, True): "both"}
@@ -76,9 +76,9 @@ def sensitivity_by_epoch(epochs: ArrayLike, series: Mapping[str, ArrayLike]) -> 
 
     Args:
         epochs: (w,) at which they were taken.
-        series: (w,) each, by the metric's name; read: those in SERIES, others are drawn under their own name.
+        series: (w,) each, by the metric's name; those not in SERIES are labelled with that name.
     """
-    title = "Inequality of the loss sensitivity, and critical samples, epoch by epoch"
+    title = "Gini coefficient of the loss sensitivity, and critical sample ratio, epoch by epoch"
     if not np.size(epochs) or not series:
         return sentence_figure(title, "Neither was taken in the runs read.")
     figure = new_figure(8.2, 3.7, title)

@@ -1,4 +1,4 @@
-"""One look for all figures.  in: nothing   out: a Figure that keeps the look, colours, help for axes and text"""
+"""The common style of all figures.  in: nothing   out: a Figure that keeps the style, colours, axes, text"""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -79,27 +79,27 @@ _LOCK = threading.RLock()
 
 
 @contextmanager
-def look() -> Iterator[None]:
-    """Draw under STYLE; rcParams belong to the process, so only one thread of ours is in here at a time."""
+def style_context() -> Iterator[None]:
+    """Draw under STYLE; rcParams belong to the process, so a lock admits one thread at a time."""
     with _LOCK, matplotlib.rc_context(STYLE):
         yield
 
 
 class StyledFigure(Figure):
-    """A Figure that is also saved under STYLE: ticks come to be while drawing, with the settings of that moment."""
+    """A Figure that is also saved under STYLE: ticks are created while drawing, with the settings of that time."""
 
     def savefig(self, fname: Any, **options: Any) -> None:
-        """Save as matplotlib does, with the look of `STYLE`."""
-        with look():
+        """Save as matplotlib does, in the style of `STYLE`."""
+        with style_context():
             super().savefig(fname, **options)
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Run a drawing function under `look`."""
+    """Run a drawing function under `style_context`."""
 
     @wraps(draw)
     def drawn(*arguments: Any, **options: Any) -> Figure:
-        with look():
+        with style_context():
             return draw(*arguments, **options)
 
     return drawn
@@ -154,7 +154,7 @@ def log_axis(axis: Axis) -> None:
 
 
 def saturated(shares: np.ndarray) -> bool:
-    """Tell whether one bin holds so many percent that the others would vanish beside it."""
+    """Tell whether one bin holds so many percent that the others would be invisible."""
     return bool(shares.max(initial=0) > max(SATURATED, 20 * np.median(shares)))
 
 

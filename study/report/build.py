@@ -3,20 +3,22 @@
 import hashlib
 import tempfile
 import threading
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from study import analysis, figures
-from study.analysis import Gathered
+from study.analysis import Results, StudyRuns
 from study.data import Dataset
 from study.errors import Stopped, StoreError
 from study.figures import mean_over_repeats
 from study.progress import say
 from study.recipe import Recipe, dump, flatten
-from study.report import sections as page
-from study.report.html import Source, write_report
+from study.report.html import FileEntry, RunEntry, write_report
+from study.report.sections import figure_sections
+from study.report.tables import SUSPECTS, file_entries, suspect_table, table_sections
 from study.tracking import Run, Store, descriptions
 
 
@@ -29,79 +31,97 @@ def run_report(recipe: Recipe, dataset: Dataset, store: Store, *, stop: threadin
     `published/...` against the other references; `ceiling/<group>`, what a perfect proxy would reach in that group;
     the curves `ratio/spearman` (step = percent, J-fig5) and `epoch/<proxy>` (step = epoch, J-fig8, J-fig9b).
 
-    A finished report of the same recipe on the same runs, made by the same code, is given back instead of a second one.
+    If a finished report of the same recipe, runs and code exists, it is returned and no second one is made.
+
+    Raises:
+        Stopped: `stop` was set.
     """
-    gathered = analysis.gather(recipe, dataset, store)
-    sources = _sources(recipe, gathered)
-    made = _made(store, sources)
-    if made is not None:
-        say(f"report {made.id[:8]}: made before, from the same runs")
-        return made
-    found = analysis.findings(gathered, recipe, dataset, store, stop=stop)
+    runs = analysis.load_runs(recipe, dataset, store)
+    sources = _sources_digest(recipe, runs)
+    existing = _existing_report(store, sources)
+    if existing is not None:
+        say(f"report {existing.id[:8]}: exists already, of the same runs")
+        return existing
+    results = analysis.compute_results(runs, recipe, dataset, store, stop=stop)
+    run = _start(recipe, runs, dataset, store, sources)
+    with run:
+        run.text("recipe.toml", dump(recipe))
+        run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
+        for name, table in results.tables.items():
+            run.table(name, table)
+        run.log(_metrics(results.correlations))
+        _log_curves(run, results.points, results.curves, runs.main)
+        _write_page(run, results, recipe, store, stop)
+    return store.get(run.id)
+
+
+def _start(recipe: Recipe, runs: StudyRuns, dataset: Dataset, store: Store, sources: str) -> Run:
     part = recipe.part("single" if recipe.kind == "single" else "ensemble")
-    names = {each.id: f"{each.experiment} {each.name}" for each in gathered.runs}
-    run = store.start(
+    return store.start(
         f"{recipe.data.title}/report",
         descriptions.report_name(part),
-        params=_params(recipe, part, len(gathered.singles)),
+        params=_params(recipe, part, len(runs.singles)),
         tags={
             "study.kind": "report",
             "study.data": dataset.digest,
             "study.digest": part.digest(),
-            "study.ensemble": gathered.ensemble.id if gathered.ensemble else None,
-            "study.singles": " ".join(run.id for run in gathered.singles),
+            "study.ensemble": runs.ensemble.id if runs.ensemble else None,
+            "study.singles": " ".join(run.id for run in runs.singles),
             "study.sources": sources,
         },
-        description=descriptions.report_note(recipe, names),
+        description=descriptions.report_note(recipe, {run.id: f"{run.experiment} {run.name}" for run in runs.all_runs}),
     )
-    with run:
-        run.text("recipe.toml", dump(recipe))
-        run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
-        for name, table in found.tables.items():
-            run.table(name, table)
-        lowest = page.suspects(gathered, dataset)
-        run.text("suspects.csv", lowest.head(page.SUSPECTS).to_csv(index=False))
-        run.log(_metrics(found.correlations))
-        _log_curves(run, found.points, found.curves, gathered.main)
-        sections = page.sections(found)
-        for section in sections:
-            if stop is not None and stop.is_set():
-                run.kill("stopped on request; the same command makes the report again")
-                raise Stopped
-            run.figure(section.figure, f"figures/{section.id}.png")
-        with tempfile.TemporaryDirectory() as folder:
-            written = write_report(
-                Path(folder) / "report.html",
-                title=f"How consistent is each example of {recipe.data.title}?",
-                facts=found.facts,
-                correlations=found.correlations,
-                figures=sections,
-                tables=page.tables(found, lowest),
-                files=page.files(found),
-                colours=figures.FAMILY_COLOURS,
-                sources=[
-                    Source(each.id, f"{each.experiment}: {each.name}", store.link(each)) for each in gathered.runs
-                ],
-            )
-            run.file(written)
-    return store.get(run.id)
 
 
-def _sources(recipe: Recipe, gathered: Gathered) -> str:
-    """Digest of all that decides what a report says: the recipe, the runs read and their files, this code."""
-    parts = [dump(recipe), _code(), *(f"{run.id} {run.tags.get('study.files')}" for run in gathered.runs)]
+def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: threading.Event | None) -> None:
+    """Write suspects.csv, figures/ and report.html."""
+    suspects = suspect_table(results.runs, results.dataset)
+    run.text("suspects.csv", suspects.head(SUSPECTS).to_csv(index=False))
+    sections = []
+    for section in figure_sections(results):
+        if stop is not None and stop.is_set():
+            run.kill("stopped on request; the same command makes the report again")
+            raise Stopped
+        run.figure(section.figure, f"figures/{section.id}.png")
+        sections.append(section)
+    with tempfile.TemporaryDirectory() as folder:
+        page = write_report(
+            Path(folder) / "report.html",
+            title=f"How consistent is each example of {recipe.data.title}?",
+            facts=results.facts,
+            correlations=results.correlations,
+            figures=sections,
+            tables=table_sections(results, suspects),
+            files=_linked(file_entries(results), run, results.runs, store),
+            colours=figures.FAMILY_COLOURS,
+            runs=[
+                RunEntry(each.id, f"{each.experiment}: {each.name}", store.link(each)) for each in results.runs.all_runs
+            ],
+        )
+        run.file(page)
+
+
+def _linked(entries: list[FileEntry], report: Run, runs: StudyRuns, store: Store) -> list[FileEntry]:
+    """Give each file its address in the MLflow UI."""
+    pages = {None: store.link(report), **{run.id: store.link(run) for run in runs.all_runs}}
+    return [replace(entry, link=f"{pages[entry.run].partition('?')[0]}/artifacts/{entry.name}") for entry in entries]
+
+
+def _sources_digest(recipe: Recipe, runs: StudyRuns) -> str:
+    """Digest of all that decides the content of a report: the recipe, the runs read and their files, the code."""
+    parts = [dump(recipe), _code_digest(), *(f"{run.id} {run.tags.get('study.files')}" for run in runs.all_runs)]
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
 @cache
-def _code() -> str:
-    """Digest of this package's modules and templates, as this process found them."""
+def _code_digest() -> str:
+    """Digest of this package's modules and templates, as they were when this process first read them."""
     files = (file for file in sorted(Path(__file__).parents[1].rglob("*")) if file.suffix in (".py", ".html"))
     return hashlib.sha256("\x1f".join(file.read_text("utf-8") for file in files).encode()).hexdigest()
 
 
-def _made(store: Store, sources: str) -> Run | None:
-    """The finished report of these sources, when its page can be read."""
+def _existing_report(store: Store, sources: str) -> Run | None:
+    """The finished report of these sources, if its page can be read."""
     for run in store.find("report", tags={"study.sources": sources}, status="FINISHED", max=1):
         try:
             run.read("report.html")
@@ -113,11 +133,11 @@ def _made(store: Store, sources: str) -> Run | None:
 
 
 def _params(recipe: Recipe, part: Recipe, repeats: int) -> dict[str, object]:
-    """The training's parameters, and under `single.` those that the single runs have otherwise."""
+    """The training's parameters, and under `single.` those in which the single runs differ."""
     shared = flatten(part)
     single = flatten(recipe.part("single"))
-    own = {f"single.{name}": value for name, value in single.items() if value != shared.get(name, value)}
-    return shared | own | {"single.repeats": repeats}
+    differing = {f"single.{name}": value for name, value in single.items() if value != shared.get(name, value)}
+    return {**shared, **differing, "single.repeats": repeats}
 
 
 def _metrics(correlations: pd.DataFrame) -> dict[str, float]:
@@ -134,7 +154,7 @@ def _metrics(correlations: pd.DataFrame) -> dict[str, float]:
         if len(ceilings):
             metrics[f"ceiling/{group}"] = ceilings.iloc[0]
         for measure in ("spearman", "kendall"):
-            ranked = rows.sort_values(measure, ascending=False, kind="stable")  # the UI lists them as they come
+            ranked = rows.sort_values(measure, ascending=False, kind="stable")  # the UI shows them in logged order
             metrics |= {
                 f"{group}/{measure}/{proxy}": r for proxy, r in zip(ranked["proxy"], ranked[measure], strict=True)
             }

@@ -9,9 +9,10 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -27,7 +28,7 @@ NUMBERS = ["spearman", "low", "high", "kendall", "kendall_low", "kendall_high", 
 
 
 @dataclass(frozen=True)
-class Section:
+class FigureSection:
     """A figure of the page: the paper's id (`J-fig2`), a heading, one sentence on what it shows, the figure."""
 
     id: str
@@ -37,7 +38,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSection:
     """A table of the page: heading, frame, one sentence; its first 100 rows are shown."""
 
     title: str
@@ -46,20 +47,21 @@ class Table:
 
 
 @dataclass(frozen=True)
-class File:
-    """A file to take along: its name, what is in it, the run that holds it (None: that of the page itself)."""
+class FileEntry:
+    """An artifact: its name, its content, the run that holds it (None: the report's own run), a link to download it."""
 
     name: str
-    what: str
+    content: str
     run: str | None = None
+    link: str | None = None
 
 
 @dataclass(frozen=True)
-class Source:
-    """A run that was read: its id, what it is, and where it can be looked at (http or https, else no link)."""
+class RunEntry:
+    """A run that was read: its id, its title, and its address in the MLflow UI (http or https, else no link)."""
 
     run: str
-    what: str = ""
+    title: str = ""
     link: str | None = None
 
 
@@ -69,34 +71,33 @@ def write_report(
     title: str,
     facts: Mapping[str, str],
     correlations: pd.DataFrame,
-    figures: Sequence[Section],
-    tables: Sequence[Table] = (),
-    files: Sequence[File] = (),
-    sources: Sequence[Source] = (),
+    figures: Sequence[FigureSection],
+    tables: Sequence[TableSection] = (),
+    files: Sequence[FileEntry] = (),
+    runs: Sequence[RunEntry] = (),
     colours: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """Write the report: correlation tables, facts, figures, tables, files, sources, in one HTML file.
+    """Write the report: correlation tables, facts, figures, tables, files, runs, in one HTML file.
 
     Args:
-        path: where to; a file of that name is replaced in one step.
+        path: of the file; an existing one is replaced atomically.
         title: heading of the page.
-        facts: what a reader has to know about the runs, name: value, in this order; "data" and "ensemble" stand on
-            top of the page too.
+        facts: about the runs, name: value, in this order; "data" and "ensemble" are also shown at the top of the page.
         correlations: the table `correlations.parquet`: `proxy` `label` `family` `easy` `on` `reference` `part` `repeat`
             `spearman` `low` `high` `kendall` `kendall_low` `kendall_high` `ceiling` `n` `distinct`;
             repeats are averaged.
         figures: in the order of the page.
         tables: further tables, below the figures.
-        files: what to take along.
-        sources: the runs read.
+        files: artifacts of the report and of the runs read.
+        runs: the runs read.
         colours: of the proxies' families, as in the figures; a family without one is grey.
     """
     pictures = [
-        {"anchor": f"figure-{i}", "id": s.id, "title": s.title, "sentence": s.sentence, **picture(s.figure)}
+        {"anchor": f"figure-{i}", "id": s.id, "title": s.title, "sentence": s.sentence, **render_figure(s.figure)}
         for i, s in enumerate(figures, 1)
     ]
     frames = [{"anchor": f"table-{i}", "table": t, **cells(t.frame)} for i, t in enumerate(tables, 1)]
-    links = [{"source": s, "link": _safe(s.link)} for s in sources]
+    entries = [{"run": entry.run, "title": entry.title, "link": _safe(entry.link)} for entry in runs]
     page = _template().render(
         title=title,
         facts=facts,
@@ -104,8 +105,8 @@ def write_report(
         pictures=pictures,
         places={picture["id"]: picture["anchor"] for picture in pictures},
         frames=frames,
-        files=files,
-        links=links,
+        files=[{**asdict(entry), "link": _safe(entry.link)} for entry in files],
+        runs=entries,
         rows=ROWS,
         colours={family: colour for family, colour in colours.items() if COLOUR.fullmatch(colour)},
     )
@@ -125,7 +126,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": score, "share": share}
+    environment.filters |= {"coefficient": format_coefficient, "percent": bar_percent}
     return environment.get_template("template.html")
 
 
@@ -134,7 +135,7 @@ def _safe(link: str | None) -> str | None:
     return link if link and link.startswith(("http://", "https://")) else None
 
 
-def picture(figure: Figure) -> dict[str, str | int]:
+def render_figure(figure: Figure) -> dict[str, str | int]:
     """Render a figure as a data URI: SVG where it is small and has no images, else PNG at two pixels per CSS pixel.
 
     Returns:
@@ -156,21 +157,21 @@ def _base64(drawing: io.BytesIO) -> str:
     return base64.b64encode(drawing.getvalue()).decode()
 
 
-def groups(correlations: pd.DataFrame) -> list[dict]:
+def groups(correlations: pd.DataFrame) -> list[dict[str, Any]]:
     """Split the correlations into one table per reference and part, best proxy first; repeats are averaged.
 
     Returns:
         [{name, ceilings, repeats, sides, rows}], the C-score on all examples first. `ceilings`: {on: noise ceiling}.
     """
-    made = []
-    known = [list(REFERENCES), list(PARTS)]
+    by_reference_and_part = []
+    orders = [list(REFERENCES), list(PARTS)]
     for (reference, part), rows in correlations.groupby(["reference", "part"], sort=False):
         keys = ["proxy", "label", "family", "easy", "on"]
         means = rows.groupby(keys, sort=False, dropna=False)[NUMBERS].mean()
         means = means.reset_index().sort_values("spearman", ascending=False, kind="stable", na_position="last")
-        names = zip(known, (reference, part), strict=True)
+        names = zip(orders, (reference, part), strict=True)
         place = [order.index(name) if name in order else len(order) for order, name in names]
-        made.append(
+        by_reference_and_part.append(
             {
                 "name": f"{REFERENCES.get(reference, reference)}, {PARTS.get(part, part)}",
                 "place": place,
@@ -180,10 +181,10 @@ def groups(correlations: pd.DataFrame) -> list[dict]:
                 "rows": means.to_dict("records"),
             }
         )
-    return sorted(made, key=lambda group: group["place"])
+    return sorted(by_reference_and_part, key=lambda group: group["place"])
 
 
-def cells(frame: pd.DataFrame) -> dict[str, list]:
+def cells(frame: pd.DataFrame) -> dict[str, list[Any]]:
     """Turn the first rows of a table into text: `columns`, `body`, and `numeric`, which columns are numbers."""
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool for name in frame]
     columns = [_column(frame[name].head(ROWS)) for name in frame]
@@ -197,9 +198,9 @@ def _column(values: pd.Series) -> list[str]:
     """
     if not pd.api.types.is_float_dtype(values):
         return [str(value) for value in values]
-    known = values[values.notna()]
-    small = bool(known.abs().max() <= 1)
-    decimals = max((len(f"{value:.3f}".rstrip("0").partition(".")[2]) for value in known), default=0)
+    present = values[values.notna()]
+    small = bool(present.abs().max() <= 1)
+    decimals = max((len(f"{value:.3f}".rstrip("0").partition(".")[2]) for value in present), default=0)
     return [_number(value, decimals if small else None) for value in values]
 
 
@@ -213,11 +214,11 @@ def _number(value: float, decimals: int | None) -> str:
     return text.replace("-", "−")
 
 
-def score(value: float) -> str:
+def format_coefficient(value: float) -> str:
     """Write a correlation with three decimals and a true minus; a missing one as a dash."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", "−")
 
 
-def share(value: float) -> str:
+def bar_percent(value: float) -> str:
     """Give the length of a bar in percent of its track, from the size of a correlation."""
     return f"{100 * min(abs(value), 1.0):.1f}" if value is not None and math.isfinite(value) else "0"

@@ -1,356 +1,247 @@
-"""What the page of a report holds.  in: Findings   out: figures with their sentences, tables, files to take along"""
+"""The figures of a report's page.  in: Results   out: figures with headings and sentences, in the order of the page"""
 
 import numpy as np
-import pandas as pd
 
 from study import analysis, figures
-from study.analysis import Findings, Gathered
-from study.data import Dataset
-from study.report.html import File, Section, Table
+from study.analysis import Results
+from study.report.html import FigureSection
 
-SUSPECTS = 500  # rows of suspects.csv: as many as the MLflow UI shows
 ORDER = (  # of the sections on the page
-    *(
-        "proxies",
-        "leaderboard",
-        "suspects",
-        "J-fig4",
-        "J-fig2",
-        "J-fig3",
-        "J-fig5",
-        "J-fig6",
-        "B-consensus",
-        "influence",
-    ),
-    *(
-        "B-fig7",
-        "Z-fig2",
-        "B-fig1",
-        "B-fig4",
-        "B-fig3",
-        "B-fig5",
-        "B-fig8",
-        "matrix",
-        "moments",
-        "J-fig8",
-        "J-fig9a",
-        "J-fig9b",
-    ),
-    *("J-tab1", "A-class", "A-csr"),
+    *("proxies", "leaderboard", "suspects", "J-fig4", "J-fig2", "J-fig3", "J-fig5", "J-fig6", "B-consensus"),
+    *("influence", "B-fig7", "Z-fig2", "B-fig1", "B-fig4", "B-fig3", "B-fig5", "B-fig8", "matrix", "by_epoch"),
+    *("J-fig8", "J-fig9a", "J-fig9b", "J-tab1", "A-class", "A-csr"),
 )
-LEADERBOARD = {  # columns of the leaderboard as the page heads them
-    "label": "proxy",
-    "on": "on",
-    "spearman": "Spearman",
-    "within_class": "in class",
-    "seeds": "seeds",
-    "architectures": "networks",
-    "distinct": "distinct",
-    "cost": "cost",
-    "seconds": "seconds",
-    "flops": "GFLOP",
-}
 
 
-def sections(found: Findings) -> list[Section]:
-    """Every figure with the one line that says what it shows, in the order of the page."""
-    made = [*_general_sections(found), *_leaderboard_sections(found), *_depth_sections(found), *_inner_sections(found)]
-    if found.gathered.ensemble:
-        made += [*_ratio_sections(found), *_vote_sections(found)]
-    return sorted(made, key=lambda section: ORDER.index(section.id))
+def figure_sections(results: Results) -> list[FigureSection]:
+    """Draw every figure that the runs have the data for, in the order of the page."""
+    sections = [
+        *_general_sections(results),
+        *_leaderboard_sections(results),
+        *_depth_sections(results),
+        *_training_sections(results),
+    ]
+    if results.runs.ensemble:
+        sections += [*_ratio_sections(results), *_vote_sections(results)]
+    return sorted(sections, key=lambda section: ORDER.index(section.id))
 
 
-def _general_sections(found: Findings) -> list[Section]:
-    """Those that need no ensemble."""
-    gathered, dataset, correlations, curves = found.gathered, found.dataset, found.correlations, found.curves
-    main = gathered.main
+def _general_sections(results: Results) -> list[FigureSection]:
+    """Sections that need no ensemble."""
+    runs, dataset, correlations = results.runs, results.dataset, results.correlations
     rows = dataset.rows("train")
-    train = gathered.cscores[rows].reset_index(drop=True)
-    images, classes = dataset.images[rows], dataset.classes
-    mean_curves = curves.groupby(["proxy", "reference", "epoch"], as_index=False)["spearman"].mean()
-    path = analysis.trajectory(gathered.singles[0], dataset)
-    scores = train["cscore"].to_numpy(dtype=float)
+    train = runs.cscores[rows].reset_index(drop=True)
+    curves = results.curves.groupby(["proxy", "reference", "epoch"], as_index=False)["spearman"].mean()
+    trajectory = analysis.trajectory(runs.singles[0], dataset)
+    correct, epochs = np.ascontiguousarray(trajectory["correct"][:, rows]), trajectory["epochs"]
     return [
-        Section(
+        FigureSection(
             "proxies",
-            "Which proxy to trust",
-            "Rank correlation of each proxy with the C-score, 95 % interval; "
-            "the line is what a perfect proxy could reach.",
-            figures.proxy_ranking(correlations, reference=main),
+            "Which proxy ranks like the C-score",
+            "Rank correlation of each proxy with the C-score and its 95 % interval. The vertical line is the noise "
+            "ceiling, the highest correlation that a perfect proxy could reach.",
+            figures.proxy_ranking(correlations, reference=runs.main),
         ),
-        Section(
+        FigureSection(
             "suspects",
-            "Snapshot at these first",
-            "The lowest C-scores of all, test examples too: mislabeled, ambiguous or unlike anything else. Framed, "
-            "with the networks' answer: most of those that have not seen it give another class than the label.",
-            figures.suspects(dataset.images, gathered.cscores, classes, maximum=dataset.maximum),
+            "Lowest C-scores: check these first",
+            "The examples with the lowest C-scores, train and test: mislabeled, ambiguous or atypical. An orange frame "
+            "means that most networks trained without the example predict another class than its label.",
+            figures.suspect_grid(dataset.images, runs.cscores, dataset.classes, maximum=dataset.maximum),
         ),
-        Section(
+        FigureSection(
             "J-fig4",
-            "Regular and irregular, class by class",
-            "Examples with high, middle and low C-scores of each class.",
-            figures.example_grid(images, train, classes, maximum=dataset.maximum),
+            "Regular and irregular examples of each class",
+            "Examples with high, middle and low C-scores, class by class.",
+            figures.example_grid(dataset.images[rows], train, dataset.classes, maximum=dataset.maximum),
         ),
-        Section(
+        FigureSection(
             "J-fig6",
-            "Difficulty by class",
+            "C-scores by class",
             "Mean and standard deviation of the C-scores in each class.",
-            figures.class_statistics(train, classes),
+            figures.class_statistics(train, dataset.classes),
         ),
-        Section(
+        FigureSection(
             "J-fig8",
-            "Density in hidden space",
-            "The kernel density of the penultimate layer against the C-score, epoch by epoch of a single run.",
-            figures.hidden_density_by_epoch(mean_curves, reference=main),
+            "Density in hidden space, by epoch",
+            "Rank correlation of the kernel density of the penultimate layer with the C-score, after each epoch of a "
+            "single run.",
+            figures.hidden_density_by_epoch(curves, reference=runs.main),
         ),
-        Section(
+        FigureSection(
             "J-fig9a",
-            "Who is learned first",
-            "Share of each C-score group that the single run classifies right after each epoch.",
-            figures.learning_curves_by_score(np.ascontiguousarray(path["correct"][:, rows]), scores, path["epochs"]),
+            "Learning curves by C-score",
+            "Share of each C-score group that the single run classifies correctly after each epoch.",
+            figures.learning_curves_by_score(correct, train["cscore"].to_numpy(dtype=float), epochs),
         ),
-        Section(
+        FigureSection(
             "J-fig9b",
-            "Confidence as a proxy",
-            "Softmax confidence of the label and of the top class against the C-score, epoch by epoch.",
-            figures.confidence_by_epoch(mean_curves, reference=main),
+            "Softmax confidence, by epoch",
+            "Rank correlation of the softmax confidence (of the label, and of the top class) with the C-score.",
+            figures.confidence_by_epoch(curves, reference=runs.main),
         ),
-        Section(
+        FigureSection(
             "J-tab1",
             "Density in input space",
-            "The kernel densities of the raw pixels against the C-score, beside the paper's numbers.",
-            figures.density_table(correlations, name=dataset.name, reference=main),
+            "Rank correlation of the kernel densities of the raw pixels with the C-score, and the paper's numbers.",
+            figures.density_table(correlations, name=dataset.name, reference=runs.main),
         ),
     ]
 
 
-def _leaderboard_sections(found: Findings) -> list[Section]:
-    """What proxies are worth at which price, which say the same, when to take them."""
+def _leaderboard_sections(results: Results) -> list[FigureSection]:
+    """Quality and cost of the proxies, their correlations with each other, their development over the epochs."""
     return [
-        Section(
+        FigureSection(
             "leaderboard",
-            "Quality and price",
-            "Each proxy's rank correlation against the seconds that it costs beyond the training; the grey stair is "
-            "the best for that price or less.",
-            figures.quality_by_cost(found.leaderboard),
+            "Quality and cost of each proxy",
+            "Rank correlation of each proxy with the C-score against the seconds that it takes beyond the training. "
+            "The grey line is the best that can be had at that cost or less.",
+            figures.quality_by_cost(results.leaderboard),
         ),
-        Section(
+        FigureSection(
             "matrix",
-            "Who says the same",
-            "Rank correlation among the proxies, alike ones side by side: of a dark block one is enough.",
-            figures.matrix(found.matrix),
+            "Which proxies agree with each other",
+            "Rank correlation of every pair of proxies, similar ones next to each other. Proxies in one dark block "
+            "carry the same information.",
+            figures.correlation_matrix(results.matrix),
         ),
-        Section(
-            "moments",
-            "When to look",
-            "Proxies of one moment against the C-score, epoch by epoch; named are those that end highest and those "
-            "that move most.",
-            figures.moments_by_epoch(found.curves, found.leaderboard, reference=found.gathered.main),
+        FigureSection(
+            "by_epoch",
+            "Proxies by epoch",
+            "Rank correlation with the C-score after each epoch, for proxies that are computed at a single epoch. "
+            "Labelled: those that end highest and those that change most.",
+            figures.proxies_by_epoch(results.curves, results.leaderboard, reference=results.runs.main),
         ),
     ]
 
 
-def _depth_sections(found: Findings) -> list[Section]:
-    """Prediction depth, where the single run has asked probes in its layers."""
-    told = analysis.depths(found.gathered, found.dataset)
-    if told is None:
+def _depth_sections(results: Results) -> list[FigureSection]:
+    """Prediction depth, where the single run has k-NN probes."""
+    depths = analysis.single_run_depths(results.runs, results.dataset)
+    if depths is None:
         return []
     sections = [
-        Section(
+        FigureSection(
             "B-fig1",
             "Prediction depth",
-            "The layer from which on k-nearest-neighbour probes agree with the network's answer: early for easy "
-            "examples, late or undefined for hard ones.",
-            figures.depth_distribution(told.table, told.layers),
+            "The layer from which on the k-NN probes agree with the network's prediction: early for easy examples, "
+            "late or undefined for hard ones.",
+            figures.depth_distribution(depths.table, depths.layers),
         ),
-        Section(
+        FigureSection(
             "B-fig4",
-            "Right or wrong at each depth",
-            "The single run's accuracy among the examples of each prediction depth; larger dots stand for more.",
-            figures.accuracy_by_depth(told.table, told.layers),
+            "Accuracy at each prediction depth",
+            "The single run's accuracy among the examples of each prediction depth; larger dots are more examples.",
+            figures.accuracy_by_depth(depths.table, depths.layers),
         ),
-        Section(
+        FigureSection(
             "B-fig5",
-            "From layer to layer",
-            "Accuracy of the probes after each layer; where labels were changed, of the changed ones, and of the "
-            "labels that those examples had before.",
-            figures.inference_learning_curve(told.curves, told.layers),
+            "Accuracy of the k-NN probes, layer by layer",
+            "Accuracy of the k-NN probe after each layer. Where labels were changed, also for the changed labels and "
+            "for the labels before the change.",
+            figures.inference_learning_curve(depths.curves, depths.layers),
         ),
     ]
-    if told.table["cscore"].notna().any():
-        drawn = figures.cscore_by_depth(told.table, told.layers)
-        sentence = "C-scores of the examples of each prediction depth; in the paper, the deeper the less consistent."
-        sections.append(Section("B-fig3", "Depth and consistency", sentence, drawn))
-    curves = analysis.probe_curves(found.gathered, found.dataset, found.difficulty)
+    if depths.table["cscore"].notna().any():
+        figure = figures.cscore_by_depth(depths.table, depths.layers)
+        sentence = "C-scores of the examples of each prediction depth; in the paper they fall with the depth."
+        sections.append(FigureSection("B-fig3", "C-score at each prediction depth", sentence, figure))
+    curves = analysis.probe_curves(results.runs, results.dataset, results.difficulty)
     if len(curves):
         sentence = (
-            "How sure the probes of the single run are, layer by layer, for examples that are hard in different ways; "
-            "left of their label, right of the class that networks give which have not seen them."
+            "Confidence of the k-NN probes in each layer of the single run, for examples of different difficulty. "
+            "Left: in the label. Right: in the class that networks trained without the example predict."
         )
-        drawn = figures.probe_confidence(curves, told.layers)
-        sections.append(Section("B-fig8", "Sure or not, layer by layer", sentence, drawn))
+        figure = figures.probe_confidence(curves, depths.layers)
+        sections.append(FigureSection("B-fig8", "Confidence of the k-NN probes, layer by layer", sentence, figure))
     return sections
 
 
-def _inner_sections(found: Findings) -> list[Section]:
-    """What else the first single run tells: two-dimensional regularity, and loss sensitivity where it was taken."""
-    run, dataset = found.gathered.singles[0], found.dataset
+def _training_sections(results: Results) -> list[FigureSection]:
+    """Regularity in two dimensions, and loss sensitivity where the first single run has it."""
+    run, dataset = results.runs.singles[0], results.dataset
     sections = []
     if planes := analysis.planes(run, dataset):
         sentence = (
-            "How many epochs an example is right against how often it stops being so; easy ones crowd at the lower "
-            "right.  To shorten a training set, the paper leaves out examples at the densest spots first."
+            "In how many epochs an example is classified correctly, against how often it becomes wrong again. Easy "
+            "examples are at the lower right. To reduce a training set, the paper drops examples from the densest "
+            "points first."
         )
-        sections.append(Section("Z-fig2", "Regularity in two dimensions", sentence, figures.regularity_planes(planes)))
-    matrix = analysis.class_sensitivity(run)
+        figure = figures.regularity_planes(planes)
+        sections.append(FigureSection("Z-fig2", "Regularity in two dimensions", sentence, figure))
+    matrix = analysis.mean_class_sensitivity(run)
     if matrix is not None:
         sentence = (
-            "How much the inputs of one class move the loss towards another, averaged over training; classes that "
-            "share features stand out.  Colours span what lies off the diagonal."
+            "How much inputs of one class change the loss of another class, averaged over training; classes that "
+            "share features stand out. The colour scale covers the values off the diagonal."
         )
-        drawn = figures.class_sensitivity(matrix, dataset.classes)
-        sections.append(Section("A-class", "Loss sensitivity, class by class", sentence, drawn))
+        figure = figures.class_sensitivity(matrix, dataset.classes)
+        sections.append(FigureSection("A-class", "Loss sensitivity between classes", sentence, figure))
     series = analysis.sensitivity_series(run)
     if len(series):
         sentence = (
-            "Gini coefficient: near 0 all examples move the loss alike, near 1 few do.  Critical sample ratio: the "
-            "share of examples with another class within a small box around them."
+            "Gini coefficient: near 0 all examples affect the loss equally, near 1 only a few do. Critical sample "
+            "ratio: the share of examples that have another predicted class within a small box around them."
         )
-        drawn = figures.sensitivity_by_epoch(series.index, dict(series.items()))
-        sections.append(Section("A-csr", "Loss sensitivity and critical samples", sentence, drawn))
+        figure = figures.sensitivity_by_epoch(series.index, dict(series.items()))
+        sections.append(FigureSection("A-csr", "Loss sensitivity and critical samples", sentence, figure))
     return sections
 
 
-def _vote_sections(found: Findings) -> list[Section]:
-    """What only an ensemble tells: consensus and memorization; forms of difficulty and influence where it can."""
-    gathered, dataset, influences = found.gathered, found.dataset, found.influences
+def _vote_sections(results: Results) -> list[FigureSection]:
+    """Consensus and memorization; four forms of difficulty and influence where the members suffice."""
+    runs, dataset, influences = results.runs, results.dataset, results.influences
+    rows = dataset.rows("train")
     sections = []
-    if {"consensus_consistency", "memorization"} <= set(gathered.cscores):
-        train = gathered.cscores[dataset.rows("train")].reset_index(drop=True)
-        sections.append(
-            Section(
-                "B-consensus",
-                "Agreement and memorization",
-                "What the networks that have not seen an example agree on, and how much having seen it helps.",
-                figures.consensus_and_memorization(train),
-            )
+    if {"consensus_consistency", "memorization"} <= set(runs.cscores):
+        figure = figures.consensus_and_memorization(runs.cscores[rows].reset_index(drop=True))
+        sentence = (
+            "What networks trained without an example predict, and how much training on it raises their accuracy."
         )
-    if found.difficulty is not None:
-        told = found.difficulty.table[dataset.rows("train")]
-        agrees = (gathered.cscores["consensus"] == gathered.cscores["label"]).to_numpy()[dataset.rows("train")]
-        depths = told["depth_train"].to_numpy(), told["depth_validation"].to_numpy()
-        sections.append(
-            Section(
-                "B-fig7",
-                "Easy, or hard in which way",
-                "At which layer the networks decide about an example that they have trained on (upwards) and one that "
-                "they have not (to the right).",
-                figures.difficulty_plane(*depths, agrees),
-            )
+        sections.append(FigureSection("B-consensus", "Consensus and memorization", sentence, figure))
+    if results.difficulty is not None:
+        table = results.difficulty.table[rows]
+        agrees = (runs.cscores["consensus"] == runs.cscores["label"]).to_numpy()[rows]
+        depths = table["depth_train"].to_numpy(), table["depth_validation"].to_numpy()
+        sentence = (
+            "Mean prediction depth of each example over the networks that were trained on it (vertical) and over those "
+            "that were not (horizontal). The corners are four forms of difficulty."
         )
+        figure = figures.difficulty_plane(*depths, agrees)
+        sections.append(FigureSection("B-fig7", "Four forms of difficulty", sentence, figure))
     if influences is not None and len(influences.table):
-        drawn = dataset.images, dataset.ids, influences.table, dataset.classes
-        sections.append(
-            Section(
-                "influence",
-                "Who helps whom",
-                "Test examples that hang on single training examples: right with them, wrong without; the number is "
-                "the difference in accuracy.",
-                figures.influence_grid(*drawn, maximum=dataset.maximum),
-            )
+        figure = figures.influence_grid(
+            dataset.images, dataset.ids, influences.table, dataset.classes, maximum=dataset.maximum
         )
+        sentence = (
+            "Test examples that depend on single training examples. The number is the influence: the accuracy of "
+            "networks trained with the training example minus that of networks trained without it."
+        )
+        sections.append(FigureSection("influence", "Influential training examples", sentence, figure))
     return sections
 
 
-def _ratio_sections(found: Findings) -> list[Section]:
-    """The figures that look at subset ratios one by one."""
-    train = found.gathered.cscores[found.dataset.rows("train")].reset_index(drop=True)
-    return [
-        Section(
+def _ratio_sections(results: Results) -> list[FigureSection]:
+    """The figures that compare subset ratios."""
+    train = results.runs.cscores[results.dataset.rows("train")].reset_index(drop=True)
+    sections = [
+        FigureSection(
             "J-fig2",
             "C-scores at each subset ratio",
-            "The more a network has seen, the more examples it gets right that it has not seen.",
+            "The more data the networks are trained on, the more held-out examples they classify correctly.",
             figures.histograms_by_ratio(train),
         ),
-        Section(
+        FigureSection(
             "J-fig3",
-            "Integral C-scores and their profile",
-            "Left: all ratios together. Right: how the examples of "
-            "each bar fare as the training set grows; below the dashed line is worse than chance.",
-            figures.consistency_profile(train, found.dataset.n_classes),
-        ),
-        Section(
-            "J-fig5",
-            "Is one ratio enough?",
-            "How well the scores at one ratio rank the examples as all ratios together do.",
-            figures.point_estimates(found.points),
+            "C-scores and consistency profiles",
+            "Left: the C-score, the mean over all subset ratios. Right: the mean score of each bar's examples at every "
+            "subset ratio; below the dashed line is worse than chance.",
+            figures.consistency_profile(train, results.dataset.n_classes),
         ),
     ]
-
-
-def suspects(gathered: Gathered, dataset: Dataset) -> pd.DataFrame:
-    """Every scored example, train and test, lowest C-score first, with names for classes.
-
-    Returns:
-        example | label | networks_say (the most frequent held-out answer) | the scores that there are.
-    """
-    known = gathered.cscores.dropna(subset=["cscore"])
-    table = known.sort_values([name for name in ("cscore", "cscore_soft") if name in known], kind="stable")
-    names = dict(enumerate(dataset.classes))
-    told = {"example": table["example"], "label": table["label"].map(names)}
-    if gathered.ensemble:
-        told["networks_say"] = table["consensus"].map(names).fillna("")
-    scores = ("cscore", "cscore_soft", "stderr", "held_out") if gathered.ensemble else ()
-    told |= {name: table[name] for name in (*scores, "published") if name in table}
-    return pd.DataFrame(told).reset_index(drop=True)
-
-
-def tables(found: Findings, lowest: pd.DataFrame) -> list[Table]:
-    """The tables below the figures; `lowest` is that of `suspects`."""
-    sentence = (
-        "Means over the repeats.  In class: Spearman inside each class, weighted by its size.  Seeds: between "
-        "repeats.  Networks: with the newest single run of each other model on this data.  Seconds and GFLOP: "
-        "beyond the training, shared evidence whole for each proxy.  – is not known."
-    )
-    ranks = ["spearman", "within_class", "seeds", "architectures"]
-    shown = found.leaderboard.assign(flops=found.leaderboard["flops"] / 1e9).round(dict.fromkeys(ranks, 3))
-    shown = shown[list(LEADERBOARD)].rename(columns=LEADERBOARD)
-    made = [Table("Leaderboard of proxies", shown, sentence)]
-    made += [Table("Lowest C-scores", lowest, f"suspects.csv holds the first {SUSPECTS:,}, test examples too.")]
-    if found.difficulty is not None:
-        sentence = "Training examples nearest to each corner of the plane of both prediction depths (B-fig7)."
-        corners = found.difficulty.corners
-        names = corners.assign(label=corners["label"].map(dict(enumerate(found.dataset.classes))))
-        made.append(Table("Four forms of difficulty", names, sentence))
-    if len(found.points):
-        sentence = "Rank correlation of each ratio's C-score with the integral one (J-fig5)."
-        made.append(Table("Point estimates", found.points, sentence))
-    return made
-
-
-def files(found: Findings) -> list[File]:
-    """What a reader may want to take along, and the run that holds it."""
-    gathered, influences = found.gathered, found.influences
-    kept = [
-        File("suspects.csv", f"the {SUSPECTS:,} lowest C-scores, with labels and the networks' answers"),
-        File("correlations.parquet", "the table on top, repeat by repeat"),
-        File(
-            "leaderboard.parquet",
-            "quality and cost of every proxy; matrix.parquet: their own correlations",
-        ),
-        File("points.parquet", "single subset ratios against all of them (J-fig5)"),
-        File("curves.parquet", "proxies against the C-score, epoch by epoch (J-fig8, J-fig9b)"),
-        File("recipe.toml", "makes all this again: study run recipe.toml"),
-    ]
-    if influences is not None and len(influences.table):
-        kept.append(File("influence.parquet", "the training examples that help each undecided test example most"))
-    if found.difficulty is not None:
-        what = "every example's mean prediction depths and type; corners.parquet: the 100 nearest to each corner"
-        kept.append(File("difficulty.parquet", what))
-    if gathered.ensemble:
-        kept.append(File("cscore.parquet", "every example's C-score, consensus, memorization", gathered.ensemble.id))
-        kept.append(File("profile.parquet", "the counts behind it, ratio by ratio", gathered.ensemble.id))
-    kept += [File("scores.parquet", "every example's proxies", run.id) for run in gathered.singles]
-    asked = [run for run in gathered.singles if "probes.npz" in run.files]
-    kept += [File("probes.npz", "what the probes in every layer answer", run.id) for run in asked]
-    return kept
+    if len(results.points) > 1:
+        sentence = "How well the scores at one subset ratio rank the examples like the C-score over all ratios."
+        figure = figures.point_estimates(results.points)
+        sections.append(FigureSection("J-fig5", "Is one subset ratio enough?", sentence, figure))
+    return sections

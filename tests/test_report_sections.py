@@ -10,7 +10,7 @@ import pytest
 from study import analysis
 from study.analysis.single_run import depth_and_margins
 from study.proxies.depth import prediction_depth
-from study.report import sections
+from study.report import sections, tables
 from study.workflows import study
 from tests.toys import blobs, toy_recipe
 
@@ -18,7 +18,13 @@ pytest_plugins = ["tests.tracking_fixtures"]
 
 SUBSET = {"ratios": [0.3, 0.7], "members": 4}
 INNER = {"B-fig1", "B-fig3", "B-fig4", "B-fig5", "B-fig8", "A-class", "A-csr"}
-ASKED = ("prediction_depth", "prediction_depth_test", "output_margin", "loss_sensitivity", "critical_sample_steps")
+WITH_PROBES = (
+    "prediction_depth",
+    "prediction_depth_test",
+    "output_margin",
+    "loss_sensitivity",
+    "critical_sample_steps",
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,26 +37,26 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def findings(dataset, stores):
-    """A function from names of proxies to the findings of a whole study."""
+def study_results(dataset, stores):
+    """A function from names of proxies to the results of a whole study."""
     store = stores()
 
     def of(*proxies):
         recipe = toy_recipe("study", subset=SUBSET, proxies={name: {} for name in proxies})
         study.run_study(recipe, dataset, store)
-        return analysis.findings(analysis.gather(recipe, dataset, store), recipe, dataset, store)
+        return analysis.compute_results(analysis.load_runs(recipe, dataset, store), recipe, dataset, store)
 
     return of
 
 
 @pytest.fixture(scope="module")
-def full(findings):
-    return findings(*ASKED)
+def full(study_results):
+    return study_results(*WITH_PROBES)
 
 
 def ids(found):
     """Of the sections on the page, in order."""
-    return [section.id for section in sections.sections(found)]
+    return [section.id for section in sections.figure_sections(found)]
 
 
 def test_depth_and_sensitivity_are_shown_where_they_were_taken(full):
@@ -58,37 +64,37 @@ def test_depth_and_sensitivity_are_shown_where_they_were_taken(full):
     assert set(ids(full)) >= INNER | {"Z-fig2"}
 
 
-def test_what_was_not_taken_is_not_on_the_page(findings):
+def test_what_was_not_taken_is_not_on_the_page(study_results):
     """Empty frames would make a long page longer; the plane of regularity needs no more than the trajectory."""
-    found = findings("cbtl")
+    found = study_results("cbtl")
     assert not set(ids(found)) & INNER
     assert "Z-fig2" in ids(found)
     assert "depth and margins" not in found.facts
-    assert "probes.npz" not in {file.name for file in sections.files(found)}
+    assert "probes.npz" not in {file.name for file in tables.file_entries(found)}
 
 
 def test_the_files_of_the_probes_are_named(full):
     """With the run that holds them."""
-    assert ("probes.npz", full.gathered.singles[0].id) in {(file.name, file.run) for file in sections.files(full)}
+    assert ("probes.npz", full.runs.singles[0].id) in {(file.name, file.run) for file in tables.file_entries(full)}
 
 
 def test_the_depths_are_those_of_the_probes(full, dataset):
     """Rows in the order of the data set, beside their own C-scores."""
-    told = analysis.depths(full.gathered, dataset)
-    kept = full.gathered.singles[0].read_arrays("probes.npz")
-    scores = full.gathered.scores[0]
+    told = analysis.single_run_depths(full.runs, dataset)
+    kept = full.runs.singles[0].read_arrays("probes.npz")
+    scores = full.runs.scores[0]
     train = dataset.rows("train")
     np.testing.assert_array_equal(told.table["depth"], prediction_depth(kept["probe_class"], kept["final_class"]))
     np.testing.assert_array_equal(told.table["depth"][train], scores["prediction_depth"][train])
-    np.testing.assert_array_equal(told.table["cscore"], full.gathered.cscores["cscore"])
+    np.testing.assert_array_equal(told.table["cscore"], full.runs.cscores["cscore"])
     assert told.layers == ("input", "blocks.0", "blocks.1", "softmax")
 
 
 def test_changed_labels_have_curves_of_their_own(full, dataset):
     """B-fig5: the mislabeled, by their new labels and by those that they were found with, worked out in a loop."""
-    told = analysis.depths(full.gathered, dataset)
+    told = analysis.single_run_depths(full.runs, dataset)
     assert list(told.curves) == ["unchanged", "mislabeled", "original labels", "test"]
-    answers = full.gathered.singles[0].read_arrays("probes.npz")["probe_class"]
+    answers = full.runs.singles[0].read_arrays("probes.npz")["probe_class"]
     changed = [row for row in range(dataset.n_train) if dataset.labels[row] != dataset.labels_before_noise[row]]
     assert len(changed) == 12
     for layer, share in enumerate(told.curves["original labels"]):
@@ -97,8 +103,8 @@ def test_changed_labels_have_curves_of_their_own(full, dataset):
 
 def test_probe_curves_are_means_over_the_lowest_and_highest_scores(full, dataset):
     """B-fig8 without an ensemble that knows depths: thirty test examples, a third in each group, in plain loops."""
-    curves = analysis.probe_curves(full.gathered, dataset, None)
-    kept, cscores = full.gathered.singles[0].read_arrays("probes.npz"), full.gathered.cscores
+    curves = analysis.probe_curves(full.runs, dataset, None)
+    kept, cscores = full.runs.singles[0].read_arrays("probes.npz"), full.runs.cscores
     test = cscores[cscores["split"] == "test"].sort_values("cscore", kind="stable").index
     assert list(dict.fromkeys(curves["group"])) == [f"{g} C-scores, test" for g in ("lowest", "middle", "highest")]
     for group, rows in (("lowest C-scores, test", test[:10]), ("highest C-scores, test", test[-10:])):
@@ -119,8 +125,8 @@ def test_probe_curves_follow_the_corners_where_they_are_known(full, dataset):
     corners = pd.DataFrame(
         [(name, dataset.ids[row]) for name in rows for row in rows[name]], columns=["type", "example"]
     )
-    curves = analysis.probe_curves(full.gathered, dataset, SimpleNamespace(corners=corners))
-    kept = full.gathered.singles[0].read_arrays("probes.npz")
+    curves = analysis.probe_curves(full.runs, dataset, SimpleNamespace(corners=corners))
+    kept = full.runs.singles[0].read_arrays("probes.npz")
     assert list(dict.fromkeys(curves["group"])) == list(rows)
     for name, own in rows.items():
         found = curves[(curves["group"] == name) & (curves["target"] == "ground truth")]["accuracy"]
@@ -130,7 +136,7 @@ def test_probe_curves_follow_the_corners_where_they_are_known(full, dataset):
 
 def test_the_series_of_sensitivity_are_the_metrics(full):
     """One row per due epoch."""
-    run = full.gathered.singles[0]
+    run = full.runs.singles[0]
     series = analysis.sensitivity_series(run)
     assert set(series) == {f"sensitivity/{name}" for name in ("gini", "critical_ratio_train", "critical_ratio_test")}
     assert series.index.tolist() == [1, 2, 3]
@@ -139,17 +145,17 @@ def test_the_series_of_sensitivity_are_the_metrics(full):
 
 def test_the_matrix_of_sensitivity_is_the_mean_over_training(full, dataset):
     """A-class, averaged over the moments that the run has kept."""
-    run = full.gathered.singles[0]
+    run = full.runs.singles[0]
     kept = run.read_arrays("loss_sensitivity.npz")["class_sensitivity"]
     assert kept.shape == (3, dataset.n_classes, dataset.n_classes)
-    np.testing.assert_allclose(analysis.class_sensitivity(run), (kept[0] + kept[1] + kept[2]) / 3)
+    np.testing.assert_allclose(analysis.mean_class_sensitivity(run), (kept[0] + kept[1] + kept[2]) / 3)
 
 
 def test_depth_and_margins_correlate_as_scipy_says(full, dataset):
     """B-fig6: Pearson with the logarithm of the margin, in the facts, over the examples with a depth."""
     from scipy.stats import pearsonr
 
-    scores = full.gathered.scores[0][dataset.rows("train")]
+    scores = full.runs.scores[0][dataset.rows("train")]
     known = scores[scores["prediction_depth"] < 4]
     expected = pearsonr(known["prediction_depth"], np.log(known["output_margin"])).statistic
     assert f"output margin {expected:.3f} (train)".replace("-", "−") in full.facts["depth and margins"]
@@ -157,20 +163,20 @@ def test_depth_and_margins_correlate_as_scipy_says(full, dataset):
 
 def test_an_undefined_depth_in_one_repeat_leaves_the_example_out(full, dataset):
     """Its stand-in, one above the last layer, must not be averaged with depths."""
-    own = full.gathered.scores[0]
+    own = full.runs.scores[0]
     other = own.copy()
     other.loc[:39, "prediction_depth"] = 4
-    both = replace(full.gathered, scores=(own, other))
+    both = replace(full.runs, scores=(own, other))
     rest = [table[40:].reset_index(drop=True) for table in (own, other)]
     kept = replace(dataset, n_train=dataset.n_train - 40)
     found = depth_and_margins(both, dataset)
     assert "output margin" in found["depth and margins"]
-    assert found == depth_and_margins(replace(full.gathered, scores=tuple(rest)), kept)
+    assert found == depth_and_margins(replace(full.runs, scores=tuple(rest)), kept)
 
 
 def test_the_plane_counts_every_example(full, dataset):
     """Train and test apart; the density is that of its own split."""
-    told = analysis.planes(full.gathered.singles[0], dataset)
+    told = analysis.planes(full.runs.singles[0], dataset)
     assert {split: len(table) for split, table in told.items()} == {"train": 120, "test": 30}
     assert all((table["density"] > 0).all() for table in told.values())
 

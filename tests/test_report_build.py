@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.analysis import gather
+from study.analysis import load_runs
 from study.errors import AnalysisError, Stopped, StoreError
 from study.figures import mean_over_repeats
 from study.proxies import PROXIES
 from study.recipe import flatten, load
+from study.report import build
 from study.runs.reference import log_reference
 from study.tracking import open_store
-from study.workflows import study
 from study.workflows.study import run_report, run_study
 from tests.toys import blobs, toy_recipe
 
@@ -64,7 +64,7 @@ def test_a_study_is_an_ensemble_its_single_runs_and_a_report(runs):
 
 def test_the_report_names_the_runs_that_it_has_read(runs, report, recipe, dataset):
     """So that its numbers can be traced."""
-    assert report.tags["study.runs.ensemble"] == runs[0].id
+    assert report.tags["study.ensemble"] == runs[0].id
     assert report.tags["study.singles"].split() == [runs[1].id, runs[2].id]
     assert report.tags["study.data"] == dataset.digest
     assert report.params.items() >= flatten(recipe.part("ensemble")).items()
@@ -76,7 +76,7 @@ def test_every_file_of_the_report_is_there_and_whole(report):
     """`read` checks the sha256; the UI would serve a damaged one without a word."""
     figures = {name for name in report.files if name.startswith("figures/")}
     expected = {"fig2", "fig3", "fig4", "fig5", "fig6", "fig8", "fig9a", "fig9b", "tab1"}
-    own = {"proxies", "suspects", "leaderboard", "matrix", "moments", "B-consensus", "Z-fig2"}
+    own = {"proxies", "suspects", "leaderboard", "matrix", "by_epoch", "B-consensus", "Z-fig2"}
     assert figures == {f"figures/{name}.png" for name in [*own, *(f"J-{id}" for id in expected)]}
     tables = {f"{name}.parquet" for name in ("correlations", "points", "curves", "leaderboard", "matrix", "influence")}
     assert tables | {"recipe.toml", "report.html"} <= set(report.files)
@@ -123,7 +123,7 @@ def test_stop_before_the_report_ends_the_study(runs, recipe, dataset, store):
 
 def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monkeypatch):
     """Between two figures; the same command makes it again."""
-    monkeypatch.setattr(study, "_made", lambda *_: None)
+    monkeypatch.setattr(build, "_existing_report", lambda *_: None)
     stop, figure = threading.Event(), type(runs[0]).figure
     monkeypatch.setattr(type(runs[0]), "figure", lambda *what: (figure(*what), stop.set()))
     with pytest.raises(Stopped):
@@ -134,8 +134,8 @@ def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monk
 
 def test_a_report_that_fails_is_marked(recipe, dataset, store, runs, monkeypatch):
     """A half report must not look like one."""
-    monkeypatch.setattr(study, "_made", lambda *_: None)
-    monkeypatch.setattr(study, "write_report", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(build, "_existing_report", lambda *_: None)
+    monkeypatch.setattr(build, "write_report", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         run_report(recipe, dataset, store)
     assert store.find("report", max=1)[0].status == "FAILED"
@@ -143,9 +143,9 @@ def test_a_report_that_fails_is_marked(recipe, dataset, store, runs, monkeypatch
 
 def test_the_same_report_is_not_made_twice(runs, report, recipe, dataset, store, monkeypatch, capsys):
     """The same recipe, the same runs, the same code: a second row of the same name would only be in the way."""
-    monkeypatch.setattr(study.analysis, "findings", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(build.analysis, "compute_results", lambda *_, **__: pytest.fail("computed again"))
     assert run_report(recipe, dataset, store).id == report.id
-    assert "made before" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["recipe", "code", "page"])
@@ -156,14 +156,14 @@ def test_a_report_is_made_again_when_anything_in_it_may_have_changed(
     if change == "recipe":
         recipe = recipe.model_copy(update={"why": "to see"})
     elif change == "code":
-        monkeypatch.setattr(study, "_code", lambda: "another program")
+        monkeypatch.setattr(build, "_code_digest", lambda: "another program")
     else:
         read = type(report).read
         broken = StoreError("report.html is damaged")
         monkeypatch.setattr(
             type(report), "read", lambda run, name: read(run, name) if name != "report.html" else raised(broken)
         )
-    monkeypatch.setattr(study.analysis, "findings", lambda *_, **__: raised(KeyError("computed again")))
+    monkeypatch.setattr(build.analysis, "compute_results", lambda *_, **__: raised(KeyError("computed again")))
     with pytest.raises(KeyError, match="computed again"):
         run_report(recipe, dataset, store)
 
@@ -269,8 +269,8 @@ def test_permuted_examples_give_a_study_of_their_own(runs, recipe, dataset, stor
     permuted = replace(
         dataset, images=dataset.images[order], labels=dataset.labels[order], ids=dataset.ids[order], digest="permuted"
     )
-    with pytest.raises(AnalysisError, match="has seen other data"):
-        gather(recipe, permuted, store)
+    with pytest.raises(AnalysisError, match="was trained on other data"):
+        load_runs(recipe, permuted, store)
 
 
 # -------------------------------------------------------------------------------------------------------------- server

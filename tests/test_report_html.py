@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from study.figures import FAMILY_COLOURS
 from study.proxies import PROXIES
-from study.report.html import File, Section, Source, Table, groups, picture, write_report
+from study.report.html import FigureSection, FileEntry, RunEntry, TableSection, groups, render_figure, write_report
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -69,11 +69,11 @@ def page(tmp_path_factory):
         title=EVIL,
         facts={EVIL: EVIL},
         correlations=correlations(label=EVIL, proxy=EVIL, family=EVIL),
-        figures=[Section(EVIL, EVIL, EVIL, lines()), Section("J-fig4", "grid", "what it shows", image())],
-        tables=[Table(EVIL, pd.DataFrame({EVIL: [EVIL] * 150, "score": np.linspace(-1, 1, 150)}), EVIL)],
-        files=[File("suspects.csv", EVIL), File(EVIL, "scores", EVIL)],
+        figures=[FigureSection(EVIL, EVIL, EVIL, lines()), FigureSection("J-fig4", "grid", "what it shows", image())],
+        tables=[TableSection(EVIL, pd.DataFrame({EVIL: [EVIL] * 150, "score": np.linspace(-1, 1, 150)}), EVIL)],
+        files=[FileEntry("suspects.csv", EVIL), FileEntry(EVIL, "scores", EVIL)],
         colours={EVIL: "red;background:url(http://x)"},
-        sources=[Source("abc", EVIL, "http://127.0.0.1:5000/#/runs/abc"), Source(EVIL, EVIL, "javascript:alert(1)")],
+        runs=[RunEntry("abc", EVIL, "http://127.0.0.1:5000/#/runs/abc"), RunEntry(EVIL, EVIL, "javascript:alert(1)")],
     )
     return path.read_text(encoding="utf-8")
 
@@ -137,18 +137,18 @@ def test_a_long_table_is_cut_and_says_so(page):
 
 def test_plots_are_drawings(small):
     """Sharp at any size, and small."""
-    assert picture(lines())["uri"].startswith("data:image/svg+xml;base64,")
+    assert render_figure(lines())["uri"].startswith("data:image/svg+xml;base64,")
 
 
 @pytest.mark.parametrize("figure", [image(), lines(30_000)], ids=["pictures", "dense"])
 def test_pictures_and_dense_plots_become_pixels(figure):
     """A drawing of ten thousand points is megabytes and slow to open."""
-    assert picture(figure)["uri"].startswith("data:image/png;base64,")
+    assert render_figure(figure)["uri"].startswith("data:image/png;base64,")
 
 
 def test_a_figure_has_its_size_in_pixels_of_the_page():
     """Without it the text below jumps while the page opens."""
-    assert (picture(lines())["width"], picture(lines())["height"]) == (384, 288)
+    assert (render_figure(lines())["width"], render_figure(lines())["height"]) == (384, 288)
 
 
 def test_the_cscore_on_all_examples_comes_first():
@@ -209,21 +209,23 @@ def test_the_noise_ceilings_of_train_and_test_are_told_apart():
 
 def test_the_lead_points_to_the_pictures_that_the_page_has(small):
     """The person who looks for label errors wants one click, not a scroll past the statistics."""
-    shown = small(figures=[Section("J-fig6", "classes", "s", lines()), Section("suspects", "look", "s", image())])
+    shown = small(
+        figures=[FigureSection("J-fig6", "classes", "s", lines()), FigureSection("suspects", "look", "s", image())]
+    )
     assert '<a href="#figure-2">the lowest C-scores</a>' in shown
     assert '<a href="#figure-1">classes</a>' in shown
 
 
 def test_a_file_of_another_run_says_of_which(small):
     """`cscore.parquet` lies with the ensemble, not beside the page."""
-    shown = small(files=[File("cscore.parquet", "scores", "abc123")])
-    assert "<code>cscore.parquet</code> scores; in run <code>abc123</code>" in shown
+    shown = small(files=[FileEntry("cscore.parquet", "scores", "abc123")])
+    assert "<code>cscore.parquet</code>: scores; in run <code>abc123</code>" in shown
 
 
 @pytest.mark.parametrize("keep", [0, 1])
 def test_a_report_with_next_to_nothing_is_written(small, keep):
     """The first thing a newcomer makes is a report of one run without an ensemble."""
-    assert ("No proxy has been set against" in small(correlations=correlations()[:keep])) == (keep == 0)
+    assert ("no proxy that can be compared with" in small(correlations=correlations()[:keep])) == (keep == 0)
 
 
 def test_a_report_is_replaced_in_one_step(small, tmp_path):
@@ -239,4 +241,4 @@ def test_the_same_report_gives_the_same_bytes(small):
 
 def test_the_page_stays_small(small):
     """It travels to a tracking server and opens in a frame."""
-    assert len(small(figures=[Section(f"f{i}", "t", "s", lines(200)) for i in range(12)])) < 1_000_000
+    assert len(small(figures=[FigureSection(f"f{i}", "t", "s", lines(200)) for i in range(12)])) < 1_000_000

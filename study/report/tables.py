@@ -1,0 +1,118 @@
+"""The tables and the list of files of a report's page.  in: Results   out: tables, files, suspects.csv"""
+
+import pandas as pd
+
+from study.analysis import Results, StudyRuns
+from study.data import Dataset
+from study.report.html import FileEntry, TableSection
+
+SUSPECTS = 500  # rows of suspects.csv: as many as the MLflow UI shows
+LEADERBOARD = {  # columns of the leaderboard and their headings on the page
+    "label": "proxy",
+    "on": "on",
+    "spearman": "Spearman",
+    "within_class": "within class",
+    "seeds": "seeds",
+    "architectures": "networks",
+    "distinct": "distinct",
+    "cost": "cost",
+    "seconds": "seconds",
+    "flops": "GFLOP",
+}
+SUSPECT_HEADINGS = {
+    "predicted": "networks predict",
+    "cscore": "C-score",
+    "cscore_soft": "soft C-score",
+    "stderr": "standard error",
+    "held_out": "held out",
+    "published": "published C-score",
+}
+POINT_HEADINGS = {
+    "percent": "% of the data",
+    "spearman": "Spearman",
+    "kendall": "Kendall",
+    "n": "examples",
+}
+
+
+def suspect_table(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
+    """Every scored example, train and test, lowest C-score first, with names of classes.
+
+    Returns:
+        example | label | predicted, the class that most networks predict which were trained without it | cscore
+        cscore_soft stderr held_out published, as far as there are any.
+    """
+    scored = runs.cscores.dropna(subset=["cscore"])
+    table = scored.sort_values([name for name in ("cscore", "cscore_soft") if name in scored], kind="stable")
+    names = dict(enumerate(dataset.classes))
+    columns = {"example": table["example"], "label": table["label"].map(names)}
+    if runs.ensemble:
+        columns["predicted"] = table["consensus"].map(names).fillna("")
+    scores = ("cscore", "cscore_soft", "stderr", "held_out") if runs.ensemble else ()
+    columns |= {name: table[name] for name in (*scores, "published") if name in table}
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
+def table_sections(results: Results, suspects: pd.DataFrame) -> list[TableSection]:
+    """The tables below the figures; `suspects` is `suspect_table`."""
+    sections = [_leaderboard_section(results)]
+    sentence = f"The lowest C-scores of train and test examples; suspects.csv holds the first {SUSPECTS:,}."
+    sections.append(TableSection("Lowest C-scores", suspects.rename(columns=SUSPECT_HEADINGS), sentence))
+    if results.difficulty is not None:
+        sentence = "The training examples nearest to each corner of the plane of prediction depths (B-fig7)."
+        corners = results.difficulty.corners
+        named = corners.assign(label=corners["label"].map(dict(enumerate(results.dataset.classes))))
+        sections.append(TableSection("Examples of the four forms of difficulty", named, sentence))
+    if len(results.points) > 1:
+        sentence = "Rank correlation of the C-score at a single subset ratio with that over all ratios (J-fig5)."
+        sections.append(TableSection("Single subset ratios", _points(results.points), sentence))
+    return sections
+
+
+def _leaderboard_section(results: Results) -> TableSection:
+    sentence = (
+        "Means over the repeats. Within class: Spearman inside each class, weighted by its size. Seeds: Spearman "
+        "between repeats. Networks: Spearman with the newest single run of each other network on this data. Distinct: "
+        "number of different values. Seconds and GFLOP: cost beyond the training; a signal that several proxies read "
+        "counts in full for each. –: not available."
+    )
+    ranks = ["spearman", "within_class", "seeds", "architectures"]
+    table = results.leaderboard.assign(flops=results.leaderboard["flops"] / 1e9).round(dict.fromkeys(ranks, 3))
+    return TableSection("Leaderboard of proxies", table[list(LEADERBOARD)].rename(columns=LEADERBOARD), sentence)
+
+
+def _points(points: pd.DataFrame) -> pd.DataFrame:
+    """The percentages, both correlations and their intervals, one column each."""
+    shown = pd.DataFrame({POINT_HEADINGS["percent"]: points["percent"]})
+    for measure, low, high in (("spearman", "low", "high"), ("kendall", "kendall_low", "kendall_high")):
+        shown[POINT_HEADINGS[measure]] = points[measure]
+        shown[f"{POINT_HEADINGS[measure]}, low"], shown[f"{POINT_HEADINGS[measure]}, high"] = points[low], points[high]
+    return shown.assign(examples=points["n"])
+
+
+def file_entries(results: Results) -> list[FileEntry]:
+    """The artifacts of the report, and those of the runs read that hold a row per example; without links."""
+    runs, influences = results.runs, results.influences
+    contents = {
+        "suspects.csv": f"the {SUSPECTS:,} lowest C-scores, with labels and predicted classes",
+        "correlations.parquet": "the table at the top, repeat by repeat",
+        "leaderboard.parquet": "quality and cost of every proxy",
+        "matrix.parquet": "rank correlation of every pair of proxies",
+        "points.parquet": "single subset ratios against all of them (J-fig5)",
+        "curves.parquet": "proxies against the C-score, epoch by epoch (J-fig8, J-fig9b)",
+        "recipe.toml": "the recipe; study run recipe.toml repeats the study",
+    }
+    if influences is not None and len(influences.table):
+        contents["influence.parquet"] = "the most influential training examples of each test example"
+    if results.difficulty is not None:
+        contents["difficulty.parquet"] = "every example's mean prediction depths and form of difficulty"
+        contents["corners.parquet"] = "the 100 examples nearest to each corner"
+    files = [FileEntry(name, content) for name, content in contents.items()]
+    if runs.ensemble:
+        ensemble = runs.ensemble.id
+        files.append(FileEntry("cscore.parquet", "every example's C-score, consensus and memorization", ensemble))
+        files.append(FileEntry("profile.parquet", "the counts behind the C-scores, by subset ratio", ensemble))
+    files += [FileEntry("scores.parquet", "every example's proxies", run.id) for run in runs.singles]
+    with_probes = [run for run in runs.singles if "probes.npz" in run.files]
+    files += [FileEntry("probes.npz", "predictions of the k-NN probes in every layer", run.id) for run in with_probes]
+    return files
