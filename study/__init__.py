@@ -1,7 +1,70 @@
-"""C-scores of image data sets, their proxies, and how well the proxies stand in for them."""
+"""C-scores of image data sets, their proxies, and how well the proxies stand in for them.
 
-import os
+    import study
 
-# read when torch loads: its threads sleep while they wait for each other.  Spinning, the default, makes an operation on
-# two cores four times slower as soon as something else wants one of them.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    scores = study.cscores(images, labels, model="mlp", ratios=(0.1, 0.5, 0.9), members=40)
+    run = study.single_run(images, labels, epochs=20, proxies=["cbtl", "aum"])
+    table = study.correlate(scores, run.scores)
+
+The names below are imported when they are used; `import study` imports nothing else and changes nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from study.api.catalogs import list_datasets, list_models, list_proxies
+    from study.api.comparison import correlate
+    from study.api.stores import open_runs as open
+    from study.api.training import SingleRun, cscores, single_run
+    from study.data.dataset import Dataset
+    from study.data.types import NoiseSpec
+    from study.errors import StudyError
+
+    __version__: str
+
+__all__ = [
+    "Dataset",
+    "NoiseSpec",
+    "SingleRun",
+    "StudyError",
+    "__version__",
+    "correlate",
+    "cscores",
+    "list_datasets",
+    "list_models",
+    "list_proxies",
+    "open",
+    "single_run",
+]
+_HOMES = {
+    "Dataset": ("study.data.dataset", "Dataset"),
+    "NoiseSpec": ("study.data.types", "NoiseSpec"),
+    "SingleRun": ("study.api.training", "SingleRun"),
+    "StudyError": ("study.errors", "StudyError"),
+    "correlate": ("study.api.comparison", "correlate"),
+    "cscores": ("study.api.training", "cscores"),
+    "list_datasets": ("study.api.catalogs", "list_datasets"),
+    "list_models": ("study.api.catalogs", "list_models"),
+    "list_proxies": ("study.api.catalogs", "list_proxies"),
+    "open": ("study.api.stores", "open_runs"),
+    "single_run": ("study.api.training", "single_run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("study")
+    elif name in _HOMES:
+        module, attribute = _HOMES[name]
+        value = getattr(import_module(module), attribute)
+    else:
+        raise AttributeError(f"module 'study' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

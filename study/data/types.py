@@ -63,6 +63,9 @@ class NoiseSpec:
 
     Raises:
         DataError: a word that is none of these, or a share outside 0..1.
+
+    >>> NoiseSpec(labels="symmetric", share=0.4).inputs
+    'none'
     """
 
     labels: str = "none"

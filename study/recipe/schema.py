@@ -69,9 +69,11 @@ class Recipe(Section):
             return self.model_copy(update={"kind": kind, "single": plain})
         merged = {"kind": kind, "single": plain}
         for name, section in (("model", Model), ("optimizer", Optimizer), ("schedule", Schedule), ("train", Train)):
-            own = getattr(self, name).model_dump()
+            override = getattr(self.single, name)
+            if not override:
+                continue
             try:
-                merged[name] = section(**merge(own, getattr(self.single, name)))
+                merged[name] = section(**merge(getattr(self, name).model_dump(), override))
             except ValidationError as error:
                 raise RecipeError(one_line(error, section, f"single.{name}")) from None
         return self.model_copy(update=merged)

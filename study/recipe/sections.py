@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from study.models.spec import NetworkSpec
 
@@ -120,6 +120,14 @@ class Model(Section):
 
     name: str = "mlp"
     settings: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
+    _builder: Any = PrivateAttr(None)
+
+    @classmethod
+    def of(cls, network: NetworkSpec) -> "Model":
+        """The section of a network from Python; its builder goes with it, but not into the recipe's text."""
+        model = cls(name=network.name, settings=dict(network.settings))
+        model._builder = network.builder
+        return model
 
     @field_validator("settings", mode="before")
     @classmethod
@@ -130,7 +138,7 @@ class Model(Section):
 
     def spec(self) -> NetworkSpec:
         """The same network as plain data, as training takes it."""
-        return NetworkSpec(self.name, self.settings)
+        return NetworkSpec(self.name, self.settings, self._builder)
 
 
 class Optimizer(Section):

@@ -93,7 +93,7 @@ class SinglePlan:
 def template_of(recipe: Recipe) -> JobTemplate:
     """What all jobs of one part of a recipe have in common."""
     return JobTemplate(
-        network=NetworkSpec(recipe.model.name, dict(recipe.model.settings)),
+        network=recipe.model.spec(),
         optimizer=OptimizerSpec(**recipe.optimizer.model_dump()),
         schedule=ScheduleSpec(**recipe.schedule.model_dump()),
         training=TrainSpec(**recipe.train.model_dump()),

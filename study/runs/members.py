@@ -1,4 +1,4 @@
-"""The members of a subset ensemble, trained and folded, without a store.  in: an EnsemblePlan, a Dataset   out: a Profile
+"""The members of a subset ensemble, trained and folded, without a store.  in: EnsemblePlan, Dataset   out: Profile
 
 Members are trained in shards of one subset ratio.  `runs.ensemble` writes each shard down; the Python API folds them.
 """

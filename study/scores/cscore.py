@@ -36,6 +36,12 @@ class Profile:
     trained_correct: (s, 2, n) of these, how many classified it right after the training.
     predicted: (n, c) held-out predictions per class over all ratios; (n, 0) when read back from a table.
     diverged: members left out because a confidence was not finite.
+
+    >>> masks = np.array([[True, False], [False, True]])  # of two members
+    >>> predicted, labels = np.array([[0, 1], [1, 1]]), np.array([0, 1])
+    >>> profile = shard_profile(masks, predicted, np.full((2, 2), 0.9), labels, 0.5, [0, 1], 2)
+    >>> (profile + profile).held_out.sum(axis=1)
+    array([[2, 2]])
     """
 
     ratios: tuple[float, ...]
@@ -138,7 +144,14 @@ def fold_member(
     confidence: NDArray[np.floating],
     labels: IntArray,
 ) -> None:
-    """Add one member to the arrays of `profile` in place; `place` is (index of the ratio, half), the rest are (n,)."""
+    """Add one member to the arrays of `profile` in place; `place` is (index of the ratio, half), the rest are (n,).
+
+    >>> mask, predicted, labels = np.array([[True, False]]), np.array([[0, 1]]), np.array([0, 1])
+    >>> profile = shard_profile(mask, predicted, np.full((1, 2), 0.9), labels, 0.5, [0], 2)
+    >>> fold_member(profile, (0, 1), ~mask[0], predicted[0], np.full(2, 0.9), labels)
+    >>> profile.held_out.sum(axis=1)
+    array([[1, 1]])
+    """
     if confidence.min() < -1e-3 or confidence.max() > 1 + 1e-3:
         raise ValueError(f"a confidence is a probability, not {confidence.min():.4g} to {confidence.max():.4g}")
     if predictions.min() < 0 or predictions.max() >= profile.predicted.shape[1]:

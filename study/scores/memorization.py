@@ -46,6 +46,13 @@ def memorization_stderr(profile: Profile) -> FloatArray:
     Returns:
         (n,), NaN where a ratio has fewer than two members on a side.  Members of a balanced block are taken as
         independent; 0 where all members of each side agree.
+
+    >>> from study.scores.cscore import shard_profile
+    >>> masks = np.array([[True, False], [False, True]])  # of two members
+    >>> predicted, labels = np.array([[0, 1], [1, 1]]), np.array([0, 1])
+    >>> profile = shard_profile(masks, predicted, np.full((2, 2), 0.9), labels, 0.5, [0, 1], 2)
+    >>> memorization_stderr(profile)  # one member on each side
+    array([nan, nan])
     """
     variance = np.zeros(profile.held_out.shape[::2])
     for right, count in ((profile.trained_correct, profile.trained), (profile.correct, profile.held_out)):
@@ -59,6 +66,13 @@ def memorization_columns(profile: Profile) -> dict[str, FloatArray]:
 
     memorization: mean over the ratios, each with the same weight as in the integral C-score, NaN where one is missing.
     memorization_stderr: its standard error.  memorization_10, ...: ratio by ratio.
+
+    >>> from study.scores.cscore import shard_profile
+    >>> masks = np.array([[True, False], [False, True]])  # of two members
+    >>> predicted, labels = np.array([[0, 1], [1, 1]]), np.array([0, 1])
+    >>> profile = shard_profile(masks, predicted, np.full((2, 2), 0.9), labels, 0.5, [0, 1], 2)
+    >>> list(memorization_columns(profile))
+    ['memorization', 'memorization_stderr', 'memorization_50']
     """
     scores = memorization(profile)
     each = {f"memorization_{percent(ratio)}": scores[index] for index, ratio in enumerate(profile.ratios)}

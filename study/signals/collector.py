@@ -105,6 +105,7 @@ class Collector:
     kept: the series that the run keeps; those of sources are not among them.
     progress: hears the source that is being gathered and the share done, 0 to 1; may raise to end the work.
     memories: of the sources, by name; see `Checkpoint`.
+    network: the nn.Module after the last epoch, in evaluation mode.
     costs: by source, those of the data alone in `shared`; "looks" are those at all examples.
     """
 
@@ -119,6 +120,7 @@ class Collector:
     latest: dict[str, np.ndarray] = field(default_factory=dict)
     epochs: list[int] = field(default_factory=list)
     moments: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    network: Any = None
     memories: dict[str, dict[str, Any]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
 
@@ -149,6 +151,8 @@ class Collector:
         for source in self.sources:
             if moments.get(source.when):
                 self._collect(source, epoch, look)
+        if epoch == self.due[-1]:
+            self.network = look.network()
         if epoch in self.due:
             self.epochs.append(epoch)
             self._score_moments()
