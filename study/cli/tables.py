@@ -1,10 +1,10 @@
 """Tables for the terminal.  in: a Store, a Run, a Dataset   out: what is in it, printed"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -156,10 +156,10 @@ def _leaderboard_rows(leaderboard: "DataFrame", quote: str = "") -> list[list[st
     return [[_standing(name, row, quote) for name in LEADERBOARD] for row in leaderboard.to_dict("records")]
 
 
-def _standing(name: str, row: Mapping[str, object], quote: str) -> str:
+def _standing(name: str, row: "Mapping[Hashable, Any]", quote: str) -> str:
     if name == "interval":
-        known = math.isfinite(row["low"]) and math.isfinite(row["high"])
-        return f"{row['low']:+.3f} {row['high']:+.3f}" if known else ""
+        finite = math.isfinite(row["low"]) and math.isfinite(row["high"])
+        return f"{row['low']:+.3f} {row['high']:+.3f}" if finite else ""
     value = row[name]
     if isinstance(value, str):
         return f"{quote}{value}{quote}" if name == "proxy" else value

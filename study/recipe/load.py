@@ -96,9 +96,11 @@ def _override(text: str) -> dict[str, Any]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    for word in reversed(name.strip().split(".")):
-        parsed = {word: parsed}
-    return parsed
+    *tables, key = name.strip().split(".")
+    override: dict[str, Any] = {key: parsed}
+    for table in reversed(tables):
+        override = {table: override}
+    return override
 
 
 def recipe_files(paths: Iterable[Path]) -> list[Path]:

@@ -55,6 +55,13 @@ class Space(Section):
             raise ValueError("log needs low above 0, and no step")
         return self
 
+    @property
+    def ends(self) -> tuple[int | float, int | float]:
+        """low and high, of a space that has no choices."""
+        if self.low is None or self.high is None:
+            raise ValueError("a space of choices has no ends")
+        return self.low, self.high
+
 
 def dotted(tables: Mapping[str, Any], leaf: Any) -> dict[str, Any]:
     """Nested tables as one table of dotted names; `leaf(table)` says which tables are values.

@@ -19,7 +19,7 @@ MESSAGES = {
     "bool_type": "must be true or false",
     "string_pattern_mismatch": "must be auto, cpu, cuda, or one of several such as cuda:1",
 }
-MISSING = dict.fromkeys(("data", "data.name"), "; say which examples: [data] name = 'digits'")
+MISSING: dict[str, str] = dict.fromkeys(("data", "data.name"), "; say which examples: [data] name = 'digits'")
 
 
 def one_line(error: ValidationError, section: type[BaseModel], prefix: str = "") -> str:

@@ -104,7 +104,7 @@ class Scope:
         """The recipe's own values, as Optuna's parameters, where the space holds them: a search begins with them."""
         held: dict[str, Any] = {}
         for name in self.order:
-            value = _look_up(self.table, name)
+            value = _value(self.table, name)
             if self._active(name, held) and self._holds(name, value):
                 held[name] = self._encode(value)
         return held
@@ -162,51 +162,60 @@ class Scope:
             return list(space.choices)
         if space.step is None and not (self._whole(name) and not space.log):
             raise RecipeError(f"search.space.{name}: a grid needs choices, or low, high and step")
-        step = space.step or 1
-        return [space.low + index * step for index in range(int((space.high - space.low) / step + 1e-9) + 1)]
+        step, (low, high) = space.step or 1, space.ends
+        return [low + index * step for index in range(int((high - low) / step + 1e-9) + 1)]
 
     def _ends(self, name: str) -> list[Any]:
         if self.grid or self.space[name].choices:
             return self._listed(name)
-        return [self.space[name].low, self.space[name].high]
+        return list(self.space[name].ends)
 
     def _whole(self, name: str) -> bool:
         """Whether whole numbers are tried: both ends are, and the recipe's own value is one, or is missing."""
-        space, own = self.space[name], _look_up(self.table, name)
-        return all(type(end) is int for end in (space.low, space.high)) and not isinstance(own, float)
+        space, value = self.space[name], _value(self.table, name)
+        return all(type(end) is int for end in (space.low, space.high)) and not isinstance(value, float)
 
     def _distribution(self, name: str) -> BaseDistribution:
         space = self.space[name]
         if self.grid or space.choices:
             return CategoricalDistribution([self._encode(value) for value in self._listed(name)])
+        low, high = space.ends
         if self._whole(name):
             if type(space.step or 1) is not int:
                 raise RecipeError(f"search.space.{name}.step: must be a whole number, got {space.step}")
-            return IntDistribution(space.low, space.high, log=space.log, step=space.step or 1)
-        return FloatDistribution(space.low, space.high, log=space.log, step=space.step)
+            return IntDistribution(int(low), int(high), log=space.log, step=int(space.step or 1))
+        return FloatDistribution(low, high, log=space.log, step=space.step)
 
     def _holds(self, name: str, value: Any) -> bool:
         space = self.space[name]
         if self.grid or space.choices:
             return value in self._listed(name)
-        return isinstance(value, int | float) and space.low <= value <= space.high
+        low, high = space.ends
+        return isinstance(value, int | float) and low <= value <= high
 
     def _encode(self, value: Any) -> Any:
         return json.dumps(value) if isinstance(value, tuple) else value
 
-    def _decode(self, name: str, told: Any) -> Any:
+    def _decode(self, name: str, encoded: Any) -> Any:
         choices = self.space[name].choices
-        return next((choice for choice in choices if self._encode(choice) == told), told)
+        return next((choice for choice in choices if self._encode(choice) == encoded), encoded)
 
 
-def _look_up(table: Any, name: str) -> Any:
+def _value(table: Any, name: str) -> Any:
     for word in name.split("."):
         table = table.get(word) if isinstance(table, Mapping) else None
     return table
 
 
-def _suggest(trial: Any, name: str, told: BaseDistribution) -> Any:
-    if isinstance(told, CategoricalDistribution):
-        return trial.suggest_categorical(name, told.choices)
-    suggest = trial.suggest_int if isinstance(told, IntDistribution) else trial.suggest_float
-    return suggest(name, told.low, told.high, step=told.step, log=told.log)
+def _suggest(trial: Any, name: str, distribution: BaseDistribution) -> Any:
+    match distribution:
+        case CategoricalDistribution():
+            return trial.suggest_categorical(name, distribution.choices)
+        case IntDistribution():
+            return trial.suggest_int(
+                name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+            )
+        case FloatDistribution():
+            return trial.suggest_float(
+                name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+            )

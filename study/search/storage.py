@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -22,13 +23,11 @@ BEAT = 15  # seconds between two signs of life of a trial
 GRACE = 120  # seconds without one, after which the trial of another machine counts as dead
 PATIENCE = 60  # seconds that SQLite waits for another writer
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
 
 class Quick(sqlite3.Connection):
     """Commits without waiting for the disk: a power cut may take the last seconds with it, a kill takes nothing."""
 
-    def __init__(self, *arguments: object, **settings: object) -> None:
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.execute("PRAGMA synchronous = NORMAL")
 
@@ -59,13 +58,17 @@ def open_storage(root: Path, url: str | None = None) -> RDBStorage:
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """A storage that fails in the middle of a search is the user's to mend."""
+def one_line_errors() -> Iterator[None]:
+    """Around calls of Optuna: its notes are not shown, and a storage that fails is a StoreError, the user's to mend."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         yield
     except StorageInternalError as error:
         cause = " ".join(str(error.__cause__ or error).split())[:300]
         raise StoreError(f"the trials' storage: {cause}; mend it, the same command goes on") from error
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _open(url: str, engine: dict) -> RDBStorage:

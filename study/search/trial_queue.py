@@ -9,8 +9,8 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from study.recipe import Recipe, Search
 from study.search.space import Scope
-from study.search.storage import BEAT, GRACE, told_in_one_line
+from study.search.storage import BEAT, GRACE, one_line_errors
 
 RETRIES = 5  # of a trial that takes its process with it, such as one that needs too much memory
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -67,8 +67,8 @@ class TrialQueue:
         """
         self.storage, self.name, self.scope = storage, name, scope
         self.own: dict[int, Trial] = {}
-        self.beaten = 0.0
-        with told_in_one_line():
+        self.last_beat = 0.0
+        with one_line_errors():
             self.study = optuna.create_study(
                 study_name=name,
                 storage=storage,
@@ -84,7 +84,7 @@ class TrialQueue:
         Under the lock of the search: two processes that did this at once would queue twice.  What a kill has left
         half queued is completed.
         """
-        with told_in_one_line():
+        with one_line_errors():
             launch = self.study.user_attrs.get("launches", 0)
             self.study.set_user_attr("launches", launch + 1)
             self.study.sampler = sampler(search, draw("search", "sampler", self.name, launch))
@@ -98,7 +98,7 @@ class TrialQueue:
 
     def trials(self) -> list[FrozenTrial]:
         """All trials of the round, by number."""
-        with told_in_one_line():
+        with one_line_errors():
             return self.study.get_trials(deepcopy=False)
 
     def finished(self) -> list[FrozenTrial]:
@@ -119,7 +119,7 @@ class TrialQueue:
     def kept(self, count: int) -> list[FrozenTrial]:
         """The completed trials with the highest values, best first; of equals the earlier."""
         done = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        return sorted(done, key=lambda trial: (-trial.value, trial.number))[:count]
+        return sorted(done, key=lambda trial: (-(trial.value or 0.0), trial.number))[:count]
 
     def best(self) -> FrozenTrial | None:
         """The completed trial with the highest value."""
@@ -129,7 +129,7 @@ class TrialQueue:
 
     def ask(self) -> Trial | None:
         """The next trial to train; None when enough are finished or under way."""
-        with told_in_one_line(), warnings.catch_warnings():
+        with one_line_errors(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Heartbeat of storage")  # `beat` keeps it going
             while True:
                 alive = [trial for trial in self.trials() if trial.state != TrialState.FAIL]
@@ -147,13 +147,13 @@ class TrialQueue:
 
     def _taken(self, handle: optuna.Trial) -> Trial:
         self.scope.suggest(handle)
-        known = handle.user_attrs
+        attributes = handle.user_attrs
         trial = Trial(
             handle.number,
-            known.get("first", handle.number),
+            attributes.get("first", handle.number),
             handle.params,
             self.scope.recipe(handle.params),
-            known.get("run"),
+            attributes.get("run"),
             handle,
         )
         self.own[trial.number] = trial
@@ -161,7 +161,7 @@ class TrialQueue:
 
     def note(self, trial: Trial, **facts: Any) -> None:
         """Keep facts with a trial that runs; a retried trial inherits them."""
-        with self._mine(trial):
+        with self._update(trial):
             for key, value in facts.items():
                 trial.handle.set_user_attr(key, value)
 
@@ -171,27 +171,27 @@ class TrialQueue:
         Raises:
             Lost: the trial is no longer this process's.
         """
-        with self._mine(trial):
+        with self._update(trial):
             trial.handle.report(value, step)
             trial.values.append((step, value))
             return trial.handle.should_prune()
 
     def complete(self, trial: Trial, value: float) -> None:
         """The trial has come to its end, with this value."""
-        with self._mine(trial):
+        with self._update(trial):
             self.study.tell(trial.handle, value)
         del self.own[trial.number]
 
     def prune(self, trial: Trial, why: str) -> None:
         """The trial ends before its time and counts: its last report is its value, without one it is the worst."""
-        with self._mine(trial):
+        with self._update(trial):
             trial.handle.set_user_attr("end", why)
             self.study.tell(trial.handle, state=TrialState.PRUNED)
         del self.own[trial.number]
 
     def give_back(self, trial: Trial) -> None:
         """The trial was stopped; it is queued again with the same values."""
-        with suppress(Lost), self._mine(trial):
+        with suppress(Lost), self._update(trial):
             trial.handle.set_user_attr("stopped", True)
             self.study.tell(trial.handle, state=TrialState.FAIL)
         self.own.pop(trial.number, None)
@@ -202,10 +202,10 @@ class TrialQueue:
     def beat(self) -> None:
         """Show that this process's trials are alive; look after those of others.  To be called every second or so."""
         now = time.monotonic()
-        if now - self.beaten < BEAT:
+        if now - self.last_beat < BEAT:
             return
-        self.beaten = now
-        with told_in_one_line():
+        self.last_beat = now
+        with one_line_errors():
             for trial in list(self.own.values()):
                 self.storage.record_heartbeat(trial.handle._trial_id)
         self.reap()
@@ -217,13 +217,14 @@ class TrialQueue:
         a sign of life.
         """
         old = datetime.now() - timedelta(seconds=GRACE)
-        with told_in_one_line(), warnings.catch_warnings():
+        with one_line_errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             for trial in self.trials():
                 if trial.state != TrialState.RUNNING or trial.number in self.own:
                     continue
-                told = trial.user_attrs.get("worker")
-                if dead(told) if told else trial.datetime_start < old:
+                process = trial.user_attrs.get("worker")
+                silent = trial.datetime_start is None or trial.datetime_start < old
+                if dead(process) if process else silent:
                     with suppress(UpdateFinishedTrialError):
                         self.storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
             optuna.storages.fail_stale_trials(self.study)
@@ -242,65 +243,64 @@ class TrialQueue:
 
     def _requeue(self) -> None:
         for trial in self._orphans(self.trials()):
-            told = trial.user_attrs
-            facts = {key: told[key] for key in ("run",) if key in told}
-            facts |= {"first": told.get("first", trial.number), "retry_of": trial.number, "retries": _retries(trial)}
+            attributes = trial.user_attrs
+            facts = {key: attributes[key] for key in ("run",) if key in attributes}
+            facts |= {
+                "first": attributes.get("first", trial.number),
+                "retry_of": trial.number,
+                "retries": _retries(trial),
+            }
             self._queue(trial.params, facts, trial.system_attrs)
 
     def _queue(self, params: dict[str, Any], facts: dict[str, Any], system: dict[str, Any] | None = None) -> None:
-        told = {name: self.scope.distributions[name] for name in params}
+        distributions = {name: self.scope.distributions[name] for name in params}
         fixed = {key: value for key, value in (system or {}).items() if key == "fixed_params"}
-        with told_in_one_line():
+        with one_line_errors():
             self.study.add_trial(
                 create_trial(
-                    state=TrialState.WAITING, params=params, distributions=told, user_attrs=facts, system_attrs=fixed
+                    state=TrialState.WAITING,
+                    params=params,
+                    distributions=distributions,
+                    user_attrs=facts,
+                    system_attrs=fixed,
                 )
             )
 
     def _superfluous(self, number: int) -> str | None:
         """Why a trial that was just drawn is dropped; of several that are one too many, the later ones are."""
         trials = self.trials()
-        own = next(trial for trial in trials if trial.number == number)
+        drawn = next(trial for trial in trials if trial.number == number)
         before = [trial for trial in trials if trial.number < number]
         alive = [trial for trial in before if trial.state != TrialState.FAIL]
-        source = own.user_attrs.get("retry_of")
+        source = drawn.user_attrs.get("retry_of")
         if source is not None and any(trial.user_attrs.get("retry_of") == source for trial in before):
             return "queued twice"
         if self.target is None:
-            known = not own.params or any(trial.params == own.params for trial in alive)
-            return "not of the grid, or there already" if known else None
+            listed = bool(drawn.params) and all(trial.params != drawn.params for trial in alive)
+            return None if listed else "not of the grid, or there already"
         return "one more than asked for" if len(alive) >= self.target else None
 
-    def _mine(self, trial: Trial) -> "_Mine":
-        return _Mine(self, trial)
-
-
-class _Mine:
-    """What is said of a trial in here may come too late: then it is lost, not wrong."""
-
-    def __init__(self, ledger: TrialQueue, trial: Trial) -> None:
-        self.ledger, self.trial, self.line = ledger, trial, told_in_one_line()
-
-    def __enter__(self) -> None:
-        self.line.__enter__()
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        late = isinstance(error, UpdateFinishedTrialError)
-        late = late or (isinstance(error, ValueError) and "Cannot tell" in str(error))
-        if late:
-            self.ledger.own.pop(self.trial.number, None)
+    @contextmanager
+    def _update(self, trial: Trial) -> Iterator[None]:
+        """Around what is written of a trial; another process may have ended it already: then it is lost, not wrong."""
+        try:
+            with one_line_errors():
+                yield
+        except (UpdateFinishedTrialError, ValueError) as error:
+            if not self.storage.get_trial(trial.handle._trial_id).state.is_finished():
+                raise
+            self.own.pop(trial.number, None)
             raise Lost from error
-        self.line.__exit__(kind, error, trace)
 
 
 def sampler(search: Search, seed: int) -> optuna.samplers.BaseSampler:
     """The sampler that the recipe names; TPE and GP begin with `startup` random trials."""
-    start = {"n_startup_trials": search.startup, "seed": seed}
+    startup = search.startup
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return {
-            "tpe": lambda: optuna.samplers.TPESampler(**start),
-            "gp": lambda: optuna.samplers.GPSampler(**start),
+            "tpe": lambda: optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed),
+            "gp": lambda: optuna.samplers.GPSampler(n_startup_trials=startup, seed=seed),
             "qmc": lambda: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
             "random": lambda: optuna.samplers.RandomSampler(seed),
             "grid": lambda: optuna.samplers.RandomSampler(seed),  # never asked: the grid is queued
@@ -327,9 +327,9 @@ def worker() -> dict[str, Any]:
     return {"machine": _machine(), "host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
 
 
-def dead(told: dict[str, Any]) -> bool:
+def dead(process: dict[str, Any]) -> bool:
     """Whether a worker of this machine is gone; one of another machine is not known to be."""
-    return told["machine"] == _machine() and told["born"] != _born(told["pid"])
+    return process["machine"] == _machine() and process["born"] != _born(process["pid"])
 
 
 def _machine() -> str:

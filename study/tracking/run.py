@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from study.errors import StoreError
 from study.tracking import sqlite_store
@@ -63,7 +63,7 @@ class Run:
     artifacts: str = field(repr=False)
 
     @classmethod
-    def of(cls, store: "Store", found: object, experiment: str) -> Self:
+    def of(cls, store: "Store", found: Any, experiment: str) -> Self:
         """Make a run of what MLflow returns."""
         info, data = found.info, found.data
         return cls(

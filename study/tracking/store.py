@@ -355,9 +355,10 @@ def _alive(run: Run) -> bool:
     except PermissionError:
         pass
     try:
-        booted = float(re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)[1])
+        stat = Path("/proc/stat").read_text().splitlines()
+        booted = next(float(line.split()[1]) for line in stat if line.startswith("btime "))
         ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, TypeError, ValueError, IndexError):
+    except (OSError, StopIteration, ValueError, IndexError):
         return True
     born = booted + ticks / os.sysconf("SC_CLK_TCK")
     taken_up = max(run.started / 1000, float(run.tags.get("study.resumed", 0)))
