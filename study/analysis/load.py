@@ -1,5 +1,6 @@
 """The finished runs of a study.  in: a recipe, a Dataset, a Store   out: their tables, joined by example"""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,12 +9,13 @@ import pandas as pd
 
 from study.data import Dataset
 from study.errors import AnalysisError, StudyError
-from study.progress import say
 from study.recipe import Recipe
 from study.runs.ensemble import keys, size
 from study.runs.single import finished_repeats
 from study.scores.cscore import Profile
 from study.tracking import Run, Store
+
+log = logging.getLogger(__name__)
 
 LABELS = ("example", "label")
 
@@ -146,7 +148,7 @@ def _others(store: Store, dataset: Dataset, single: Run) -> Iterator[tuple[Run, 
         try:
             yield run, _joined(run, "scores.parquet", dataset)
         except StudyError as error:
-            say(f"{error}; left out of the agreement between networks")
+            log.warning(f"{error}; left out of the agreement between networks")
             continue
         seen.add(_network(run))
 

@@ -1,6 +1,7 @@
 """The report of a study.  in: a recipe, finished runs in a Store   out: a run with tables, figures and a page"""
 
 import hashlib
+import logging
 import tempfile
 import threading
 from dataclasses import replace
@@ -14,12 +15,13 @@ from study.analysis import Results, StudyRuns
 from study.data import Dataset
 from study.errors import Stopped, StoreError
 from study.figures import mean_over_repeats
-from study.progress import say
 from study.recipe import Recipe, dump, flatten
 from study.report.html import FileEntry, RunEntry, write_report
 from study.report.sections import figure_sections
 from study.report.tables import SUSPECTS, file_entries, suspect_table, table_sections
 from study.tracking import Run, Store, descriptions
+
+log = logging.getLogger(__name__)
 
 
 def run_report(recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None) -> Run:
@@ -40,7 +42,7 @@ def run_report(recipe: Recipe, dataset: Dataset, store: Store, *, stop: threadin
     sources = _sources_digest(recipe, runs)
     existing = _existing_report(store, sources)
     if existing is not None:
-        say(f"report {existing.id[:8]}: exists already, of the same runs")
+        log.info(f"report {existing.id[:8]}: exists already, of the same runs")
         return existing
     results = analysis.compute_results(runs, recipe, dataset, store, stop=stop)
     run = _start(recipe, runs, dataset, store, sources)
@@ -126,7 +128,7 @@ def _existing_report(store: Store, sources: str) -> Run | None:
         try:
             run.read("report.html")
         except StoreError as error:
-            say(f"{error}; making the report again")
+            log.warning(f"{error}; making the report again")
             return None
         return run
     return None

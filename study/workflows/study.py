@@ -1,15 +1,18 @@
 """A whole study.  in: a recipe, a Dataset, a Store   out: runs in MLflow, the report among them"""
 
+import logging
 import threading
 
 from study.data import Dataset
 from study.errors import Stopped
-from study.progress import Bar, quiet, say
+from study.progress import Bar, quiet
 from study.recipe import Recipe
 from study.report.build import run_report
 from study.runs.ensemble import run_ensemble
 from study.runs.single import run_singles
 from study.tracking import Run, Store
+
+log = logging.getLogger(__name__)
 
 
 def run_study(
@@ -28,6 +31,6 @@ def run_study(
     if recipe.kind == "study":
         if stop is not None and stop.is_set():
             raise Stopped
-        say("report: correlations, then figures")
+        log.info("report: correlations, then figures")
         runs.append(run_report(recipe, dataset, store, stop=stop))
     return runs
