@@ -17,7 +17,7 @@ from study.recipe import Recipe, load
 from study.recipe.load import recipe_files
 from study.scores.subsets import block_length, percent
 
-SHAPES = {
+SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
     "digits": ((1, 8, 8), 10),
     **dict.fromkeys(("mnist", "fashion-mnist", "kmnist"), ((1, 28, 28), 10)),
     **dict.fromkeys(("cifar10", "svhn"), ((3, 32, 32), 10)),
@@ -90,7 +90,7 @@ def _check_layers(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -
         from study.models.probe_points import placements
 
         placements(recipe.model.spec(), shape, n_classes)
-    layers = {name: given["layer"] for name, given in recipe.signals.items() if "layer" in given}
+    layers = {name: str(given["layer"]) for name, given in recipe.signals.items() if "layer" in given}
     if not layers or recipe.kind == "ensemble":
         return
     from study.signals.activations import find_layer, layer_names
@@ -165,5 +165,5 @@ def _check_network(recipe: Recipe) -> None:
 def _shape(recipe: Recipe) -> tuple[tuple[int, int, int], int]:
     (channels, height, width), n_classes = SHAPES[recipe.data.name]
     data = recipe.data
-    size = (data.size, data.size) if data.size else (height, width)
-    return (data.channels or channels, *size), len(data.classes) if data.classes else n_classes
+    height, width = (data.size, data.size) if data.size else (height, width)
+    return (data.channels or channels, height, width), len(data.classes) if data.classes else n_classes
