@@ -17,9 +17,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text, resources = MarkdownExporter().from_filename(
             str(notebook), resources={"unique_key": notebook.stem, "output_files_dir": f"{notebook.stem}_files"}
         )
-        files.append(File.generated(config, f"tutorials/{notebook.stem}.md", content=text))
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=text))
         for name, content in resources["outputs"].items():
-            files.append(File.generated(config, f"tutorials/{name}", content=content))
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     return files
 
 
@@ -28,7 +28,8 @@ def on_page_markdown(markdown: str, page: object, config: MkDocsConfig, files: F
     if page.file.src_uri != PAGE:
         return markdown
     names = [notebook.stem for notebook in sorted(NOTEBOOKS.glob("*.ipynb"))]
-    return markdown + "\n".join(f"- [{title(name)}]({name}.md)" for name in names) + "\n"
+    listed = [f"- [{title(name)}](../notebooks/{name}.md)" for name in names]
+    return markdown + "\n".join(listed or ["There are none yet."]) + "\n"
 
 
 def title(name: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import typer
 
-from study.analysis.leaderboard import KEYS, MEASURES, STANDING
+from study.analysis.leaderboard import AGREEMENT_AND_COST, KEYS, MEASURES
 from study.cli.main import app
 from study.data import Dataset
 from study.data.readers.registry import READERS
@@ -130,6 +130,13 @@ def test_the_example_of_a_cscore_is_right():
     np.testing.assert_allclose(names["cscore"], [1, 2 / 3, 0])
 
 
+def test_the_example_of_the_api_runs(capsys):
+    """Ten lines that a reader pastes; fewer networks here."""
+    (block,) = blocks(TEXTS["README.md"], "python")
+    exec(block.replace("members=20", "members=2").replace("epochs=20", "epochs=2"), {})
+    assert "cumulative_confidence" in capsys.readouterr().out
+
+
 def test_the_plugins_of_the_tutorial_register_what_they_say():
     """A reader starts from these lines."""
     source = "\n".join(blocks(TEXTS["docs/tutorials/plugins.md"], "python"))
@@ -163,7 +170,7 @@ def test_every_column_is_explained():
     tables = {
         "cscore": [*cscore_columns(profile, np.array([0, 1, 0, 1])), *memorization_columns(profile)],
         "profile": list(profile.columns()),
-        "leaderboard": [*KEYS, *MEASURES, *STANDING],
+        "leaderboard": [*KEYS, *MEASURES, *AGREEMENT_AND_COST],
         "trials": COLUMNS,
     }
     assert {name: [column for column in columns if f"`{column}`" not in page] for name, columns in tables.items()} == {
