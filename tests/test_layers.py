@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "study"
 DOORS = {  # one library, one package that imports it
+    "filelock": {"tracking"},
     "jinja2": {"report"},
     "matplotlib": {"figures", "report", "tracking"},
     "mlflow": {"tracking"},
