@@ -153,15 +153,14 @@ def made_up(n, shape=(1, 28, 28)):
 
 
 def halves(recipe, dataset, count):
-    """Members with random halves of the data."""
+    """Jobs on random halves of the data."""
     import numpy as np
 
-    from study.training.job import Member
+    from study.runs.jobs import template_of
 
-    half = len(dataset.labels) // 2
-    return [
-        Member(("bench", i), np.sort(recipe.stream("bench", i).permutation(dataset.n)[:half])) for i in range(count)
-    ]
+    half, template = len(dataset.labels) // 2, template_of(recipe)
+    subsets = (np.sort(recipe.stream("bench", i).permutation(dataset.n)[:half]) for i in range(count))
+    return [template.job(("bench", i), subset) for i, subset in enumerate(subsets)]
 
 
 def gibibytes(count):

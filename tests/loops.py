@@ -1,6 +1,6 @@
 """Training as a user would write it, in float64: torch.optim, autograd, one image after another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,12 +14,15 @@ from study.data import Dataset
 from study.data.augment import draw_crop_flip
 from study.models.build import create
 from study.recipe import Optimizer, Recipe, Train
+from study.runs.jobs import template_of
+from study.training import fit as training
 from study.training.device_data import Examples
 from study.training.engines import stacked
-from study.training.job import Member
 from study.training.mlp import MLPLearner
 from study.training.placement import Placement
+from study.training.results import Hooks, Outcome
 from study.training.schedules import rate_factor
+from study.training.types import Job
 
 EXACT = Placement("cpu", "float64", "highest", threads=1, cores=1, stack=1)
 OPTIMIZERS = {
@@ -71,6 +74,27 @@ def tiny_groupnorm(pretrained=False, *, in_chans=3, num_classes=10, **keys):
     return TinyConvolutions(in_chans, num_classes, lambda width: nn.GroupNorm(2, width))
 
 
+@dataclass(frozen=True)
+class Member:
+    """A job without its recipe: its name in the random streams, its rows."""
+
+    name: tuple
+    rows: np.ndarray
+
+
+def jobs(group: Iterable[Member], recipe: Recipe) -> Iterator[Job]:
+    """What a recipe makes of members."""
+    template = template_of(recipe)
+    return (template.job(member.name, member.rows) for member in group)
+
+
+def fit(
+    group: Iterable[Member], dataset: Dataset, recipe: Recipe, placement: Placement, hooks: Hooks | None = None
+) -> Iterator[Outcome]:
+    """Train members as a recipe says."""
+    return training.fit(jobs(group, recipe), dataset, placement, hooks)
+
+
 def members(dataset: Dataset, count: int = 4, size: int = 60) -> list[Member]:
     """Random subsets of one size."""
     rng = np.random.default_rng(1)
@@ -81,13 +105,13 @@ def members(dataset: Dataset, count: int = 4, size: int = 60) -> list[Member]:
 
 def at_their_ends(monkeypatch, kept: Callable[[MLPLearner, Examples], Any]) -> dict[tuple, Any]:
     """What `kept` makes of each row of a stack when its member's training is over; by the member's words."""
-    found, finish = {}, stacked.Belt._finish
+    found, finish = {}, stacked.Stack._finish
 
-    def finished(belt, row, seat):
-        found[seat.load.member.words] = kept(belt.learner.row(row), belt.examples)
-        return finish(belt, row, seat)
+    def finished(stack, index, row):
+        found[row.job.name] = kept(stack.learner.row(index), stack.examples)
+        return finish(stack, index, row)
 
-    monkeypatch.setattr(stacked.Belt, "_finish", finished)
+    monkeypatch.setattr(stacked.Stack, "_finish", finished)
     return found
 
 
@@ -122,7 +146,7 @@ def scaled(dataset: Dataset, train: Train) -> Tensor:
 def cropped(dataset: Dataset, recipe: Recipe, member: Member, epoch: int, order: np.ndarray) -> Tensor:
     """The pass's images in order, each cut from its padded self and mirrored, one by one; zeros are black pixels."""
     pad = recipe.train.pad
-    rng = recipe.stream("augment", *member.words, epoch)
+    rng = recipe.stream("augment", *member.name, epoch)
     dy, dx, mirrored = draw_crop_flip(len(order), pad, recipe.train.flip, rng)
     height, width = dataset.shape[1:]
     padded = np.pad(dataset.images, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
@@ -152,18 +176,18 @@ class Plain:
 
 def plain_loop(dataset: Dataset, recipe: Recipe, member: Member) -> Plain:
     """The training of one member, step by step."""
-    seed = int(recipe.stream("init", *member.words).integers(2**63))
+    seed = int(recipe.stream("init", *member.name).integers(2**63))
     network = create(recipe.model.spec(), dataset.shape, dataset.n_classes, seed=seed).double()
     rule = torch_rule(recipe.optimizer, list(network.parameters()))
     images, labels = scaled(dataset, recipe.train), torch.from_numpy(dataset.labels)
     loss_of = {"cross_entropy": functional.cross_entropy, "zero_hinge": hinge}[recipe.train.loss]
-    edges, told = recipe.train.edges(len(member.subset)), Plain(images)
+    edges, told = recipe.train.edges(len(member.rows)), Plain(images)
     per_pass = len(edges) - 1
     steps = recipe.train.steps or recipe.train.epochs * per_pass
     for step in range(steps):
         epoch, index = divmod(step, per_pass)
         if index == 0:
-            order = recipe.stream("order", *member.words, epoch).permutation(member.subset)
+            order = recipe.stream("order", *member.name, epoch).permutation(member.rows)
             told.online.append(np.zeros(dataset.n, bool))
             augmented = recipe.train.pad or recipe.train.flip
             seen = cropped(dataset, recipe, member, epoch, order) if augmented else images[order]

@@ -77,7 +77,7 @@ def log(profile, cscores, scores, recipe, dataset):
     def write(store, *, cscores=cscores, scores=scores, dataset=dataset, recipe=recipe, repeat=0, members=MEMBERS):
         part = recipe.part("ensemble")
         part = part.model_copy(update={"subset": part.subset.model_copy(update={"members": members})})
-        size = {"study.kind": "ensemble", "study.size": ensemble.size(part)}
+        size = {"study.kind": "ensemble", "study.size": ensemble.size_tag(part)}
         with store.start("digits/ensemble", "one", params={}, tags=keys(part, dataset) | size) as whole:
             whole.table("cscore.parquet", cscores)
             long = pd.DataFrame(profile.columns())

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from loops import Member, fit
 from sklearn.neighbors import NearestNeighbors
 
 from study import analysis
@@ -17,9 +18,8 @@ from study.runs import ensemble
 from study.runs.ensemble import run_ensemble
 from study.runs.shards import depths
 from study.scores.difficulty_types import TYPES
-from study.training.fit import fit
-from study.training.job import Hooks, Member
 from study.training.placement import place
+from study.training.results import Hooks
 from study.workflows import study
 from study.workflows.plan import describe, plan_study
 from study.workflows.preflight import check_data, check_fit
@@ -125,7 +125,7 @@ def test_the_depth_of_a_member_is_that_of_probes_of_its_own_examples(members, re
 
     def after_epoch(member, epoch, look):
         if epoch == last:
-            expected.append(by_hand(look.network(), look.examples, dataset, member.subset))
+            expected.append(by_hand(look.network(), look.examples, dataset, member.rows))
 
     own, depth, final = members[3]
     member = Member(("member", "0.9", 3), own)

@@ -7,17 +7,18 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
+from loops import Member, fit
 
 from study.errors import Stopped, StoreError
 from study.recipe import flatten, load
 from study.runs import ensemble
-from study.runs.ensemble import finished_shards, plan, run_ensemble
+from study.runs import members as members_module
+from study.runs.ensemble import finished_shards, plan_shards, run_ensemble
 from study.runs.shards import answers
 from study.scores.cscore import SUMS, Profile, cscore_columns, shard_profile
 from study.tracking import open_store, sqlite_store
 from study.training import fit as training
-from study.training.fit import fit
-from study.training.job import Member
+from study.training import single as alone
 from study.training.placement import Placement
 from tests.toys import blobs, toy_recipe
 
@@ -181,7 +182,7 @@ def divided(recipe, dataset, stores):
     def trained(size, order=1):
         part = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"shard": size})})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ensemble, "plan", lambda *asked: plan(*asked)[::order])
+            patch.setattr(ensemble, "plan_shards", lambda *asked: plan_shards(*asked)[::order])
             return run_ensemble(part, dataset, stores())
 
     return {"one": trained(1), "three": trained(3), "ten": trained(10), "reverse": trained(2, -1)}
@@ -259,15 +260,15 @@ def test_balanced_subsets_hold_every_example_out_equally_often(dataset, stores):
 def nans_for(*words):
     """`fit`, but for one member whose probabilities are not numbers."""
 
-    def fit_with_nan(members, *rest):
+    def fit_with_nan(jobs, *rest):
         asked = []
 
         def noted():
-            for member in members:
-                asked.append(member.words)
-                yield member
+            for job in jobs:
+                asked.append(job.name)
+                yield job
 
-        for number, outcome in enumerate(fit(noted(), *rest)):
+        for number, outcome in enumerate(training.fit(noted(), *rest)):
             if words in (asked[number], ()):
                 outcome.confidence = np.full_like(outcome.confidence, np.nan)
             yield outcome
@@ -277,7 +278,7 @@ def nans_for(*words):
 
 def test_a_diverged_member_is_left_out_and_counted(recipe, dataset, stores, members, monkeypatch):
     """Its answers are noise; what is left must be the ensemble without it."""
-    monkeypatch.setattr(ensemble, "fit", nans_for("member", "0.7", 4))
+    monkeypatch.setattr(members_module, "fit", nans_for("member", "0.7", 4))
     store = stores()
     run = run_ensemble(recipe, dataset, store)
     table = run.read_table("cscore.parquet")
@@ -290,7 +291,7 @@ def test_a_diverged_member_is_left_out_and_counted(recipe, dataset, stores, memb
 
 def test_an_ensemble_that_diverged_as_a_whole_has_no_scores_and_says_so(dataset, stores, monkeypatch, capsys):
     """A learning rate that is too high is found after hours; the next step is not a report of NaN."""
-    monkeypatch.setattr(ensemble, "fit", nans_for())
+    monkeypatch.setattr(members_module, "fit", nans_for())
     recipe = toy_recipe(subset={"ratios": [0.5], "members": 2})
     run = run_ensemble(recipe, dataset, stores())
     assert run.read_table("cscore.parquet")["cscore"].isna().all()
@@ -386,7 +387,7 @@ def test_the_parents_curves_are_accuracies_by_ratio(run, members, dataset):
 
 def test_a_finished_ensemble_is_not_trained_again(run, recipe, dataset, store, monkeypatch):
     """The same command again is the way to a newer report."""
-    monkeypatch.setattr(ensemble, "fit", None)
+    monkeypatch.setattr(members_module, "fit", None)
     assert run_ensemble(recipe, dataset, store).id == run.id
 
 
@@ -410,10 +411,10 @@ def trained_in(monkeypatch):
     """The words of the members that are trained from here on."""
     seen = []
 
-    def noted(members, *rest):
-        return fit((seen.append(member.words) or member for member in members), *rest)
+    def noted(jobs, *rest):
+        return training.fit((seen.append(job.name) or job for job in jobs), *rest)
 
-    monkeypatch.setattr(ensemble, "fit", noted)
+    monkeypatch.setattr(members_module, "fit", noted)
     return seen
 
 
@@ -542,8 +543,8 @@ def test_a_failed_write_ends_the_training_of_the_others(recipe, dataset, stores,
     store = stores()
     monkeypatch.setattr(ensemble, "_write_shard", lambda *_: (_ for _ in ()).throw(StoreError("the disk is full")))
     epochs = []
-    epoch = training.train_epoch
-    monkeypatch.setattr(training, "train_epoch", lambda *what: (epochs.append(1), epoch(*what))[1])
+    epoch = alone.train_epoch
+    monkeypatch.setattr(alone, "train_epoch", lambda *what: (epochs.append(1), epoch(*what))[1])
     with pytest.raises(StoreError, match="the disk is full") as caught:
         run_ensemble(recipe, dataset, store)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gradient_toys import toy_moment
+from loops import Member, fit
 from scipy.special import log_softmax, softmax
 from torch import nn
 
@@ -30,9 +31,8 @@ from study.signals import registry as registry
 from study.signals.collector import OUTCOME
 from study.signals.logit_statistics import NOW, SERIES
 from study.training.evaluation import EVALUATE_ROWS
-from study.training.fit import fit
-from study.training.job import Hooks, Member
 from study.training.placement import Placement
+from study.training.results import Hooks
 from tests.toys import blobs, toy_recipe
 
 PLACEMENT = Placement("cpu", "float32", "highest", 1, 1, 1)

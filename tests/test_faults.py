@@ -39,7 +39,7 @@ from study.models import build as networks
 from study.cli import main as cli
 from study.report import build as report
 from study.runs import ensemble, single, speed
-from study.training import fit as training
+from study.training import single as training
 from study.workflows import plan, study as launch
 from study.recipe import Model
 from study.tracking import client as door
@@ -57,7 +57,7 @@ def die():
 
 def after_a_shard(act):
     # once the first shard is written, `act` runs in a thread that trains; until then only its two members do
-    write, epoch, divide, first = ensemble._write_shard, training.train_epoch, ensemble.plan, set()
+    write, epoch, divide, first = ensemble._write_shard, training.train_epoch, ensemble.plan_shards, set()
 
     def divided(*what):
         found = divide(*what)
@@ -70,25 +70,25 @@ def after_a_shard(act):
         shards += 1
         return part
 
-    def acting(learner, member, examples, recipe, number, hooks, online):
-        words = member.words
+    def acting(batches, stop, progress):
+        words = batches.job.name
         while words[0] == "member" and words not in first and not shards:
             time.sleep(0.01)
         if shards:
-            act(hooks)
-        return epoch(learner, member, examples, recipe, number, hooks, online)
+            act(stop)
+        return epoch(batches, stop, progress)
 
-    ensemble._write_shard, training.train_epoch, ensemble.plan = counted, acting, divided
+    ensemble._write_shard, training.train_epoch, ensemble.plan_shards = counted, acting, divided
 
 
 def while_training():
-    after_a_shard(lambda hooks: die())
+    after_a_shard(lambda stop: die())
 
 
 def until_stopped():
-    def wait(hooks):
+    def wait(stop):
         Path("marker").touch()
-        while not hooks.stop.is_set():
+        while not stop.is_set():
             time.sleep(0.01)
 
     after_a_shard(wait)

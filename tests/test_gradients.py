@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gradient_toys import images_of, toy_moment
+from loops import Member, fit
 from scipy.spatial.distance import cdist, pdist
 from torch.nn import functional
 from toys import blobs, toy_recipe
@@ -13,11 +14,11 @@ from toys import blobs, toy_recipe
 from study.errors import DataError, RecipeError
 from study.kernels import gradient_kde
 from study.kernels.gradient_kde import Factor, gradient_class_sums, mean_gradient_distance
+from study.models.build import stackable
 from study.proxies import PROXIES, compute, gradient
 from study.signals import Collector, derivatives, gradient_sketches, wanted, weight_gradients
-from study.training.fit import fit
-from study.training.job import Hooks, Member, stackable
 from study.training.placement import place
+from study.training.results import Hooks
 
 both_networks = pytest.mark.parametrize("kind", ["mlp", "conv"])
 
@@ -316,7 +317,7 @@ def test_a_training_is_the_same_with_all_gradients_taken(model, precision):
             signals={"gradient_density": {"dimension": 64}},
             runtime={"device": "cpu", "precision": precision},
         )
-        placement = place(recipe.runtime, stackable=stackable(recipe)).alone(wide=False)
+        placement = place(recipe.runtime, stackable=stackable(recipe.model.spec())).alone(wide=False)
         collector = Collector(dataset, wanted(recipe.proxies, dataset) if names else [], recipe, "cpu")
         hooks = Hooks(after_epoch=lambda member, epoch, look, taker=collector: not taker.take(epoch, look))
         outcomes.append(next(fit([Member(("single", 0), np.arange(40))], dataset, recipe, placement, hooks)))

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from loops import Member, fit
 from toys import blobs, toy_recipe
 
 from study.models import build
 from study.training.device_data import Examples
-from study.training.fit import fit
-from study.training.job import Hooks, Member
 from study.training.placement import Placement
+from study.training.results import Hooks
 
 STEADY = {"name": "sgd", "momentum": 0.9}
 LEARNS = {  # name: (settings, learning rate, passes of 8 steps, pixels on a side)

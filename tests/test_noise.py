@@ -225,8 +225,7 @@ def test_a_network_trains_on_the_noisy_labels():
     """All the way through: what is learned by heart is the label that was given."""
     from dataclasses import replace
 
-    from study.training.fit import fit
-    from study.training.job import Member
+    from loops import Member, fit
 
     clean = blobs()
     labels = noisy_labels(

@@ -6,21 +6,33 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, members, plain_loop
+from loops import EXACT, fit, jobs, members, plain_loop
 from torch.func import functional_call, vjp, vmap
 from toys import blobs, toy_recipe
 
 from study.errors import RecipeError
 from study.recipe import Runtime
+from study.runs.jobs import runtime_of, template_of
 from study.training import autotune
-from study.training.autotune import Contender, Rate, cache_file, fastest, measured_rate, name, place_network
+from study.training.autotune import Rate, TimedWay, cache_file, fastest, name
 from study.training.device_data import Examples
-from study.training.fit import fit, new_learner
-from study.training.job import Hooks
+from study.training.learners import new_learner
 from study.training.placement import Placement, find_devices, place
+from study.training.results import Hooks
 
 LONG = 10**15
 DATA = blobs(shape=(3, 6, 6))
+
+
+def place_network(recipe, dataset, seen, **how):
+    """The placement of a recipe's members."""
+    how = {"snapshots": recipe.subset.depth} | how
+    return autotune.place_network(template_of(recipe), dataset, runtime_of(recipe), seen, **how)
+
+
+def measured_rate(recipe, dataset, placement):
+    """The rate of a recipe's network."""
+    return autotune.measured_rate(template_of(recipe), dataset, placement)
 
 
 def convolutional(**runtime):
@@ -33,7 +45,7 @@ def convolutional(**runtime):
 def machine(tmp_path, monkeypatch):
     """Two cores, a cache folder of its own, products that gain from bfloat16."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(autotune, "_known", {})
+    monkeypatch.setattr(autotune, "_rates", {})
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
     monkeypatch.setattr("study.training.placement.probe", lambda device: ("highest", "bfloat16"))
 
@@ -43,7 +55,7 @@ def tried(monkeypatch):
     """The ways that were measured, in order; `seconds` says how long an example takes in each, 1 unless set."""
     asked, seconds = [], {}
 
-    def measure(recipe, dataset, placements):
+    def measure(template, dataset, placements):
         asked.extend(map(name, placements))
         return {name(way): seconds.get(name(way), Rate(1.0, 0.3)) for way in placements}
 
@@ -236,7 +248,9 @@ def test_a_resumed_run_is_placed_as_it_was(tried):
 
 def test_a_run_of_before_there_were_layouts_goes_on_channels_last():
     """Then there was no other."""
-    found = place(Runtime(device="cpu"), stackable=False, like={"study.precision": "float32"})
+    found = place(
+        Runtime(device="cpu"), stackable=False, like={"study.placement": json.dumps({"precision": "float32"})}
+    )
     assert (found.layout, found.precision) == ("channels_last", "float32")
 
 
@@ -271,7 +285,7 @@ def test_a_way_that_does_not_work_never_wins():
 @pytest.mark.parametrize("fault", ["raises", "is not finite"])
 def test_a_network_that_fails_in_one_precision_is_placed_in_the_other(monkeypatch, fault):
     """Through real steps, with bfloat16 broken."""
-    step = Contender._step
+    step = TimedWay._step
 
     def broken(contender, entry):
         if contender.placement.precision == "float32":
@@ -280,7 +294,7 @@ def test_a_network_that_fails_in_one_precision_is_placed_in_the_other(monkeypatc
             raise RuntimeError("not implemented for 'BFloat16'")
         return False
 
-    monkeypatch.setattr(Contender, "_step", broken)
+    monkeypatch.setattr(TimedWay, "_step", broken)
     assert place_network(convolutional(), DATA, LONG).precision == "float32"
 
 
@@ -290,11 +304,28 @@ def test_real_steps_give_rates_and_leave_torch_as_it_was(capsys):
     found = place_network(convolutional(), DATA, LONG)
     rate = measured_rate(convolutional(), DATA, found)
     assert rate.train > 0
-    assert rate.look > 0
+    assert rate.evaluate > 0
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"placement of tiny_batchnorm: {name(found)}, measured in ")
+
+
+@pytest.mark.parametrize("remembered", ["all", "half"])
+def test_real_steps_fill_up_what_the_cache_lacks(remembered, capsys):
+    """With a warm cache nothing is left to measure; with half of one the other ways are."""
+    first = place_network(convolutional(), DATA, LONG)
+    rates = next(iter(autotune._rates.values()))
+    if remembered == "half":
+        for way in list(rates)[::2]:
+            del rates[way]
+    kept = dict(rates)
+    capsys.readouterr()
+    again = place_network(convolutional(), DATA, LONG)
+    assert kept.items() <= next(iter(autotune._rates.values())).items()
+    assert len(next(iter(autotune._rates.values()))) >= 5
+    lines = capsys.readouterr().err.splitlines()
+    assert (lines == [] and again == first) if remembered == "all" else len(lines) == 1
 
 
 def test_a_probe_is_not_repeated(tried, monkeypatch):
@@ -302,7 +333,7 @@ def test_a_probe_is_not_repeated(tried, monkeypatch):
     first = place_network(convolutional(), DATA, LONG)
     count = len(tried.asked)
     assert place_network(convolutional(), DATA, LONG) == first
-    monkeypatch.setattr(autotune, "_known", {})
+    monkeypatch.setattr(autotune, "_rates", {})
     assert place_network(convolutional(), DATA, LONG) == first
     assert len(tried.asked) == count
     assert measured_rate(convolutional(), DATA, first) == Rate(1.0, 0.3)
@@ -322,7 +353,7 @@ def test_another_network_is_probed_anew(tried):
 def test_a_broken_cache_file_is_ignored_and_replaced(tried, content):
     """Half a disk is no reason not to train."""
     placement = place(convolutional().runtime, stackable=False)
-    key = autotune._key(convolutional(), DATA, placement)
+    key = autotune._key(template_of(convolutional()), DATA, placement)
     file = cache_file()
     file.parent.mkdir()
     file.write_text(content.replace('"KEY"', json.dumps(key)))
@@ -374,7 +405,8 @@ def learner_of(data):
     """A convolutional learner on data, in float64."""
     recipe = convolutional(precision="float64")
     examples = Examples(data, recipe.train, "cpu", torch.float64)
-    return new_learner(members(data, count=1), examples, data, recipe, EXACT), examples
+    (job,) = jobs(members(data, count=1), recipe)
+    return new_learner(job, examples, data, EXACT), examples
 
 
 def test_a_look_in_blocks_is_a_look_at_all():

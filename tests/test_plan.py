@@ -6,6 +6,7 @@ import pytest
 
 from study.runs import speed
 from study.runs.ensemble import run_ensemble
+from study.runs.jobs import template_of
 from study.runs.single import run_singles
 from study.training.autotune import Rate
 from study.training.placement import place
@@ -115,16 +116,16 @@ def test_several_devices_share_the_time(recipe, monkeypatch):
     """What was measured on one of them is divided."""
     monkeypatch.setattr(speed, "measured_rate", lambda part, dataset, placement: Rate(2.0, 0.5))
     placement = replace(place(recipe.runtime, stackable=True), devices=("cpu", "cpu"))
-    assert speed.seconds_per_example(recipe.part("ensemble"), blobs(), placement) == (1.0, 0.25)
+    assert speed.seconds_per_example(template_of(recipe.part("ensemble")), blobs(), placement) == (1.0, 0.25)
 
 
 def test_a_single_run_is_placed_as_one_network(recipe, store, monkeypatch):
     """And a probe hears how much there is to train, so that it is worth while."""
     heard, choose = {}, plan.place_network
 
-    def place_network(part, dataset, seen, *, alone):
-        heard[part.kind] = seen, alone
-        return choose(part, dataset, seen, alone=alone)
+    def place_network(template, dataset, runtime, seen, *, alone, snapshots):
+        heard["single" if alone else "ensemble"] = seen, alone
+        return choose(template, dataset, runtime, seen, alone=alone, snapshots=snapshots)
 
     monkeypatch.setattr(plan, "place_network", place_network)
     plan_study(recipe, blobs(), store)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from loops import Member, fit
 from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor
 from torch import nn
 
@@ -20,9 +21,8 @@ from study.signals.activations import Layers, find_layer, layer_names
 from study.signals.densities import hidden_density, local_densities
 from study.signals.knn_probes import probes
 from study.signals.registry import Checkpoint
-from study.training.fit import fit
-from study.training.job import Hooks, Member
 from study.training.placement import Placement
+from study.training.results import Hooks
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loops import Member, fit
 
 from study.data import Dataset
 from study.errors import RecipeError
@@ -12,8 +13,6 @@ from study.models.catalog import networks_markdown
 from study.recipe import Recipe, load
 from study.recipe.catalog import catalog, catalog_markdown, read_header
 from study.recipe.load import recipe_files
-from study.training.fit import fit
-from study.training.job import Member
 from study.training.placement import Placement
 from study.workflows.preflight import SHAPES, check_names
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tomli_w
+from loops import Member, fit
 from toys import blobs
 
 from study.errors import AnalysisError, RecipeError
@@ -14,8 +15,6 @@ from study.recipe import load
 from study.search.run import cost, run_search, search_name, validation_rows
 from study.search.trial_runner import score
 from study.search.winner import write
-from study.training.fit import fit
-from study.training.job import Member
 from study.training.placement import place
 
 pytest_plugins = ["tests.tracking_fixtures"]

@@ -6,14 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from loops import Member, fit
 from toys import blobs, toy_recipe
 
 from study.errors import Stopped
-from study.training.engines.trial_stack import one_stack, train_stack
-from study.training.engines.trial_threads import Entry, Mark, Trainings, train_slots
-from study.training.fit import fit
-from study.training.job import Hooks, Member
+from study.runs.jobs import template_of
+from study.search.objectives import Accuracy
+from study.training.engines import threads as engine_threads
+from study.training.engines.base import Context
+from study.training.engines.stacked import Stacked, one_stack
+from study.training.engines.threads import Threads
+from study.training.fit import computing
 from study.training.placement import Placement
+from study.training.results import Evaluation, Hooks, Outcome
 
 EXACT = Placement("cpu", "float64", "highest", threads=1, cores=1, stack=1)
 SETTINGS = (  # rate, momentum, decay
@@ -42,29 +47,31 @@ def asked(entries):
     return lambda: waiting.pop(0) if waiting else None
 
 
-def entries(some):
-    return [Entry(index, recipe, [Member(("search",), SUBSET)]) for index, recipe in enumerate(some)]
+def job_of(work, key, recipe):
+    (job,) = work.jobs(key, recipe)
+    return job
 
 
-def trained(how, dataset, some, placement=EXACT, end=()):
-    """Marks of every entry; `end` names (key, step) at which a training is ended."""
-    trainings, marks, stop = Trainings(dataset, placement, JUDGED), {}, threading.Event()
-
-    def tell(entry, mark):
-        marks.setdefault(entry.key, []).append(mark)
-        return (entry.key, mark.step) not in end
-
-    ask = asked(entries(some))
-    with trainings.open():
-        if how == "stack":
-            train_stack(ask, tell, trainings, placement.stack, stop=stop)
-        else:
-            train_slots(ask, tell, trainings.epochs, placement.threads, stop=stop)
+def trained(how, dataset, some, placement=EXACT, end=(), every=1):
+    """Reports of every trial; `end` names (key, step) at which a trial is ended."""
+    work, marks = Accuracy(some[0], dataset, JUDGED), {}
+    work.validation.every = every
+    context = Context(dataset, placement, validation=work.validation)
+    engine = Stacked(context) if how == "stack" else Threads(context)
+    ask = asked(job_of(work, key, recipe) for key, recipe in enumerate(some))
+    with computing(placement):
+        for job, result in engine.results(ask):
+            mark = work.report(job, result)
+            if mark is None:
+                continue
+            marks.setdefault(job.key, []).append(mark)
+            if (job.key, mark.step) in end:
+                result.end()
     return marks
 
 
 def numbers(marks):
-    return {key: [[mark.step, *mark.numbers.values()] for mark in own] for key, own in marks.items()}
+    return {key: [[mark.step, *mark.numbers.values()] for mark in reports] for key, reports in marks.items()}
 
 
 def same(found, wanted):
@@ -142,72 +149,105 @@ def test_a_diverged_trial_says_so_and_leaves_the_others_alone(dataset, alone, ho
         same(numbers(marks)[key + (key > 0)], own)
 
 
+def one(*some):
+    """Whether the trials of these recipes can be one stack."""
+    return one_stack([template_of(recipe).job(("search",), SUBSET) for recipe in some])
+
+
 def test_what_can_be_one_stack():
-    """Rates, momenta, decays and schedules may differ; batch sizes and crops may not."""
-    assert one_stack(recipes())
-    assert not one_stack([*recipes(), toy_recipe(train={"batch_size": 8})])
-    assert not one_stack([*recipes(), toy_recipe(optimizer={"name": "adam"})])
-    assert not one_stack([toy_recipe(train={"flip": True})])
-    assert not one_stack([toy_recipe(model={"name": "resnet18", "settings": {}})])
+    """Rates, momenta, decays and schedules may differ; batch sizes and rules may not."""
+    assert one(*recipes())
+    assert not one(*recipes(), toy_recipe(train={"batch_size": 8}))
+    assert not one(*recipes(), toy_recipe(optimizer={"name": "adam"}))
+    assert not one(*recipes(), toy_recipe(train={"flip": True}))
+    assert not one(toy_recipe(model={"name": "resnet18", "settings": {}}))
 
 
-def test_marks_are_given_when_they_are_due(dataset):
+@pytest.mark.parametrize("train", [{"pad": 1, "flip": True}, {"input_noise": 0.3}, {"adversarial": 0.05}], ids=str)
+def test_stacked_trials_are_what_they_are_alone_whatever_the_recipe_asks(dataset, train):
+    """Crops and noise come from the trial's own streams."""
+    some = recipes(train=train)
+    stacked = numbers(trained("stack", dataset, some, replace(EXACT, stack=2)))
+    for key, alone in numbers(trained("slots", dataset, some)).items():
+        same(stacked[key], alone)
+
+
+@pytest.mark.parametrize("how", ["slots", "stack"])
+def test_marks_are_given_when_they_are_due(dataset, how):
     """Every second epoch of three, and the last."""
-    trainings = Trainings(dataset, EXACT, JUDGED, every=2)
-    marks = list(trainings.epochs(entries(recipes())[0], threading.Event()))
-    assert [mark.step for mark in marks] == [2, 3]
+    marks = trained(how, dataset, recipes(), replace(EXACT, stack=2), every=2)
+    assert [mark.step for mark in marks[0]] == [2, 3]
 
 
-# ------------------------------------------------------------------------------------------------ the places themselves
+# ------------------------------------------------------------------------------------------------- the engine itself
 
 
-def counting(entry, stop):
-    """A work that trains nothing: three marks."""
-    for step in (1, 2, 3):
-        yield Mark(step, float(step), last=step == 3)
+def counting(job, context, hooks, spare):
+    """A training that trains nothing: three evaluations."""
+    for epoch in (1, 2, 3):
+        evaluation = Evaluation(epoch, 0.5, 0.5, 0.5, epoch == 3)
+        yield evaluation
+        if evaluation.ended:
+            return
+    yield Outcome(np.zeros(1), np.zeros(1), np.zeros(1))
 
 
-def test_the_caller_is_asked_and_told_in_its_own_thread():
-    """What writes to MLflow and Optuna then needs no locks."""
-    threads, ask = set(), asked([Entry(index, None, []) for index in range(6)])
+def engine_of(dataset, monkeypatch, train, threads=1, stop=None):
+    monkeypatch.setattr(engine_threads, "train_alone", train)
+    hooks = Hooks(stop=stop or threading.Event())
+    return Threads(Context(dataset, replace(EXACT, threads=threads), hooks))
 
-    def hear(entry, mark):
+
+def some_jobs(count):
+    return [template_of(toy_recipe()).job(("search",), SUBSET, key=index) for index in range(count)]
+
+
+def test_the_caller_is_asked_and_told_in_its_own_thread(dataset, monkeypatch):
+    """What writes to MLflow and Optuna then needs no locks; every job gives all that it has to say."""
+    threads, waiting, heard = set(), some_jobs(6), []
+
+    def ask():
         threads.add(threading.get_ident())
-        return True
+        return waiting.pop(0) if waiting else None
 
-    train_slots(ask, hear, counting, 3, stop=threading.Event())
+    for job, result in engine_of(dataset, monkeypatch, counting, 3).results(ask):
+        threads.add(threading.get_ident())
+        heard.append((job.key, type(result)))
     assert threads == {threading.get_ident()}
+    assert len(heard) == 6 * 4
 
 
-def test_an_error_in_a_place_ends_all_of_them():
+def test_an_error_in_a_place_ends_all_of_them(dataset, monkeypatch):
     """It reaches the caller, and nobody trains on."""
     ended = []
 
-    def work(entry, stop):
-        if entry.key == 1:
+    def train(job, context, hooks, spare):
+        if job.key == 1:
             raise ZeroDivisionError
-        while not stop.is_set():
+        while not hooks.stop.is_set():
             time.sleep(0.001)
-        ended.append(entry.key)
+        ended.append(job.key)
         raise Stopped
         yield
 
     with pytest.raises(ZeroDivisionError):
-        train_slots(asked([Entry(0, None, []), Entry(1, None, [])]), lambda *_: True, work, 2, stop=threading.Event())
+        list(engine_of(dataset, monkeypatch, train, 2).results(asked(some_jobs(2))))
     assert ended == [0]
 
 
-def test_a_stopped_search_stops():
-    """Set while a mark is told: the next place does not take another entry."""
+def test_a_stopped_search_stops(dataset, monkeypatch):
+    """Set while a result is heard: the next place does not take another job."""
     stop, told = threading.Event(), []
+    engine = engine_of(dataset, monkeypatch, counting, stop=stop)
 
-    def hear(entry, mark):
-        told.append(entry.key)
-        stop.set()
-        return False
+    def hear():
+        for job, result in engine.results(asked(some_jobs(9))):
+            told.append(job.key)
+            stop.set()
+            result.end()
 
     with pytest.raises(Stopped):
-        train_slots(asked([Entry(index, None, []) for index in range(9)]), hear, counting, 1, stop=stop)
+        hear()
     assert told == [0]
 
 
@@ -217,7 +257,7 @@ def test_too_little_memory_is_a_fault_of_the_trial(dataset, monkeypatch):
     def full(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 TB")
 
-    monkeypatch.setattr("study.training.engines.trial_threads.train_epoch", full)
+    monkeypatch.setattr("study.training.single.train_epoch", full)
     (mark,) = trained("slots", dataset, recipes()[:1])[0]
     assert mark.fault == "out of memory"
     assert np.isnan(mark.value)

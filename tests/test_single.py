@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from loops import Member, fit
 
 from study import proxies
 from study.errors import RecipeError, Stopped, StoreError
@@ -17,9 +18,8 @@ from study.runs.single import run_singles
 from study.signals import due_epochs, look_epochs, wanted
 from study.signals.collector import OUTCOME
 from study.signals.registry import SOURCES, SignalSource
-from study.training.fit import fit
-from study.training.job import Hooks, Member
 from study.training.placement import Placement
+from study.training.results import Hooks
 from study.workflows.preflight import check_names
 from tests.toys import blobs, toy_recipe
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, OPTIMIZERS, members, plain_loop
+from loops import EXACT, OPTIMIZERS, Member, fit, members, plain_loop
 from toys import blobs, toy_recipe
 
 from study.errors import Stopped
+from study.models.build import stackable
 from study.recipe import Runtime, Train
 from study.training.device_data import Examples
-from study.training.fit import fit
-from study.training.job import Hooks, Member, Outcome, stackable
 from study.training.placement import Placement, place
+from study.training.results import Hooks, Outcome
 
 
 @pytest.mark.parametrize("optimizer", ["nesterov", "adam"])
@@ -76,9 +76,9 @@ def test_a_diverged_member_is_flagged_and_leaves_the_others_alone(stack):
     group = members(dataset)
     sound = list(fit(group, dataset, recipe, replace(EXACT, stack=stack)))
     images = dataset.images.astype(np.float32)
-    outside = np.setdiff1d(np.arange(dataset.n_train), np.concatenate([m.subset for m in group[1:]]))
+    outside = np.setdiff1d(np.arange(dataset.n_train), np.concatenate([m.rows for m in group[1:]]))
     images[outside[:1]] = np.nan  # seen by the first member alone
-    group[0] = Member(group[0].words, np.union1d(group[0].subset[1:], outside[:1])[: len(group[0].subset)])
+    group[0] = Member(group[0].name, np.union1d(group[0].rows[1:], outside[:1])[: len(group[0].rows)])
     broken = replace(dataset, images=images)
     outcomes = list(fit(group, broken, recipe, replace(EXACT, stack=stack)))
     assert outcomes[0].diverged
@@ -156,9 +156,9 @@ def test_placement_never_asks_for_more_threads_than_cores():
 
 def test_only_mlps_are_stacked():
     """Convolutions run one at a time everywhere: grouped convolutions are poor kernels.  Dropout draws on its own."""
-    assert stackable(toy_recipe())
-    assert not stackable(toy_recipe(model={"name": "resnet18_small", "settings": {}}))
-    assert not stackable(toy_recipe(model={"settings": {"widths": [16], "dropout": 0.5}}))
+    assert stackable(toy_recipe().model.spec())
+    assert not stackable(toy_recipe(model={"name": "resnet18_small", "settings": {}}).model.spec())
+    assert not stackable(toy_recipe(model={"settings": {"widths": [16], "dropout": 0.5}}).model.spec())
     for asked in (0, 4):
         assert place(Runtime(device="cpu", stack=asked), stackable=False).stack == 1
     assert place(Runtime(device="cpu", stack=4), stackable=True).stack == 4

@@ -6,15 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, members
+from loops import EXACT, fit, members
 from toys import blobs, toy_recipe
 
 from study.errors import RecipeError, Stopped
-from study.training import fit as training
+from study.training import single
 from study.training.engines import threads as beside
-from study.training.fit import fit
-from study.training.job import Hooks
 from study.training.modules import ModuleLearner
+from study.training.results import Hooks
 
 RECIPE = toy_recipe(model={"name": "tiny_batchnorm", "settings": {}})
 DATA = blobs(shape=(3, 6, 6))
@@ -29,7 +28,7 @@ class Memory:
 
     def __init__(self, room: int, monkeypatch) -> None:
         self.room, self.held, self.most, self.lock = room, set(), 0, threading.Lock()
-        step, look = ModuleLearner.step, training.look
+        step, evaluate = ModuleLearner.step, single.evaluate
 
         def greedy(learner, *what):
             with self.lock:
@@ -40,14 +39,14 @@ class Memory:
                 self.most = max(self.most, len(self.held))
             return step(learner, *what)
 
-        def over(learner, examples):
+        def over(learner, *what):
             with self.lock:
                 self.held.discard(learner)
-            return look(learner, examples)
+            return evaluate(learner, *what)
 
         monkeypatch.setattr(beside, "free", lambda device: self.held.clear())  # of those that stopped late
         monkeypatch.setattr(ModuleLearner, "step", greedy)
-        monkeypatch.setattr(training, "look", over)
+        monkeypatch.setattr(single, "evaluate", over)
 
 
 @pytest.mark.parametrize("room", [1, 2, 3])
@@ -58,7 +57,7 @@ def test_where_memory_runs_out_half_as_many_train_and_the_outcomes_are_the_same(
     memory = Memory(room, monkeypatch)
     assert bits(fit(group, DATA, RECIPE, replace(EXACT, threads=4), Hooks(seen.append))) == alone
     assert memory.most <= room
-    assert sum(seen) == sum(RECIPE.train.seen(len(member.subset)) for member in group)
+    assert sum(seen) == sum(RECIPE.train.seen(len(member.rows)) for member in group)
 
 
 def test_a_device_without_room_for_one_says_so_in_one_line(monkeypatch):
@@ -106,7 +105,7 @@ def test_learners_with_captured_steps_stay_in_their_thread(monkeypatch):
         return own(learner, *what)
 
     monkeypatch.setattr(ModuleLearner, "step", noted)
-    monkeypatch.setattr(training, "captures", lambda *what: True)
+    monkeypatch.setattr(beside, "captures", lambda *what: True)
     group = members(DATA, count=8)
     alone, together = (list(fit(group, DATA, RECIPE, replace(EXACT, threads=threads))) for threads in (1, 3))
     assert len(users) <= 4

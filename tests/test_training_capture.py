@@ -9,18 +9,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, OPTIMIZERS, SCHEDULES, members
+from loops import EXACT, OPTIMIZERS, SCHEDULES, Member, fit, jobs, members
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toys import blobs, toy_recipe
 
 from study.models.build import create
 from study.recipe import Optimizer
-from study.training import fit as training
 from study.training.cuda_graphs import Captured
-from study.training.fit import fit
-from study.training.job import Member
+from study.training.engines.base import Context
+from study.training.learners import SpareLearner
 from study.training.modules import ModuleLearner
+from study.training.single import train_alone
 
 SYNCHRONIZES = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "equal")
 TRAIN = {"epochs": 3, "batch_size": 16}
@@ -109,11 +109,12 @@ def test_a_frozen_step_of_the_stack_trains_the_same_networks(optimizer, schedule
 
 def captured_everywhere(group, dataset, recipe) -> list:
     """As on a GPU: one learner for all members, its steps captured."""
-    spare: list = []
-    examples = training.Examples(dataset, recipe.train, "cpu", torch.float64)
-    hooks = training.Hooks()
-    found = [training._fit_alone(member, examples, dataset, recipe, EXACT, hooks, spare) for member in group]
-    assert len(spare) == 1
+    spare, context, learners = SpareLearner(), Context(dataset, EXACT), set()
+    found = []
+    for job in jobs(group, recipe):
+        found += train_alone(job, context, context.hooks, spare)
+        learners.add(spare.learner)
+    assert len(learners) == 1
     return found
 
 
@@ -150,7 +151,7 @@ def test_a_network_that_prepares_itself_does_so_in_another_s_place():
 def test_only_batches_of_the_first_one_s_size_are_replayed():
     """A last, shorter batch is no reason for a second graph with activations of its own."""
     calls = []
-    network = create(toy_recipe(model={"name": "tiny_batchnorm", "settings": {}}).model, (3, 6, 6), 3)
+    network = create(toy_recipe(model={"name": "tiny_batchnorm", "settings": {}}).model.spec(), (3, 6, 6), 3)
     where = ("cpu", torch.float64, torch.float64)
     learner = ModuleLearner(network, Optimizer(), *where, captured=True)
     own = Captured.__call__

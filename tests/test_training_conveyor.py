@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, OPTIMIZERS, SCHEDULES, at_their_ends, plain_loop
+from loops import EXACT, OPTIMIZERS, SCHEDULES, Member, at_their_ends, fit, plain_loop
 from toys import blobs, toy_recipe
 
 from study.data import Dataset
 from study.errors import RecipeError, Stopped
 from study.recipe import Recipe
-from study.training.fit import fit
-from study.training.job import Hooks, Member, Outcome
+from study.training.engines import stacked
 from study.training.losses import LOSSES, of_counted
 from study.training.mlp import MLPLearner
+from study.training.results import Hooks, Outcome
 
 SIZES = (60, 33, 17, 100, 81, 5, 48)  # of batches of 16: whole ones, a last one of 1 that joins another, one of 5 alone
 TRAIN = {"steps": 20, "epochs": 5, "batch_size": 16}
@@ -42,7 +42,7 @@ def close_to_the_plain_loop(recipe: Recipe, stack: int, monkeypatch, dataset: Da
     assert len(found) == len(group)
     for member in group:
         expected = plain_loop(dataset, recipe, member).logits.numpy()
-        np.testing.assert_allclose(found[member.words], expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found[member.name], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -51,6 +51,24 @@ def test_members_of_different_sizes_in_one_stack_equal_plain_loops(optimizer, sc
     """20 steps each, at different places of a pass: torch.optim and autograd are the reference, to 1e-9."""
     recipe = toy_recipe(optimizer=OPTIMIZERS[optimizer], schedule=SCHEDULES[schedule], train=TRAIN)
     close_to_the_plain_loop(recipe, 3, monkeypatch)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("steps", [None, 17])
+def test_sizes_that_differ_in_the_last_batch_alone_share_a_stack(optimizer, steps, monkeypatch):
+    """A balanced design's do, by one example; a last batch of one joins the one before it."""
+    train = {"epochs": 3, "batch_size": 16, "steps": steps}
+    recipe = toy_recipe(optimizer=OPTIMIZERS[optimizer], train=train)
+    dataset, stacks = blobs(), []
+    make = stacked.Stack.__init__
+    monkeypatch.setattr(stacked.Stack, "__init__", lambda stack, *what: (stacks.append(stack), make(stack, *what))[0])
+    group = ragged(dataset, (60, 61, 59, 65, 50, 60, 61))
+    found = at_their_ends(monkeypatch, lambda one, examples: one.evaluate(examples.block(0, examples.n))[0].numpy())
+    list(fit(group, dataset, recipe, replace(EXACT, stack=3)))
+    assert len(stacks) == 1
+    for member in group:
+        expected = plain_loop(dataset, recipe, member).logits.numpy()
+        np.testing.assert_allclose(found[member.name], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("stack", [2, 4, 64])
@@ -99,7 +117,7 @@ def test_a_diverged_member_leaves_those_beside_and_after_it_bit_for_bit():
     dataset, recipe = blobs(), toy_recipe()
     group = ragged(dataset)
     lonely = dataset.n_train  # a row that no other member trains on
-    group[0] = Member(group[0].words, np.append(group[0].subset[1:], lonely))
+    group[0] = Member(group[0].name, np.append(group[0].rows[1:], lonely))
     images = dataset.images.astype(np.float32)
     sound = list(fit(group, replace(dataset, images=images.copy()), recipe, replace(EXACT, stack=3)))
     images[lonely] = np.nan
@@ -133,7 +151,7 @@ def test_padding_has_no_slope_and_no_loss():
 def test_a_stack_that_is_too_large_is_halved_and_the_results_are_those_of_the_smaller(step, monkeypatch):
     """Nobody knows beforehand what fits; members under way start anew and the bar goes back."""
     dataset, recipe, seen, calls = blobs(), toy_recipe(), [], []
-    group = ragged(dataset, (60, 60, 36, 100, 20, 60))
+    group = ragged(dataset, (60, 60, 61, 59, 20, 60))
     small = bits(list(fit(group, dataset, recipe, replace(EXACT, stack=2))))
     own = MLPLearner.step
 
@@ -147,7 +165,7 @@ def test_a_stack_that_is_too_large_is_halved_and_the_results_are_those_of_the_sm
     assert bits(list(fit(group, dataset, recipe, replace(EXACT, stack=4), Hooks(seen.append)))) == small
     assert calls[0] == 4
     assert calls[-1] == 2
-    assert sum(seen) == sum(recipe.train.seen(len(member.subset)) for member in group)
+    assert sum(seen) == sum(recipe.train.seen(len(member.rows)) for member in group)
 
 
 def test_a_device_without_room_for_two_says_so_in_one_line(monkeypatch):
@@ -198,13 +216,13 @@ def test_an_error_of_the_caller_s_members_is_the_caller_s():
 
 
 def test_rows_without_work_are_dropped(monkeypatch):
-    """At the end a few long trainings are left; they do not drag an empty stack along."""
+    """At the end a few trainings are left; they do not drag an empty stack along."""
     widths, own = [], MLPLearner.step
     monkeypatch.setattr(
         MLPLearner, "step", lambda learner, *what: (widths.append(learner.stack), own(learner, *what))[1]
     )
     dataset = blobs()
-    list(fit(ragged(dataset, (20, 20, 20, 20, 20, 20, 100, 100)), dataset, toy_recipe(), replace(EXACT, stack=8)))
+    list(fit(ragged(dataset, (20,) * 10), dataset, toy_recipe(), replace(EXACT, stack=8)))
     assert widths[0] == 8
     assert widths[-1] == 2
 

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from loops import EXACT, OPTIMIZERS, SCHEDULES, at_their_ends, members, plain_loop
+from loops import EXACT, OPTIMIZERS, SCHEDULES, Member, at_their_ends, fit, members, plain_loop
 from toys import blobs, toy_recipe
 
 from study.data import Dataset
 from study.recipe import Recipe
-from study.training.fit import fit
-from study.training.job import Hooks, Member
 from study.training.placement import Placement
+from study.training.results import Hooks
 
 TRAIN = {"epochs": 5, "batch_size": 16}  # 60 examples: 20 steps
 
@@ -21,7 +20,7 @@ def logits_of(group: list[Member], dataset: Dataset, recipe: Recipe, placement: 
     kept = {}
 
     def keep(member, epoch, look):
-        kept[member.words] = look.logits().numpy()
+        kept[member.name] = look.logits().numpy()
 
     list(fit(group, dataset, recipe, placement, Hooks(after_epoch=keep)))
     return kept
@@ -32,7 +31,7 @@ def close(group: list[Member], dataset: Dataset, recipe: Recipe, placement: Plac
     found = logits_of(group, dataset, recipe, placement)
     for member in group:
         expected = plain_loop(dataset, recipe, member).logits.numpy()
-        np.testing.assert_allclose(found[member.words], expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found[member.name], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -90,7 +89,7 @@ def same_as_alone(recipe: Recipe, monkeypatch) -> None:
     group = members(dataset, count=3)
 
     def keep(member, epoch, look):
-        alone[member.words] = look.learner.weights.clone()
+        alone[member.name] = look.learner.weights.clone()
 
     stacked = at_their_ends(monkeypatch, lambda one, examples: one.weights.clone())
     list(fit(group, dataset, recipe, replace(EXACT, stack=3)))

@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, members
+from loops import EXACT, fit, members
 from toys import blobs, toy_recipe
 
 from study.training import fused_sgd
-from study.training.fit import fit
 
 pytest.importorskip("triton")
 CHECK = """

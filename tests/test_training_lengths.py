@@ -4,14 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from loops import EXACT, members, plain_loop
+from loops import EXACT, fit, members, plain_loop
 from toys import blobs, toy_recipe
 
 from study.recipe import Schedule, Train
-from study.training.fit import fit
-from study.training.job import Hooks
 from study.training.mlp import MLPLearner
 from study.training.modules import ModuleLearner
+from study.training.results import Hooks
 from study.training.schedules import rate_factor
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, OPTIMIZERS, SCHEDULES, members, plain_loop
+from loops import EXACT, OPTIMIZERS, SCHEDULES, Member, fit, members, plain_loop
 from toys import blobs, toy_recipe
 
 from study.errors import RecipeError, Stopped
@@ -16,9 +16,8 @@ from study.kernels import native
 from study.models.build import create
 from study.recipe import Runtime
 from study.training.engines.mlp_native import NativeLearner, trains
-from study.training.fit import fit
-from study.training.job import Hooks, Member
 from study.training.placement import place
+from study.training.results import Hooks
 
 NATIVE = replace(EXACT, kernel="native")
 TRAIN = {"epochs": 5, "batch_size": 16}
@@ -35,7 +34,7 @@ def trained(recipe, dataset, group, placement=NATIVE, **hooks):
 
     def keep(member, epoch, look):
         assert isinstance(look.learner, NativeLearner)
-        kept[member.words] = look.logits().numpy()
+        kept[member.name] = look.logits().numpy()
 
     list(fit(group, dataset, recipe, placement, Hooks(after_epoch=keep, **hooks)))
     return kept
@@ -45,7 +44,7 @@ def close(recipe, dataset, group):
     found = trained(recipe, dataset, group)
     for member in group:
         expected = plain_loop(dataset, recipe, member).logits.numpy()
-        np.testing.assert_allclose(found[member.words], expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found[member.name], expected, rtol=0, atol=1e-9)
 
 
 @needs_compiler
@@ -101,11 +100,11 @@ def test_whatever_else_the_recipe_asks_is_torch_s(train):
     reference = {}
 
     def keep(member, epoch, look):
-        reference[member.words] = look.logits().numpy()
+        reference[member.name] = look.logits().numpy()
 
     list(fit(group, dataset, recipe, EXACT, Hooks(after_epoch=keep)))
     found = trained(recipe, dataset, group)
-    np.testing.assert_allclose(found[group[0].words], reference[group[0].words], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found[group[0].name], reference[group[0].name], rtol=0, atol=1e-9)
 
 
 @needs_compiler

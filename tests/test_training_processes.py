@@ -18,14 +18,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, OPTIMIZERS, members
+from loops import EXACT, OPTIMIZERS, Member, fit, members
 from toys import blobs, toy_recipe
 
 from study.errors import RecipeError, Stopped, StudyError
 from study.runs import ensemble
 from study.training.engines import multi_device, worker
-from study.training.fit import fit
-from study.training.job import Hooks, Member
+from study.training.results import Hooks
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
@@ -87,7 +86,7 @@ def test_two_processes_train_what_one_trains(started):
     alone = bits(fit(group, dataset, recipe, replace(EXACT, precision="float32")))
     dealt = bits(fit(group, dataset, recipe, replace(TWO, precision="float32"), Hooks(seen.append)))
     assert dealt == alone
-    assert sum(seen) == sum(recipe.train.seen(len(member.subset)) for member in group)
+    assert sum(seen) == sum(recipe.train.seen(len(member.rows)) for member in group)
     assert [worker.process.returncode is None for worker in started] == [False, False]
 
 
@@ -112,13 +111,13 @@ LAUNCH = """
 import sys
 from dataclasses import replace
 sys.path.insert(0, sys.argv[1])
-from test_training_processes import TWO, blobs, endless, fit, processes, toy_recipe
-own = processes._start
+from test_training_processes import TWO, blobs, endless, fit, multi_device, toy_recipe
+own = multi_device._start
 def start(*what):
     worker = own(*what)
     print(worker.process.pid, flush=True)
     return worker
-processes._start = start
+multi_device._start = start
 dataset = blobs()
 for outcome in fit(endless(dataset, []), dataset, toy_recipe(), replace(TWO, devices=("cpu",))):
     print("trained", flush=True)

@@ -5,17 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, members
+from loops import EXACT, fit, jobs, members
 from torch.nn import functional
 from toys import blobs, toy_recipe
 
 from study.models.build import create
 from study.recipe import Optimizer, Train
-from study.training.fit import fit
-from study.training.job import Hooks
 from study.training.mlp import MLPLearner
 from study.training.modules import ModuleLearner
 from study.training.regularizers import generators, perturbed
+from study.training.results import Hooks
 
 GROUP = members(blobs(), count=2)
 CPU = torch.device("cpu")
@@ -25,7 +24,7 @@ def drawn(train: Train, images: torch.Tensor, words: int = 1, epoch: int = 0) ->
     """A batch of `words` members, perturbed by their own generators; no network is asked."""
     recipe = toy_recipe(train=train.model_dump(exclude_none=True))
     sizes = [images.shape[1]] * words if words > 1 else None
-    return perturbed(images, None, None, train, generators(GROUP[:words], recipe, epoch, CPU), sizes)
+    return perturbed(images, None, None, train, generators(list(jobs(GROUP[:words], recipe)), epoch, CPU), sizes)
 
 
 def test_input_noise_is_gaussian_of_the_asked_deviation():
@@ -56,7 +55,7 @@ def test_every_member_and_every_pass_draws_anew():
 def test_nothing_is_drawn_when_nothing_is_asked():
     """The common training pays nothing and stays as it was."""
     images = torch.ones(2, 1, 3, 3)
-    assert generators(GROUP, toy_recipe(), 0, CPU) == []
+    assert generators(list(jobs(GROUP, toy_recipe())), 0, CPU) == []
     assert perturbed(images, None, None, Train(), []) is images
 
 

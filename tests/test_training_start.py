@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from loops import EXACT, OPTIMIZERS, TinyConvolutions, members, torch_rule
+from loops import EXACT, OPTIMIZERS, Member, TinyConvolutions, fit, members, torch_rule
 from timm.models import register_model
 from torch import nn
 from torch.nn import functional
@@ -12,11 +12,10 @@ from toys import blobs, toy_recipe
 from study.models.build import create
 from study.models.spec import NetworkSpec
 from study.recipe import Optimizer, Train
-from study.training import fit as training
+from study.training import learners
 from study.training.device_data import Examples
-from study.training.fit import fit
-from study.training.job import Hooks, Member
 from study.training.modules import ModuleLearner
+from study.training.results import Hooks
 
 
 class Prepared(TinyConvolutions):
@@ -66,23 +65,23 @@ def test_frozen_weights_stay_where_they_are(name):
 def test_a_network_is_prepared_with_its_own_training_images(monkeypatch, train):
     """Once, before the first step: rows spread over its sorted subset, normalized, without augmentation or noise."""
     monkeypatch.setattr(Prepared, "seen", [])
-    monkeypatch.setattr(training, "PREPARE_ROWS", 40)
+    monkeypatch.setattr(learners, "PREPARE_ROWS", 40)
     dataset = blobs()
     recipe = toy_recipe(model={"name": "tiny_prepared", "settings": {}}, train={"normalize": "standard"} | train)
     group = members(dataset, count=2)
     examples = Examples(dataset, recipe.train, "cpu", torch.float64)
-    kept = {member.words: [] for member in group}
+    kept = {member.name: [] for member in group}
 
     def keep(member, epoch, look):
-        kept[member.words].append(look.network().body[0].weight.clone())
+        kept[member.name].append(look.network().body[0].weight.clone())
 
     list(fit(group, dataset, recipe, EXACT, Hooks(after_epoch=keep)))
     assert len(Prepared.seen) == 2
     for member, seen in zip(group, Prepared.seen, strict=True):
-        expected = examples.block(0, dataset.n)[member.subset[np.linspace(0, 59, 40).astype(int)]]
+        expected = examples.block(0, dataset.n)[member.rows[np.linspace(0, 59, 40).astype(int)]]
         torch.testing.assert_close(seen, expected, rtol=0, atol=1e-12)
-        assert len(kept[member.words]) == 1 + recipe.train.epochs
-        for weight in kept[member.words]:
+        assert len(kept[member.name]) == 1 + recipe.train.epochs
+        for weight in kept[member.name]:
             torch.testing.assert_close(weight, torch.full_like(weight, float(expected.mean())))
 
 

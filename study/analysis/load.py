@@ -10,7 +10,7 @@ import pandas as pd
 from study.data import Dataset
 from study.errors import AnalysisError, StudyError
 from study.recipe import Recipe
-from study.runs.ensemble import keys, size
+from study.runs.ensemble import keys, size_tag, size_text
 from study.runs.single import finished_repeats
 from study.scores.cscore import Profile
 from study.tracking import Run, Store
@@ -105,11 +105,11 @@ def _finished(store: Store, kind: str, part: Recipe, dataset: Dataset) -> list[R
 def _sized(ensembles: list[Run], recipe: Recipe) -> Run:
     """The ensemble of as many members at the same ratios as the recipe says: others share its digest."""
     for run in ensembles:
-        if run.tags["study.size"] == size(recipe):
+        if run.tags["study.size"] == size_tag(recipe):
             return run
     raise AnalysisError(
-        f"the recipe asks for {size(recipe)}, the finished ensemble {ensembles[0].id} has "
-        f"{ensembles[0].tags['study.size']}; run `study ensemble` with it first"
+        f"the recipe asks for {size_text(size_tag(recipe))}, the finished ensemble {ensembles[0].id} has "
+        f"{size_text(ensembles[0].tags['study.size'])}; run `study ensemble` with it first"
     )
 
 

@@ -5,65 +5,52 @@ are finished are found by the recipe's digest, so an interrupted launch goes on,
 and any division into shards folds to the same integers.
 """
 
-import itertools
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from study.data import Dataset
 from study.errors import Stopped, StoreError
-from study.kernels.kde import exact_routing
 from study.progress import Bar, quiet, say
 from study.recipe import Recipe, dump, flatten
-from study.runs.shards import finished_shards, keys, placed
+from study.runs.jobs import EnsemblePlan, ensemble_plan, runtime_of
+from study.runs.members import (
+    Shard,
+    TrainedShard,
+    by_size,
+    place_ensemble,
+    plan_shards,
+    profile_table,
+    score_table,
+    train_shards,
+)
+from study.runs.shards import finished_shards, keys
 from study.scores import cscore
 from study.scores.cscore import SUMS, Profile
-from study.scores.memorization import memorization_columns
-from study.scores.subsets import block_length, percent, subset_mask, subset_size
-from study.signals import MemberDepths
+from study.scores.subsets import block_length, percent
 from study.tracking import Run, Store, descriptions
-from study.training.autotune import place_network
-from study.training.fit import fit
-from study.training.job import Hooks, Member, Outcome
-from study.training.placement import Placement
+from study.training.placement import Placement, like_tags
+from study.training.results import Hooks
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Members of one subset ratio that are trained and written together."""
-
-    ratio: float
-    members: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """As the MLflow UI shows it: `30 %: 0-9`."""
-        return descriptions.shard_name(self.ratio, self.members[0], self.members[-1])
+def size_tag(recipe: Recipe) -> str:
+    """JSON: members at each ratio; the tag `study.size` tells an ensemble from a larger one of its digest."""
+    subset = recipe.subset
+    return json.dumps({"members": subset.members, "ratios": list(subset.ratios), "depth": subset.depth})
 
 
-def plan(recipe: Recipe, done: set[tuple[float, int]]) -> list[Shard]:
-    """Shards for the members that are still missing, the first shard of every ratio before the second of any.
-
-    An ensemble that is stopped half way then has members at every ratio.
-    """
-    per_ratio = []
-    for ratio in recipe.subset.ratios:
-        missing = [member for member in range(recipe.subset.members) if (ratio, member) not in done]
-        size = recipe.runtime.shard
-        per_ratio.append([Shard(ratio, tuple(missing[low : low + size])) for low in range(0, len(missing), size)])
-    rounds = itertools.zip_longest(*per_ratio)
-    return [shard for each in rounds for shard in each if shard is not None]
-
-
-def size(recipe: Recipe) -> str:
-    """How many members at which ratios; the tag `study.size` tells an ensemble from a larger one of its digest."""
-    members = f"{recipe.subset.members} at {', '.join(percent(ratio) for ratio in recipe.subset.ratios)} %"
-    return members + (", with prediction depths" if recipe.subset.depth else "")
+def size_text(tag: str) -> str:
+    """The tag `study.size` for people, such as `20 at 10, 20 %`."""
+    try:
+        size = json.loads(tag)
+    except ValueError:  # of a store from before 0.2
+        return tag
+    members = f"{size['members']} at {', '.join(percent(ratio) for ratio in size['ratios'])} %"
+    return members + (", with prediction depths" if size["depth"] else "")
 
 
 def run_ensemble(
@@ -85,28 +72,25 @@ def run_ensemble(
         Stopped: `stop` was set, also while another process trained the same ensemble and this one waited for it.
     """
     recipe = recipe.part("ensemble")
-    own = keys(recipe, dataset)
+    plan, tags = ensemble_plan(recipe), keys(recipe, dataset)
     stop = stop or threading.Event()
     with store.lock(f"ensemble-{recipe.digest()}-{dataset.digest}", waiting("this ensemble", stop)):
-        store.reap(own)
-        sized = own | {"study.size": size(recipe)}
-        known = store.find("ensemble", tags=sized, max=1)
-        if known and known[0].status == "FINISHED" and _readable(known[0]):
-            say(f"ensemble {recipe.digest()}: finished before, {size(recipe)}")
-            return known[0]
+        store.reap(tags)
+        sized = tags | {"study.size": size_tag(recipe)}
+        earlier = store.find("ensemble", tags=sized, max=1)
+        if earlier and earlier[0].status == "FINISHED" and _readable(earlier[0]):
+            say(f"ensemble {recipe.digest()}: finished before, {size_text(size_tag(recipe))}")
+            return earlier[0]
         folded, done, like = finished_shards(store, recipe, dataset)
-        shards = plan(recipe, done)
-        seen = sum(examples(recipe, dataset, shard) for shard in shards)
-        placement = place_network(recipe, dataset, seen, like=like)
-        if recipe.subset.depth:  # a look is at one network; its searches set the routing for those beside it too
-            placement = replace(placement, stack=1, matmul=exact_routing(placement.device))
-        parent = store.resume(known[0]) if known else _start(store, recipe, sized)
+        shards = plan_shards(plan, done, recipe.runtime.shard)
+        shards, placement = by_size(shards, place_ensemble(plan, dataset, runtime_of(recipe), shards, like))
+        parent = store.resume(earlier[0]) if earlier else _start(store, recipe, sized)
         _describe(parent, recipe, dataset)
         for key, value in placement.tags().items():
             parent.tag(key, value)
         with parent:
             try:
-                profile = _train(recipe, dataset, store, parent, shards, folded, placement, stop, bar)
+                profile = _train(recipe, plan, dataset, store, parent, shards, folded, placement, stop, bar)
             except Stopped:
                 parent.kill("stopped on request; the same command resumes it")
                 raise
@@ -116,14 +100,14 @@ def run_ensemble(
 
 def waiting(what: str, stop: threading.Event) -> Callable[[str], None]:
     """What to do while another launch trains the same: say so once, wait, then find its runs finished."""
-    told = threading.Event()
+    said = threading.Event()
 
     def wait(holder: str) -> None:
         if stop.is_set():
             raise Stopped
-        if not told.is_set():
+        if not said.is_set():
             say(f"{what} is being trained by {holder}; waiting for it")
-            told.set()
+            said.set()
 
     return wait
 
@@ -148,7 +132,7 @@ def _start(store: Store, recipe: Recipe, tags: dict[str, str]) -> Run:
 
 
 def _describe(run: Run, recipe: Recipe, dataset: Dataset) -> None:
-    """Name data and recipe, the recipe last: where it is missing, a launch was killed before it had told all."""
+    """Name data and recipe, the recipe last: where it is missing, a launch was killed before it had written all."""
     if "recipe.toml" in run.files:
         return
     run.param(flatten(recipe))
@@ -158,6 +142,7 @@ def _describe(run: Run, recipe: Recipe, dataset: Dataset) -> None:
 
 def _train(
     recipe: Recipe,
+    plan: EnsemblePlan,
     dataset: Dataset,
     store: Store,
     parent: Run,
@@ -168,99 +153,51 @@ def _train(
     bar: Bar,
 ) -> Profile:
     """Train the shards in order; each is written when its last member is done, and folded in."""
-    masks: dict[tuple[float, int], np.ndarray] = {}
-    depths = MemberDepths(recipe, dataset, placement.device, stop)
-    after_epoch = depths.take if recipe.subset.depth else None
-
-    def members() -> Iterator[Member]:
-        for shard in shards:
-            for member in shard.members:
-                mask = _mask(recipe, dataset, shard.ratio, member)
-                masks[shard.ratio, member] = mask
-                yield Member(_words(shard.ratio, member), np.flatnonzero(mask))
-
-    total = recipe.subset.members * len(recipe.subset.ratios)
+    total = plan.members * len(plan.ratios)
     missing = sum(len(shard.members) for shard in shards)
-    trained = sum(examples(recipe, dataset, shard) for shard in shards)
+    done = total - missing
+    examples = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
     begun = started = time.time()
     with (
-        bar(f"ensemble, {missing} of {total} networks", trained, unit="examples") as advance,
-        closing(fit(members(), dataset, recipe, placement, Hooks(advance, after_epoch, stop=stop))) as outcomes,
+        bar(f"ensemble, {missing} of {total} networks", examples, unit="examples") as advance,
+        closing(train_shards(plan, shards, dataset, placement, Hooks(advance, stop=stop))) as trained,
     ):
-        for number, shard in enumerate(shards, 1):
-            own = list(itertools.islice(outcomes, len(shard.members)))
-            shard_masks = np.stack([masks.pop((shard.ratio, member)) for member in shard.members])
-            deep = depths.pop([_words(shard.ratio, member) for member in shard.members])
-            part = _write_shard(store, parent, recipe, dataset, shard, own, shard_masks, deep, started)
-            profile = part if profile is None else profile + part
+        for part in trained:
+            _write_shard(store, parent, recipe, dataset, part, started)
+            profile = part.profile if profile is None else profile + part.profile
             started = time.time()
-            done = total - missing + sum(len(shard.members) for shard in shards[:number])
+            done += len(part.shard.members)
             parent.log({"members/done": done}, step=done)
     if profile is None:
         raise StoreError(f"ensemble {recipe.digest()} has no members to fold")
     if shards:
         seconds = time.time() - begun
-        parent.log({"time/train_s": seconds, "speed/examples_per_s": trained / seconds})
+        parent.log({"time/train_s": seconds, "speed/examples_per_s": examples / seconds})
     return profile
 
 
-def examples(recipe: Recipe, dataset: Dataset, shard: Shard) -> int:
-    """How many examples its members see in training, over all epochs."""
-    sizes = (subset_size(shard.ratio, member, dataset.n_train, recipe.subset.design) for member in shard.members)
-    return sum(recipe.train.seen(size) for size in sizes)
-
-
-def _words(ratio: float, member: int) -> tuple[object, ...]:
-    """The name of a member in the random streams."""
-    return "member", str(ratio), member
-
-
-def _mask(recipe: Recipe, dataset: Dataset, ratio: float, member: int) -> np.ndarray:
-    """(n,) bool: the rows that a member trains on; never a test row."""
-    mask = np.zeros(dataset.n, dtype=bool)
-    mask[: dataset.n_train] = subset_mask(recipe.stream, ratio, member, dataset.n_train, recipe.subset.design)
-    return mask
-
-
 def _write_shard(
-    store: Store,
-    parent: Run,
-    recipe: Recipe,
-    dataset: Dataset,
-    shard: Shard,
-    outcomes: Sequence[Outcome],
-    masks: np.ndarray,
-    depths: dict[str, np.ndarray],
-    started: float,
-) -> Profile:
+    store: Store, parent: Run, recipe: Recipe, dataset: Dataset, trained: TrainedShard, started: float
+) -> None:
     """One child run: its members' bits, their series, its sums.
 
     members.npz: subset (m, n_train) packed bits, members train on these; miss (m, n) (prediction - label) mod c, 0
     where right, which packs ten times better than the prediction; ratio, member (m,), seconds (m,), diverged (m,);
     and the sums of `cscore.Profile`.  With `subset.depth` also depth (m, n) in layers, -1 where undefined, and final
-    (m, n), the class that it goes by: the member's answer in the master precision.
+    (m, n), the class that it goes by: the member's prediction in the master precision.
     """
+    shard, outcomes, masks = trained.shard, trained.outcomes, trained.masks
+    profile, depths = trained.profile, trained.depths
     prediction = np.stack([outcome.prediction for outcome in outcomes]).astype(np.int64)
-    confidence = np.stack([outcome.confidence for outcome in outcomes])
-    profile = cscore.shard_profile(
-        masks,
-        prediction,
-        confidence,
-        dataset.labels,
-        shard.ratio,
-        shard.members,
-        dataset.n_classes,
-        design=recipe.subset.design,
-    )
     params = flatten(recipe) | {"ratio": str(shard.ratio), "members": f"{shard.members[0]}-{shard.members[-1]}"}
     run = store.start(
         parent.experiment,
-        shard.name,
+        descriptions.shard_name(shard.ratio, shard.members[0], shard.members[-1]),
         params=params,
         parent=parent,
         started=started,
         description=descriptions.shard_note(shard.ratio, shard.members[0], shard.members[-1]),
-        tags=keys(recipe, dataset) | {"study.kind": "shard"} | placed(parent),
+        tags=keys(recipe, dataset) | {"study.kind": "shard"} | like_tags(parent.tags),
     )
     with run:
         miss = np.mod(prediction - dataset.labels, dataset.n_classes)
@@ -298,7 +235,6 @@ def _write_shard(
             }
             | ({"depth/undefined": np.count_nonzero(depths["depth"] < 0)} if depths else {})
         )
-    return profile
 
 
 def _small(counts: np.ndarray) -> np.ndarray:
@@ -308,14 +244,9 @@ def _small(counts: np.ndarray) -> np.ndarray:
 
 
 def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) -> None:
-    frame = pd.DataFrame({"example": dataset.ids, **dataset.label_columns, "split": dataset.split()})
-    scores = frame.assign(**cscore.cscore_columns(profile, dataset.labels), **memorization_columns(profile))
+    scores = score_table(profile, dataset)
     run.table("cscore.parquet", scores)
-    long = pd.DataFrame(profile.columns())
-    repeats = len(long) // dataset.n
-    long.insert(0, "example", np.tile(dataset.ids, repeats))
-    long.insert(1, "label", np.tile(dataset.labels, repeats))
-    run.table("profile.parquet", long)
+    run.table("profile.parquet", profile_table(profile, dataset))
 
     train = scores[: dataset.n_train]
     steps = [round(100 * ratio) for ratio in profile.ratios]
@@ -349,7 +280,7 @@ def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) ->
 
 
 def _accuracy(profile: Profile, rows: slice) -> np.ndarray:
-    """(s,) share of correct held-out answers at each subset ratio."""
+    """(s,) share of correct held-out predictions at each subset ratio."""
     return cscore.consistency(
         profile.correct[:, :, rows].sum(axis=(1, 2)), profile.held_out[:, :, rows].sum(axis=(1, 2))
     )

@@ -4,7 +4,7 @@ Everything below `runs` sees these plans and the Jobs that they make, never a Re
 one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,10 +39,9 @@ class EnsemblePlan:
         mask[: dataset.n_train] = subset_mask(self.template.stream, ratio, member, dataset.n_train, self.design)
         return mask
 
-    def job(self, ratio: float, member: int, dataset: Dataset) -> Job:
-        """One member; its key is (ratio, member)."""
-        rows = np.flatnonzero(self.mask(ratio, member, dataset))
-        return self.template.job(("member", str(ratio), member), rows, key=(ratio, member))
+    def job(self, ratio: float, member: int, mask: np.ndarray) -> Job:
+        """One member on the rows of its mask; its key is (ratio, member)."""
+        return self.template.job(("member", str(ratio), member), np.flatnonzero(mask), key=(ratio, member))
 
     def examples(self, ratio: float, members: Sequence[int], n_train: int) -> int:
         """How many examples these members of one ratio take in while they train, over all epochs."""
@@ -118,8 +117,3 @@ def single_plan(recipe: Recipe) -> SinglePlan:
 def runtime_of(recipe: Recipe) -> RuntimeSpec:
     """Where its jobs run."""
     return RuntimeSpec(**recipe.runtime.model_dump(exclude={"shard"}))
-
-
-def jobs_of(plan: EnsemblePlan, members: Sequence[tuple[float, int]], dataset: Dataset) -> Iterator[Job]:
-    """The jobs of these (ratio, member), in this order; drawn one by one."""
-    return (plan.job(ratio, member, dataset) for ratio, member in members)

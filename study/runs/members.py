@@ -1,11 +1,12 @@
-"""The members of a subset ensemble, trained and folded, without a store.  in: EnsemblePlan, Dataset   out: Profile
+"""The members of a subset ensemble, without a store.  in: an EnsemblePlan, a Dataset   out: shards, a Profile
 
 Members are trained in shards of one subset ratio.  `runs.ensemble` writes each shard down; the Python API folds them.
 """
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -22,9 +23,9 @@ from study.scores.memorization import memorization_columns
 from study.signals import MemberDepths
 from study.training.autotune import place_network
 from study.training.fit import fit
-from study.training.job import Hooks, Member, Outcome
 from study.training.placement import Placement
-from study.training.types import RuntimeSpec
+from study.training.results import Hooks, Outcome
+from study.training.types import Job, RuntimeSpec
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,7 @@ class TrainedShard:
     depths: dict[str, np.ndarray]
 
 
-def plan_shards(
-    plan: EnsemblePlan, done: frozenset[tuple[float, int]] | set[tuple[float, int]] = frozenset(), size: int = 10
-) -> list[Shard]:
+def plan_shards(plan: EnsemblePlan, done: AbstractSet[tuple[float, int]] = frozenset(), size: int = 10) -> list[Shard]:
     """Shards for the members that are still missing, the first shard of every ratio before the second of any.
 
     An ensemble that is stopped half way then has members at every ratio.
@@ -67,14 +66,53 @@ def plan_shards(
     return [shard for each in rounds for shard in each if shard is not None]
 
 
-def place_ensemble(plan: EnsemblePlan, dataset: Dataset, runtime: RuntimeSpec, shards: Sequence[Shard]) -> Placement:
+def by_size(shards: Sequence[Shard], placement: Placement) -> tuple[list[Shard], Placement]:
+    """For a placement in stacks: shards of one ratio together, as many as fill a stack, and a stack of that size.
+
+    A stack holds jobs of one subset size.  Blocks of the ratios follow one another, so that an ensemble that is stopped
+    has members at several ratios, and the last block of a ratio is not much smaller than the others.
+    """
+    if placement.stack == 1 or not shards:
+        return list(shards), placement
+    ratios = dict.fromkeys(shard.ratio for shard in shards)
+    members = {ratio: sum(len(shard.members) for shard in shards if shard.ratio == ratio) for ratio in ratios}
+    most = max(members.values())
+    stack = max(2, -(-most // -(-most // placement.stack)))
+    blocks: dict[float, list[list[Shard]]] = {}
+    for ratio in ratios:
+        block: list[Shard] = []
+        blocks[ratio] = [block]
+        for shard in (each for each in shards if each.ratio == ratio):
+            if block and sum(len(each.members) for each in block) + len(shard.members) > stack:
+                block = []
+                blocks[ratio].append(block)
+            block.append(shard)
+    rounds = itertools.zip_longest(*blocks.values())
+    ordered = [shard for each in rounds for block in each if block for shard in block]
+    return ordered, replace(placement, stack=stack)
+
+
+def place_ensemble(
+    plan: EnsemblePlan,
+    dataset: Dataset,
+    runtime: RuntimeSpec,
+    shards: Sequence[Shard],
+    like: Mapping[str, str] | None = None,
+) -> Placement:
     """Choose device, precision and how many train at a time, by a short measurement where one pays.
+
+    Args:
+        plan: of the ensemble.
+        dataset: n examples.
+        runtime: what is asked for.
+        shards: that are to be trained.
+        like: tags of a run of this ensemble; what its bits depend on is taken over.
 
     Raises:
         RecipeError: a device that is not there.
     """
     seen = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
-    placement = place_network(_recipe(plan, runtime), dataset, seen)
+    placement = place_network(plan.template, dataset, runtime, seen, like=like, snapshots=plan.depth)
     if plan.depth:  # an evaluation is of one network; its searches set the routing for those beside it too
         placement = replace(placement, stack=1, matmul=exact_routing(placement.device))
     return placement
@@ -82,7 +120,7 @@ def place_ensemble(plan: EnsemblePlan, dataset: Dataset, runtime: RuntimeSpec, s
 
 def train_shards(
     plan: EnsemblePlan, shards: Sequence[Shard], dataset: Dataset, placement: Placement, hooks: Hooks
-) -> Iterator[TrainedShard]:
+) -> Generator[TrainedShard]:
     """Train the members of these shards, and give each shard in order as soon as its last member is done.
 
     Args:
@@ -96,23 +134,22 @@ def train_shards(
         Stopped: `hooks.stop` was set.
     """
     masks: dict[tuple[float, int], np.ndarray] = {}
-    depths = MemberDepths(_recipe(plan), dataset, placement.device, hooks.stop) if plan.depth else None
+    depths = MemberDepths(plan.template, dataset, placement.device, hooks.stop) if plan.depth else None
 
-    def members() -> Iterator[Member]:
+    def jobs() -> Iterator[Job]:
         for shard in shards:
             for member in shard.members:
                 mask = masks[shard.ratio, member] = plan.mask(shard.ratio, member, dataset)
-                yield Member(("member", str(shard.ratio), member), np.flatnonzero(mask))
+                yield plan.job(shard.ratio, member, mask)
 
     if depths:
         hooks = replace(hooks, after_epoch=depths.take)
-    with closing(fit(members(), dataset, _recipe(plan), placement, hooks)) as outcomes:
+    with closing(fit(jobs(), dataset, placement, hooks)) as outcomes:
         for shard in shards:
             trained = list(itertools.islice(outcomes, len(shard.members)))
-            own = np.stack([masks.pop((shard.ratio, member)) for member in shard.members])
-            names = [("member", str(shard.ratio), member) for member in shard.members]
-            profile = fold(plan, shard, trained, own, dataset)
-            yield TrainedShard(shard, trained, own, profile, depths.pop(names) if depths else {})
+            of_shard = np.stack([masks.pop((shard.ratio, member)) for member in shard.members])
+            deep = depths.pop([(shard.ratio, member) for member in shard.members]) if depths else {}
+            yield TrainedShard(shard, trained, of_shard, fold(plan, shard, trained, of_shard, dataset), deep)
 
 
 def fold(plan: EnsemblePlan, shard: Shard, outcomes: Sequence[Outcome], masks: np.ndarray, dataset: Dataset) -> Profile:
@@ -154,14 +191,16 @@ def train_ensemble(
         RecipeError: a ratio that leaves nothing to train on, a device that is not there, a network that cannot be.
     """
     shards = plan_shards(plan)
-    placement = place_ensemble(plan, dataset, runtime or RuntimeSpec(), shards)
+    shards, placement = by_size(shards, place_ensemble(plan, dataset, runtime or RuntimeSpec(), shards))
     total = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
     count = sum(len(shard.members) for shard in shards)
-    profile = None
+    profile: Profile | None = None
     with bar(f"ensemble, {count} networks", total, unit="examples") as advance:
         hooks = Hooks(progress=advance, stop=stop or threading.Event())
         for trained in train_shards(plan, shards, dataset, placement, hooks):
             profile = trained.profile if profile is None else profile + trained.profile
+    if profile is None:
+        raise ValueError("an ensemble without members has no scores")
     return profile
 
 
@@ -178,18 +217,3 @@ def profile_table(profile: Profile, dataset: Dataset) -> pd.DataFrame:
     long.insert(0, "example", np.tile(dataset.ids, repeats))
     long.insert(1, "label", np.tile(dataset.labels, repeats))
     return long
-
-
-def _recipe(plan: EnsemblePlan, runtime: RuntimeSpec | None = None):
-    from types import SimpleNamespace
-
-    template = plan.template
-    return SimpleNamespace(
-        model=template.network,
-        optimizer=template.optimizer,
-        schedule=template.schedule,
-        train=template.training,
-        stream=template.stream,
-        subset=plan,
-        runtime=runtime,
-    )

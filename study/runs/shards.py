@@ -1,4 +1,4 @@
-"""The finished shards of a subset ensemble.  in: a Store, a recipe, a Dataset   out: their sums; subsets and answers
+"""The finished shards of a subset ensemble.  in: a Store, a recipe, a Dataset   out: sums, subsets, predictions
 
 A shard is found by its tags and counts whichever launch has trained it.
 """
@@ -13,6 +13,7 @@ from study.progress import say
 from study.recipe import Recipe
 from study.scores.cscore import SUMS, Profile
 from study.tracking import Run, Store
+from study.training.placement import like_tags
 
 
 def keys(recipe: Recipe, dataset: Dataset) -> dict[str, str]:
@@ -26,19 +27,19 @@ def finished_shards(
     """Fold the finished shards of this recipe on this data, whichever launch has trained them.
 
     Returns:
-        The profile (None: there are none), the (ratio, member) in it, the tags that say in which precision the first
-        was trained: it is kept.  A damaged shard is named and left out, so its members are trained again.
+        The profile (None: there are none), the (ratio, member) in it, the tags that say how the first was trained: that
+        is arrays.  A damaged shard is named and left out, so its members are trained again.
     """
     profile, done, like = None, set(), {}
-    for run, kept in _kept_shards(store, recipe, dataset):
-        ratio = float(kept["ratio"])
-        like = like or placed(run)
-        done |= {(ratio, int(member)) for member in kept["member"]}
+    for run, arrays in _kept_shards(store, recipe, dataset):
+        ratio = float(arrays["ratio"])
+        like = like or like_tags(run.tags)
+        done |= {(ratio, int(member)) for member in arrays["member"]}
         part = Profile(
             (ratio,),
-            *(kept[name].astype(np.int64) for name in SUMS),
-            kept["predicted"].astype(np.int32),
-            int(kept["diverged"].sum()),
+            *(arrays[name].astype(np.int64) for name in SUMS),
+            arrays["predicted"].astype(np.int32),
+            int(arrays["diverged"].sum()),
         )
         profile = part if profile is None else profile + part
     return profile, done, like
@@ -51,20 +52,20 @@ def _kept_shards(store: Store, recipe: Recipe, dataset: Dataset) -> Iterator[tup
     shards = store.find("shard", tags=keys(recipe, dataset), status="FINISHED")
     for run in sorted(shards, key=lambda run: run.started):
         try:
-            kept = run.read_arrays("members.npz")
+            arrays = run.read_arrays("members.npz")
         except StoreError as error:
             say(f"{error}: its members are trained again")
             continue
-        if not {*SUMS, "predicted"} <= kept.keys():
+        if not {*SUMS, "predicted"} <= arrays.keys():
             say(f"shard {run.id} ({run.name}) lacks some of its sums: its members are trained again")
             continue
-        members = {(float(kept["ratio"]), int(member)) for member in kept["member"]}
-        if recipe.subset.depth and "depth" not in kept:
+        members = {(float(arrays["ratio"]), int(member)) for member in arrays["member"]}
+        if recipe.subset.depth and "depth" not in arrays:
             without |= members
             continue
         if members <= wanted and not members & done:
             done |= members
-            yield run, kept
+            yield run, arrays
     again = (without & wanted) - done
     if again:
         say(f"{len(again)} members have no prediction depths, which subset.depth asks for: they are trained again")
@@ -78,11 +79,11 @@ def answers(store: Store, recipe: Recipe, dataset: Dataset, ratio: float) -> tup
     """
     subsets = [np.zeros((0, -(-dataset.n_train // 8)), dtype=np.uint8)]
     right = [np.zeros((0, dataset.n_test), dtype=bool)]
-    for _, kept in _kept_shards(store, recipe.part("ensemble"), dataset):
-        if float(kept["ratio"]) == ratio:
-            sound = ~kept["diverged"].astype(bool)
-            subsets.append(kept["subset"][sound])
-            right.append(kept["miss"][sound, dataset.n_train :] == 0)
+    for _, arrays in _kept_shards(store, recipe.part("ensemble"), dataset):
+        if float(arrays["ratio"]) == ratio:
+            sound = ~arrays["diverged"].astype(bool)
+            subsets.append(arrays["subset"][sound])
+            right.append(arrays["miss"][sound, dataset.n_train :] == 0)
     return np.concatenate(subsets), np.concatenate(right)
 
 
@@ -93,13 +94,7 @@ def depths(store: Store, recipe: Recipe, dataset: Dataset) -> Iterator[tuple[np.
         (m, n) depths in layers, -1 where undefined, as everywhere in a member that diverged; (m, n) True where the
         member trained on the example, never on a test row.  All members together would be m x n bytes, twice.
     """
-    for _, kept in _kept_shards(store, recipe.part("ensemble"), dataset):
-        inside = np.zeros(kept["depth"].shape, dtype=bool)
-        inside[:, : dataset.n_train] = np.unpackbits(kept["subset"], axis=1, count=dataset.n_train)
-        yield kept["depth"], inside
-
-
-def placed(run: Run) -> dict[str, str]:
-    """The tags that say how a run was trained, those on which bits depend."""
-    told = ("study.matmul", "study.precision", "study.layout", "study.side_by_side")
-    return {key: run.tags[key] for key in told if key in run.tags}
+    for _, arrays in _kept_shards(store, recipe.part("ensemble"), dataset):
+        inside = np.zeros(arrays["depth"].shape, dtype=bool)
+        inside[:, : dataset.n_train] = np.unpackbits(arrays["subset"], axis=1, count=dataset.n_train)
+        yield arrays["depth"], inside

@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,15 +16,15 @@ from study.proxies import Spec, compute
 from study.proxies.learning_speed import online_agreement
 from study.recipe import Recipe, dump, flatten
 from study.runs.ensemble import keys, waiting
-from study.runs.jobs import SinglePlan, single_plan
+from study.runs.jobs import SinglePlan, runtime_of, single_plan
 from study.signals import Collector, Cost, Shared, conditions, curved, due_epochs, look_epochs, wanted
 from study.tracking import Run, Store, descriptions
 from study.training.autotune import place_network
 from study.training.evaluation import Snapshot
 from study.training.fit import fit
-from study.training.job import Hooks, Member, Outcome
-from study.training.placement import Placement
-from study.training.types import RuntimeSpec
+from study.training.placement import Placement, like_tags
+from study.training.results import Hooks, Outcome
+from study.training.types import Job, RuntimeSpec
 
 
 def run_singles(
@@ -43,19 +43,19 @@ def run_singles(
     specs = wanted(recipe.proxies, dataset)
     stop = stop or threading.Event()
     shared = Shared()
-    seen = recipe.single.repeats * recipe.train.seen(dataset.n_train)
-    runs = []
+    plan, like, runs = single_plan(recipe), None, []
     with store.lock(f"single-{recipe.digest()}-{dataset.digest}", waiting("this single run", stop)):
         store.reap(keys(recipe, dataset))
         for repeat in range(recipe.single.repeats):
-            own = _keys(recipe, dataset, repeat)
-            known = _finished(store, own, recipe, dataset, specs)
-            if known:
+            tags = _keys(recipe, dataset, repeat)
+            finished = _finished(store, tags, recipe, dataset, specs)
+            if finished:
                 say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
-                runs.append(known)
+                runs.append(finished)
+                like = like or like_tags(finished.tags)
                 continue
-            placement = place_network(recipe, dataset, seen, alone=True)
-            run = _start(store, recipe, dataset, own | placement.tags(), repeat)
+            placement = place_single(plan, dataset, runtime_of(recipe), recipe.single.repeats, like)
+            run = _start(store, recipe, dataset, tags | placement.tags(), repeat)
             with run:
                 try:
                     collector = _log_training(run, recipe, dataset, repeat, shared, placement, stop, bar)
@@ -64,6 +64,7 @@ def run_singles(
                     run.kill("stopped on request; the same command starts this repeat again")
                     raise
             runs.append(store.get(run.id))
+            like = like or like_tags(runs[-1].tags)
     return runs
 
 
@@ -100,34 +101,35 @@ def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int
     """
     recipe = recipe.part("single")
     specs = wanted(recipe.proxies, dataset)
-    found = {}
+    finished = {}
     for repeat in range(recipe.single.repeats):
         run = _finished(store, _keys(recipe, dataset, repeat), recipe, dataset, specs)
         if run:
-            found[repeat] = run
-    return found
+            finished[repeat] = run
+    return finished
 
 
 def _keys(recipe: Recipe, dataset: Dataset, repeat: int) -> dict[str, str]:
-    """The tags by which launches know a repeat: one with other looks is the same network, with other series."""
+    """The tags by which launches know a repeat: one that is evaluated at other epochs is the same network
+    with other series."""
     return keys(recipe, dataset) | {
         "study.repeat": str(repeat),
         "study.evaluate_every": str(recipe.single.evaluate_every),
     }
 
 
-def _finished(store: Store, own: dict[str, str], recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> Run | None:
+def _finished(store: Store, tags: dict[str, str], recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> Run | None:
     """A finished run of this training that holds every proxy asked for, under its conditions, at every epoch due."""
-    asked = {spec.name: conditions(spec, recipe, dataset.n_train) for spec in specs}
+    needed = {spec.name: conditions(spec, recipe, dataset.n_train) for spec in specs}
     epochs, names = set(due_epochs(recipe, dataset.n_train)), {spec.name for spec in curved(specs)}
-    for run in store.find("single", tags=own, status="FINISHED"):
+    for run in store.find("single", tags=tags, status="FINISHED"):
         try:
             held, curves = run.read_json("scores.json"), run.read_arrays("curves.npz")
             run.read("scores.parquet"), run.read("trajectory.npz")
         except StoreError as error:
             say(f"{error}; it counts as not finished")
             continue
-        same = all(told.items() <= held.get(name, {}).items() for name, told in asked.items())
+        same = all(of_proxy.items() <= held.get(name, {}).items() for name, of_proxy in needed.items())
         if same and (not names or (names <= set(curves) and epochs <= set(curves["epochs"].tolist()))):
             return run
     return None
@@ -146,14 +148,27 @@ def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str],
     return run
 
 
-def place_single(plan: SinglePlan, dataset: Dataset, runtime: RuntimeSpec, repeats: int = 1) -> Placement:
+def place_single(
+    plan: SinglePlan,
+    dataset: Dataset,
+    runtime: RuntimeSpec,
+    repeats: int = 1,
+    like: Mapping[str, str] | None = None,
+) -> Placement:
     """Choose device, precision and layout of networks that train one at a time.
+
+    Args:
+        plan: of the single run.
+        dataset: n examples.
+        runtime: what is asked for.
+        repeats: that will be trained.
+        like: tags of a run of another repeat; what its bits depend on is taken over.
 
     Raises:
         RecipeError: a device that is not there.
     """
     seen = repeats * plan.train.seen(dataset.n_train)
-    return place_network(_recipe(plan, runtime), dataset, seen, alone=True)
+    return place_network(plan.template, dataset, runtime, seen, like=like, alone=True)
 
 
 def train_single(
@@ -189,20 +204,20 @@ def train_single(
     """
     stop = stop or threading.Event()
     specs = wanted(plan.proxies, dataset)
-    collector = Collector(dataset, specs, plan, placement.device, shared=shared or Shared())
+    # a plan has all that a collector reads of a recipe
+    collector = Collector(dataset, specs, cast(Any, plan), placement.device, shared=shared or Shared())
     epochs, _ = plan.train.length(dataset.n_train)
 
-    def after_epoch(member: Member, epoch: int, look: Snapshot) -> None:
-        taken = collector.take(epoch, look)
+    def after_epoch(job: Job, epoch: int, snapshot: Snapshot) -> None:
+        taken = collector.take(epoch, snapshot)
         advance(0)  # the training goes on
         if taken and epoch:
             on_epoch(epoch, collector)
 
-    member = Member(("single", repeat), np.arange(dataset.n_train))
     with bar(f"single run, repeat {repeat}", epochs * dataset.n_train, unit="examples") as advance:
         collector.progress = _aside(advance, stop)
         hooks = Hooks(progress=advance, after_epoch=after_epoch, online=collector.online, stop=stop)
-        final = next(fit([member], dataset, _recipe(plan), placement, hooks))
+        final = next(fit([plan.job(repeat, dataset)], dataset, placement, hooks))
     if not final.diverged:
         with bar("signals of the inputs", 100, unit="%") as advance:
             collector.progress = _percent(advance, stop)
@@ -246,21 +261,6 @@ def score_single(collector: Collector) -> SingleScores:
     return SingleScores(table, declared, costs, values)
 
 
-def _recipe(plan: SinglePlan, runtime: RuntimeSpec | None = None):
-    from types import SimpleNamespace
-
-    template = plan.template
-    return SimpleNamespace(
-        model=template.network,
-        optimizer=template.optimizer,
-        schedule=template.schedule,
-        train=template.training,
-        stream=template.stream,
-        subset=SimpleNamespace(depth=False),
-        runtime=runtime,
-    )
-
-
 def _log_training(
     run: Run,
     recipe: Recipe,
@@ -296,17 +296,17 @@ def _log_training(
 def _log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
     """Write the trajectory, the scores by epoch, and the table of final scores with what is declared about them.
 
-    trajectory.npz: epochs (e,) after which all examples were looked at; correct (e, ceil(n / 8)) packed bits;
+    trajectory.npz: epochs (e,) after which all examples were evaluated; correct (e, ceil(n / 8)) packed bits;
     confidence, top_confidence (e, n) float32, because float16 ties everything above .9995; n, n_train.  Where a proxy
     reads them also loss, margin, error_norm (e, n) float32, predicted (e + 1, n) int16, online_correct (e,
     ceil(n_train / 8)) packed bits.
     curves.npz: epochs (w,), and (w, n of its split) float32 per proxy of one moment but those on confidences.
     scores.json: per proxy what it declares, and its conditions.
-    costs.json: per proxy what it cost beyond the steps of the training, seconds and flops of its evidence and its own
+    costs.json: per proxy what it cost beyond the steps of the training, seconds and flops of its signals and its own
     computation; see `Collector.cost`.  A file of its own, since no two trainings take equally long.
     """
-    told = {"epochs": np.array(collector.looked, dtype=np.int64), "n": np.int64(dataset.n)}
-    run.arrays("trajectory.npz", **told, n_train=np.int64(dataset.n_train), **_series(collector))
+    header = {"epochs": np.array(collector.looked, dtype=np.int64), "n": np.int64(dataset.n)}
+    run.arrays("trajectory.npz", **header, n_train=np.int64(dataset.n_train), **_series(collector))
     run.arrays(
         "curves.npz",
         epochs=np.array(collector.epochs, dtype=np.int64),
@@ -326,17 +326,18 @@ def _series(collector: Collector) -> dict[str, np.ndarray]:
 
 
 def _log_evidence(run: Run, collector: Collector, scores: dict[str, np.ndarray]) -> None:
-    """Log what sources say of each moment, what they cost in all, and how states in passing agree (Z-online)."""
+    """Log what sources say of each moment, what they cost in all, and how online states agree
+    with those at epoch ends (Z-online)."""
     for source, memory in collector.memories.items():
         for epoch, numbers in memory.get("metrics", {}).items():
             run.log(numbers, step=epoch)
         if memory.get("arrays"):
             run.arrays(f"{source}.npz", **memory["arrays"])
     costs = collector.costs | collector.shared.costs
-    told = {f"cost/{name}_s": cost.seconds for name, cost in costs.items()}
-    told |= {f"cost/{name}_flops": float(cost.flops) for name, cost in costs.items()}
+    numbers = {f"cost/{name}_s": cost.seconds for name, cost in costs.items()}
+    numbers |= {f"cost/{name}_flops": float(cost.flops) for name, cost in costs.items()}
     for name in ("cbtl", "forgetting_events"):
         if name in scores and f"{name}_online" in scores:
             pearson, error = online_agreement(scores[name], scores[f"{name}_online"])
-            told |= {f"online/{name}_pearson": pearson, f"online/{name}_mean_absolute_error": error}
-    run.log({name: value for name, value in told.items() if np.isfinite(value)})
+            numbers |= {f"online/{name}_pearson": pearson, f"online/{name}_mean_absolute_error": error}
+    run.log({name: value for name, value in numbers.items() if np.isfinite(value)})

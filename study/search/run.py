@@ -1,6 +1,6 @@
 """A search for hyper-parameters.  in: a recipe with [search], a Dataset, a Store   out: trials as runs, the winner
 
-Optuna asks, trainings side by side answer, the winner becomes a recipe.  Several processes may work on one search; a
+Optuna suggests, an engine trains, the winner becomes a recipe.  Several processes may work on one search; a
 killed one goes on where it was.
 """
 
@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,27 +17,29 @@ from study.errors import AnalysisError, RecipeError, Stopped
 from study.models import build
 from study.progress import Bar, duration, number, quiet, say
 from study.recipe import Recipe, dump, flatten
+from study.runs.jobs import runtime_of, template_of
 from study.runs.speed import seconds_per_example
 from study.search import summary, winner
-from study.search.objectives import OBJECTIVES, REPORTS, Accuracy, Reliability, validation_rows
+from study.search.objectives import OBJECTIVES, REPORTS, Objective, validation_rows
 from study.search.space import Scope
 from study.search.storage import close, open_storage
 from study.search.trial_queue import TrialQueue
-from study.search.trial_runner import TrialRunner, told
+from study.search.trial_runner import TrialRunner, listed
 from study.tracking import Run, Store, descriptions, locks
 from study.training.autotune import place_network
-from study.training.engines.trial_stack import one_stack, train_stack
-from study.training.engines.trial_threads import Trainings, train_slots
-from study.training.job import stackable
-from study.training.placement import Placement
+from study.training.engines.base import Context, Engine
+from study.training.engines.stacked import Stacked, one_stack
+from study.training.engines.threads import Threads
+from study.training.fit import computing
+from study.training.results import Hooks
 
 
 def search_name(recipe: Recipe, dataset: Dataset) -> str:
     """The search's name in storage and store: everything that decides what its trials are, but not how many."""
     part = recipe.part("ensemble")
-    told_of = {"training": part.training(), "subset": part.subset.model_dump(), "data": dataset.digest}
-    told_of["search"] = recipe.search.model_dump(exclude={"trials"})
-    return hashlib.sha256(json.dumps(told_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    facts = {"training": part.training(), "subset": part.subset.model_dump(), "data": dataset.digest}
+    facts["search"] = recipe.search.model_dump(exclude={"trials"})
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def check_search(recipe: Recipe, dataset: Dataset | None = None) -> list[Recipe]:
@@ -68,15 +71,16 @@ def cost(recipe: Recipe, dataset: Dataset) -> str:
     """
     check_search(recipe, dataset)
     search, part = recipe.search, recipe.part("ensemble")
-    placement = place_network(part, dataset, search.trials * part.train.seen(dataset.n_train), trials=True)
-    work = OBJECTIVES[search.objective](part, dataset, Trainings(dataset, placement, validation_rows(recipe, dataset)))
+    template, seen = template_of(part), search.trials * part.train.seen(dataset.n_train)
+    placement = place_network(template, dataset, runtime_of(part), seen, trials=True)
+    work = OBJECTIVES[search.objective](part, dataset, validation_rows(recipe, dataset))
     trials, total, bases = 0, 0.0, 1
     for scope in _rehearsed(recipe):
         count = bases * len(scope.points()) if scope.grid else search.trials
         corners = scope.check()
         each = sum(work.seen(corner.part("ensemble")) for corner in corners) / len(corners)
         trials, total, bases = trials + count, total + count * each, min(search.keep, count)
-    seconds, _ = seconds_per_example(part, dataset, placement)
+    seconds, _ = seconds_per_example(template, dataset, placement)
     return (
         f"search: {trials} trials, {number(total)} examples, at most about {duration(seconds * total)} "
         f"when nothing is pruned"
@@ -91,14 +95,13 @@ class Search:
     dataset: Dataset
     store: Store
     name: str
-    work: Accuracy | Reliability
-    placement: Placement
-    stacked: bool
+    work: Objective
+    engine: Engine
     stop: threading.Event
     bar: Bar
 
     @property
-    def own(self) -> dict[str, str]:
+    def tags(self) -> dict[str, str]:
         """The tags by which its runs know each other."""
         return {"study.digest": self.name, "study.data": self.dataset.digest}
 
@@ -110,40 +113,39 @@ class Search:
         """Work on one round until it is over, here and elsewhere."""
         search = self.recipe.search
         length = max(self.work.length(corner.part("ensemble")) for corner in scope.check())
-        self.work.trainings.every = every = -(-length // REPORTS)
+        every = -(-length // REPORTS)
+        if self.work.validation:
+            self.work.validation.every = every
         title = self.name if turn == 1 else f"{self.name} round {turn} of {' '.join(scope.bases)}"
-        ledger = TrialQueue(storage, title, scope, search, every, length)
+        queue = TrialQueue(storage, title, scope, search, every, length)
         with self.locked():
-            ledger.reap()
-            ledger.seed(lambda *words: int(self.recipe.stream(*words).integers(2**31)), search)
-        done, total = len(ledger.finished()), ledger.total()
+            queue.reap()
+            queue.seed(lambda *words: int(self.recipe.stream(*words).integers(2**31)), search)
+        done, total = len(queue.finished()), queue.total()
         shown = f"search, {total} trials" if turn == 1 else f"round {turn}, {total} trials"
         with self.bar(shown, total * length, unit="epochs", done=done * length) as advance:
-            session = TrialRunner(ledger, self.work, self.store, parent, search, turn, advance)
+            session = TrialRunner(queue, self.work, self.store, parent, search, turn, advance)
             try:
-                self._until_over(ledger, session)
+                self._until_over(queue, session)
             except BaseException as error:
                 session.abandon(
                     "stopped on request; the same command goes on" if isinstance(error, Stopped) else "died"
                 )
                 raise
-        return ledger
+        return queue
 
-    def _until_over(self, ledger: TrialQueue, session: TrialRunner) -> None:
+    def _until_over(self, queue: TrialQueue, session: TrialRunner) -> None:
         said = False
         while True:
-            if self.stacked:
-                size = self.placement.stack
-                train_stack(session.ask, session.tell, self.work.trainings, size, stop=self.stop, idle=ledger.beat)
-            else:
-                places = self.placement.threads
-                train_slots(session.ask, session.tell, self.work.marks, places, stop=self.stop, idle=ledger.beat)
-            if ledger.over():
+            with closing(self.engine.results(session.next_job, idle=queue.beat)) as results:
+                for job, result in results:
+                    session.hear(job, result)
+            if queue.over():
                 return
             if not said:
-                say(f"waiting for {ledger.others()} trials of other processes")
+                say(f"waiting for {queue.others()} trials of other processes")
                 said = True
-            ledger.reap()
+            queue.reap()
             if self.stop.wait(1.0):
                 raise Stopped
 
@@ -187,9 +189,9 @@ def run_search(
     try:
         search, parent = _open(recipe, dataset, store, name, corners, stop, bar)
         try:
-            with search.work.trainings.open():
-                ledgers = _rounds(search, opened, parent)
-            return _conclude(search, ledgers, parent, Path(path), out), out
+            with computing(search.engine.context.placement):
+                queues = _rounds(search, opened, parent)
+            return _conclude(search, queues, parent, Path(path), out), out
         except Stopped:
             _stopped(search, parent)
             raise
@@ -210,25 +212,32 @@ def _open(
     bar: Bar,
 ) -> tuple[Search, Run]:
     """Find or start the parent run, choose the placement as it was chosen then."""
-    own = {"study.digest": name, "study.data": dataset.digest}
+    tags = {"study.digest": name, "study.data": dataset.digest}
     part = recipe.part("ensemble")
     with locks.waited_for(store.root / "locks" / f"search-{name}.lock"):
-        store.reap(own)
-        known = store.find("search", tags=own, max=1)
-        can_stack = stackable(part)
+        store.reap(tags)
+        before = store.find("search", tags=tags, max=1)
+        can_stack = build.stackable(part.model.spec())
         seen = recipe.search.trials * part.train.seen(dataset.n_train)
-        placement = place_network(part, dataset, seen, like=known[0].tags if known else None, trials=True)
+        like = before[0].tags if before else None
+        placement = place_network(template_of(part), dataset, runtime_of(part), seen, like=like, trials=True)
         if any(_random(corner, dataset) for corner in corners):
             placement = placement.alone(wide=not can_stack)
-        stacked = placement.stack > 1 and recipe.search.objective == "accuracy" and one_stack(corners)
+        work = OBJECTIVES[recipe.search.objective](part, dataset, validation_rows(recipe, dataset))
+        stacked = placement.stack > 1 and work.validation is not None and _one_stack(work, corners)
         if placement.device != "cpu" and not stacked:
             placement = replace(placement, threads=1, stack=1)
-        parent = known[0] if known else _start(store, recipe, dataset, own | placement.tags())
+        parent = before[0] if before else _start(store, recipe, dataset, tags | placement.tags())
         if parent.status != "RUNNING":
             parent = store.resume(parent)
-    judged = validation_rows(recipe, dataset)
-    work = OBJECTIVES[recipe.search.objective](part, dataset, Trainings(dataset, placement, judged))
-    return Search(recipe, dataset, store, name, work, placement, stacked, stop, bar), parent
+    context = Context(dataset, placement, Hooks(stop=stop), work.validation)
+    engine = Stacked(context) if stacked else Threads(context)
+    return Search(recipe, dataset, store, name, work, engine, stop, bar), parent
+
+
+def _one_stack(work: Objective, corners: list[Recipe]) -> bool:
+    """Whether all trials of the space can train as one stack."""
+    return one_stack([job for corner in corners for job in work.jobs(None, corner.part("ensemble"))])
 
 
 def _random(recipe: Recipe, dataset: Dataset) -> bool:
@@ -254,8 +263,8 @@ def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: Mapping[str, st
 
 
 def _range(space: Mapping[str, object]) -> str:
-    told_of = {key: value for key, value in space.items() if value not in (None, (), {}, False)}
-    return json.dumps(told_of)
+    facts = {key: value for key, value in space.items() if value not in (None, (), {}, False)}
+    return json.dumps(facts)
 
 
 def _scope(recipe: Recipe, space: Mapping, bases: Mapping[str, Recipe]) -> Scope:
@@ -274,30 +283,30 @@ def _rehearsed(recipe: Recipe) -> Iterator[Scope]:
 
 def _rounds(search: Search, storage: object, parent: Run) -> list[TrialQueue]:
     """The first round, then each further one over the trials that the one before has kept."""
-    asked = search.recipe.search
-    scope = _scope(search.recipe, asked.space, {"": search.recipe})
-    ledgers = [search.round(storage, scope, 1, parent)]
-    for turn, further in enumerate(asked.rounds, 2):
-        kept = ledgers[-1].kept(asked.keep)
+    settings = search.recipe.search
+    scope = _scope(search.recipe, settings.space, {"": search.recipe})
+    queues = [search.round(storage, scope, 1, parent)]
+    for turn, further in enumerate(settings.rounds, 2):
+        kept = queues[-1].kept(settings.keep)
         if not kept:
             break
         values = ", ".join(f"{trial.number} ({trial.value:.4f})" for trial in kept)
         say(f"round {turn} extends the trials {values}")
-        old = ledgers[-1].scope
+        old = queues[-1].scope
         bases = {str(trial.number): old.recipe(trial.params) for trial in kept}
         scope = replace(_scope(search.recipe, further.space, bases), fixed=further.set)
-        ledgers.append(search.round(storage, scope, turn, parent))
-    return ledgers
+        queues.append(search.round(storage, scope, turn, parent))
+    return queues
 
 
-def _conclude(search: Search, ledgers: list[TrialQueue], parent: Run, path: Path, out: Path) -> Run:
+def _conclude(search: Search, queues: list[TrialQueue], parent: Run, path: Path, out: Path) -> Run:
     """Table, figures, winner; by the first process that comes here, the others find it done."""
-    best = ledgers[-1].best()
+    best = queues[-1].best()
     if best is None:
         raise AnalysisError("no trial of the search came to its end: all diverged or were pruned; widen search.space")
-    scope, metric = ledgers[-1].scope, search.work.metric
+    scope, metric = queues[-1].scope, search.work.metric
     recipe, values = scope.recipe(best.params), scope.values(best.params)
-    count = sum(len(ledger.finished()) for ledger in ledgers)
+    count = sum(len(queue.finished()) for queue in queues)
     first = best.user_attrs.get("first", best.number)
     measure = descriptions.measure(search.recipe)
     header = [
@@ -313,23 +322,23 @@ def _conclude(search: Search, ledgers: list[TrialQueue], parent: Run, path: Path
         if parent.status != "RUNNING":
             parent = search.store.resume(parent)
         with parent:
-            trials = summary.table(ledgers)
+            trials = summary.table(queues)
             parent.table("trials.parquet", trials)
             parent.text("best.toml", text)
-            summary.draw(parent, ledgers, trials, metric)
-            told_of = {"search/value": best.value, "search/trials": count}
-            told_of["search/pruned"] = int((trials["state"] == "PRUNED").sum())
+            summary.draw(parent, queues, trials, metric)
+            facts = {"search/value": best.value, "search/trials": count}
+            facts["search/pruned"] = int((trials["state"] == "PRUNED").sum())
             if "test_accuracy" in best.user_attrs:
-                told_of["test/accuracy"] = best.user_attrs["test_accuracy"]
-            parent.log(told_of)
+                facts["test/accuracy"] = best.user_attrs["test_accuracy"]
+            parent.log(facts)
             parent.tag("study.trials", count)
-            parent.tag("study.best", f"trial {first}: {told(values)}"[:5000])
-    say(f"winner: trial {first}, {measure} {best.value:.4f}, {told(values)}")
+            parent.tag("study.best", f"trial {first}: {listed(values)}"[:5000])
+    say(f"winner: trial {first}, {measure} {best.value:.4f}, {listed(values)}")
     return search.store.get(parent.id)
 
 
 def _stopped(search: Search, parent: Run) -> None:
     """KILLED, unless others are still at work on it."""
-    running = search.store.find("trial", tags=search.own, status="RUNNING", parent=parent, max=1)
+    running = search.store.find("trial", tags=search.tags, status="RUNNING", parent=parent, max=1)
     if not running:
         parent.kill("stopped on request; the same command goes on")

@@ -20,7 +20,7 @@ RECORDING = threading.Lock()  # held while a step is recorded: meanwhile nobody 
 class Captured:
     """A function with inputs of its own; a CUDA graph on a GPU, the function itself elsewhere.
 
-    A driver that refuses the recording is told of on stderr, and the function then runs as it does elsewhere.
+    A driver's refusal to record is logged, and the function then runs as it does elsewhere.
 
     Args:
         function: takes nothing, reads `inputs` and tensors that stay where they are, gives tensors.
@@ -40,8 +40,8 @@ class Captured:
 
     def __call__(self, *values: Tensor | float) -> Sequence[Tensor]:
         """Fill the inputs in and run; the outputs are overwritten by the next call."""
-        for own, value in zip(self.inputs, values, strict=True):
-            own.copy_(value, non_blocking=True) if isinstance(value, Tensor) else own.fill_(value)
+        for place, value in zip(self.inputs, values, strict=True):
+            place.copy_(value, non_blocking=True) if isinstance(value, Tensor) else place.fill_(value)
         return self.replay()
 
     def _recorded(self, state: Sequence[Tensor]) -> Callable[[], Sequence[Tensor]]:

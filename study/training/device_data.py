@@ -7,7 +7,7 @@ from torch import Tensor
 from study.data import Dataset
 from study.data.augment import crop_flip
 from study.data.noise import channel_statistics
-from study.recipe import Train
+from study.training.types import TrainSpec
 
 PREPARED_BYTES = 4 << 30  # up to here the normalized images are kept beside nothing else; above, batch by batch
 
@@ -15,7 +15,7 @@ PREPARED_BYTES = 4 << 30  # up to here the normalized images are kept beside not
 class Examples:
     """All n examples: images as they came (uint8 or float32), labels, and the scaling that networks see."""
 
-    def __init__(self, dataset: Dataset, train: Train, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, dataset: Dataset, train: TrainSpec, device: str, dtype: torch.dtype) -> None:
         self.n = len(dataset.labels)
         self.train = train
         self.dtype = dtype
@@ -23,8 +23,8 @@ class Examples:
         self.labels = torch.from_numpy(np.require(dataset.labels, requirements=["C", "W"])).to(device)
         mean, deviation = 0.0, 1.0  # in units of the maximum
         if train.normalize == "standard":
-            told = channel_statistics(dataset.images[: dataset.n_train])
-            mean, deviation = (value / dataset.maximum for value in told)
+            statistics = channel_statistics(dataset.images[: dataset.n_train])
+            mean, deviation = (value / dataset.maximum for value in statistics)
             deviation = np.maximum(deviation, 1e-8)
         self.exact = torch.float64 if dtype == torch.float64 else torch.float32  # in which images are scaled
         self.scale, self.shift = (

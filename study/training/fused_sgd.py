@@ -34,11 +34,11 @@ def _works(device: torch.device) -> bool:
     rates = torch.tensor([0.1, 0.2], device=device)
     try:
         move(weights, velocity, gradient, None, rates, momentum=0.5, decay=0.0, nesterov=False)
-        found = weights[:, 0].tolist()
+        moved = weights[:, 0].tolist()
     except Exception as error:  # whatever compilers and drivers raise
         say(f"weights are updated by torch's operations, for Triton says: {str(error).splitlines()[0]}")
         return False
-    return max(abs(a - b) for a, b in zip(found, (0.6, 0.2), strict=True)) < 1e-5
+    return max(abs(a - b) for a, b in zip(moved, (0.6, 0.2), strict=True)) < 1e-5
 
 
 def move(
@@ -90,11 +90,11 @@ if triton is not None:
         at = row.to(tl.int64) * p + inside
         rate = tl.load(rates + row)
         weight = tl.load(weights + at, mask=mask)
-        slope = tl.load(gradient + at, mask=mask).to(tl.float32) + decay * weight
-        speed = momentum * tl.load(velocity + at, mask=mask) + slope
+        grad = tl.load(gradient + at, mask=mask).to(tl.float32) + decay * weight
+        speed = momentum * tl.load(velocity + at, mask=mask) + grad
         direction = speed
         if NESTEROV:
-            direction = slope + momentum * speed
+            direction = grad + momentum * speed
         weight = weight - rate * direction
         tl.store(velocity + at, speed, mask=mask)
         tl.store(weights + at, weight, mask=mask)

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from study.models.mlp import MLP
-from study.recipe import Optimizer
 from study.training.losses import LOSSES, of_counted
 from study.training.optimizers import update_rule
+from study.training.types import OptimizerSpec
 
 EVEN = 64  # numbers to which a bfloat16 row of a stack is filled up, so that every row begins at 128 bytes
 
@@ -32,12 +32,12 @@ class MLPLearner:
         loss: a key of LOSSES.
     """
 
-    steps_at_once = 1  # that a plain training may ask for in one call of `steps`
+    steps_at_once = 1  # that a plain training may take in one call of `steps`
 
     def __init__(
         self,
         networks: Sequence[MLP],
-        optimizer: Optimizer | Sequence[Optimizer],
+        optimizer: OptimizerSpec | Sequence[OptimizerSpec],
         device: str,
         master: torch.dtype,
         compute: torch.dtype,
@@ -56,10 +56,10 @@ class MLPLearner:
         self.loss = LOSSES[loss]
         self.update = update_rule(optimizer, self.weights)
         self.logits: Tensor | None = None  # of the last step's batch, before the step
-        self._look_through()
+        self._view_layers()
 
-    def _look_through(self) -> None:
-        """See the layers in the blocks."""
+    def _view_layers(self) -> None:
+        """Make the layers views of the blocks."""
         self.product = torch.bmm if self.stack > 1 else torch.mm
         self.layers = self._views(self.used)
         self.gradients = self._views(self.gradient)
@@ -93,32 +93,32 @@ class MLPLearner:
         """
         *hidden, self.logits = self._forward(images)
         logits = self.logits.to(self.weights.dtype)
-        loss, slope = self.loss(logits, labels) if counts is None else of_counted(self.loss, logits, labels, counts)
-        slope = slope.to(self.compute)
+        loss, gradient = self.loss(logits, labels) if counts is None else of_counted(self.loss, logits, labels, counts)
+        gradient = gradient.to(self.compute)
         for index in reversed(range(len(self.layers))):
-            weight_slope, bias_slope = self.gradients[index]
-            self.product(slope.mT, hidden[index], out=weight_slope)
-            torch.sum(slope, dim=-2, keepdim=self.stack > 1, out=bias_slope)
+            weight_gradient, bias_gradient = self.gradients[index]
+            self.product(gradient.mT, hidden[index], out=weight_gradient)
+            torch.sum(gradient, dim=-2, keepdim=self.stack > 1, out=bias_gradient)
             if index:
-                slope = self._below(slope, hidden, index)
+                gradient = self._below(gradient, hidden, index)
         self.update.step(self.weights, self.gradient, lr, None if self.used is self.weights else self.used)
         return loss
 
-    def _below(self, slope: Tensor, hidden: Sequence[Tensor], index: int) -> Tensor:
-        """The slope at the output of the layer before `index`, through its ReLU."""
-        slope = self.product(slope, self.layers[index][0])
-        return torch.ops.aten.threshold_backward(slope, hidden[index], 0)
+    def _below(self, gradient: Tensor, hidden: Sequence[Tensor], index: int) -> Tensor:
+        """The gradient at the output of the layer before `index`, through its ReLU."""
+        gradient = self.product(gradient, self.layers[index][0])
+        return torch.ops.aten.threshold_backward(gradient, hidden[index], 0)
 
-    def input_slope(self, images: Tensor, labels: Tensor) -> Tensor:
+    def input_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
         """The gradient of the mean loss with respect to the images, of their shape."""
         *hidden, logits = self._forward(images)
-        _, slope = self.loss(logits.to(self.weights.dtype), labels)
-        slope = slope.to(self.compute)
+        _, gradient = self.loss(logits.to(self.weights.dtype), labels)
+        gradient = gradient.to(self.compute)
         for index in reversed(range(1, len(self.layers))):
-            slope = self._below(slope, hidden, index)
-        return self.product(slope, self.layers[0][0]).view(images.shape)
+            gradient = self._below(gradient, hidden, index)
+        return self.product(gradient, self.layers[0][0]).view(images.shape)
 
-    def reset(self, row: int, network: MLP | Tensor, optimizer: Optimizer | None = None) -> None:
+    def reset(self, row: int, network: MLP | Tensor, optimizer: OptimizerSpec | None = None) -> None:
         """Put a new network in a row of the stack: its weights, no memory of steps, and settings of its own if given.
 
         Args:
@@ -137,13 +137,13 @@ class MLPLearner:
             one.used.copy_(one.weights)
 
     def row(self, row: int) -> "MLPLearner":
-        """One network of the stack, to be looked at as if it had trained alone; it shares the weights."""
+        """One network of the stack, to be evaluated as if it had trained alone; it shares the weights."""
         if self.stack == 1:
             return self
         one = copy.copy(self)
         one.stack, one.weights, one.gradient = 1, self.weights[row], self.gradient[row]
         one.used = one.weights if self.used is self.weights else self.used[row]
-        one._look_through()
+        one._view_layers()
         return one
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -153,7 +153,7 @@ class MLPLearner:
         self.used = self.weights.to(self.compute)
         self.gradient = torch.zeros_like(self.used)
         self.update.keep(chosen, self.weights)
-        self._look_through()
+        self._view_layers()
 
     def evaluate(self, images: Tensor, features: bool = False) -> tuple[Tensor, Tensor | None]:
         """Logits (K, b, c), without K when alone, and the penultimate layer (b, d) when asked for."""

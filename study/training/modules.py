@@ -1,21 +1,21 @@
 """Any timm network, one at a time.  in: a module   out: a learner with the same steps as the MLPs'
 
-The trained parameters are views of one flat block, so the update is the house's own and moves all layers in a few
-passes; frozen ones (`requires_grad` False) stay where they are.  Convolution weights lie as the images do.  bfloat16 is
-torch's autocast over float32 weights.  Where many networks of a kind train one after the other, the steps are captured
-for the first and every other is put in its place.
+The trained parameters are views of one flat block, so one update moves all layers in a few passes; frozen ones
+(`requires_grad` False) stay where they are.  Convolution weights lie as the images do.  bfloat16 is torch's autocast
+over float32 weights.  Where many networks of a kind train one after the other, the steps are captured for the first and
+every other is put in its place.
 """
 
 import torch
 from torch import Tensor, nn
 
 from study.models.classifier import classifier_of
-from study.recipe import Optimizer
 from study.training.cuda_graphs import Captured
 from study.training.losses import LOSSES
 from study.training.optimizers import update_rule
+from study.training.types import OptimizerSpec
 
-LOOK_ROWS = 128  # of a look at a time on a CPU, whose cache holds them; 2,048 took ResNet-8 2.8 times longer
+EVALUATE_ROWS = 128  # at a time on a CPU, whose cache holds them; 2,048 took ResNet-8 2.8 times longer
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
@@ -40,7 +40,7 @@ class ModuleLearner:
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Optimizer,
+        optimizer: OptimizerSpec,
         device: str,
         master: torch.dtype,
         compute: torch.dtype,
@@ -64,29 +64,29 @@ class ModuleLearner:
         self.penultimate: Tensor | None = None
         self.logits: Tensor | None = None  # of the last step's batch, before the step
         classifier_of(self.network).register_forward_pre_hook(self._keep)
-        self.own_pass = False
+        self.training_pass = False
         if self.weights.device.type == "cpu":
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm2d):
-                    module.register_forward_hook(self._lay_out_slope)
+                    module.register_forward_hook(self._lay_out_gradient)
 
     def _keep(self, classifier: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.penultimate = inputs[0].flatten(1)
 
-    def _lay_out_slope(self, norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Copy a slope that comes as a slice of a concatenation's.
+    def _lay_out_gradient(self, norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Copy a gradient that comes as a slice of a concatenation's.
 
         A CPU's BatchNorm goes back from such a one by a far slower path: half of a step of the small Inception.  Passes
         that others make through the network, under torch.func, are left alone.
         """
-        if self.own_pass and output.requires_grad:
-            output.register_hook(lambda slope: slope.contiguous(memory_format=self.format))
+        if self.training_pass and output.requires_grad:
+            output.register_hook(lambda gradient: gradient.contiguous(memory_format=self.format))
 
     def _logits(self, images: Tensor) -> Tensor:
-        self.own_pass = True
+        self.training_pass = True
         with self.autocast:
             logits = self.network(images.to(self.master).contiguous(memory_format=self.format))
-        self.own_pass = False
+        self.training_pass = False
         return logits
 
     def step(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
@@ -104,8 +104,8 @@ class ModuleLearner:
         self.network.train()
         self.gradient.zero_()
         logits = self._logits(images)
-        loss, slope = self.loss(logits.detach().to(self.master), labels)
-        logits.backward(slope.to(logits.dtype))
+        loss, gradient = self.loss(logits.detach().to(self.master), labels)
+        logits.backward(gradient.to(logits.dtype))
         self.update.step(self.weights, self.gradient, lr)
         return loss, logits.detach()
 
@@ -119,32 +119,32 @@ class ModuleLearner:
         """Put another network of the same kind in the place of this one: its weights and buffers, no steps taken."""
         with torch.no_grad():
             for of in (nn.Module.parameters, nn.Module.buffers):
-                for own, new in zip(of(self.network), of(network), strict=True):
-                    own.copy_(new)
+                for old, new in zip(of(self.network), of(network), strict=True):
+                    old.copy_(new)
         self.update.reset(0)
 
-    def input_slope(self, images: Tensor, labels: Tensor) -> Tensor:
+    def input_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
         """The gradient of the mean loss with respect to the images, of their shape.
 
         As in a step BatchNorm takes batch statistics and dropout draws; running statistics stay as they were.
         """
         self.network.train()
-        kept = [buffer.clone() for buffer in self.network.buffers()]
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
         images = images.detach().requires_grad_()
         logits = self._logits(images)
-        _, slope = self.loss(logits.detach().to(self.master), labels)
-        (found,) = torch.autograd.grad(logits, images, slope.to(logits.dtype))
-        for buffer, before in zip(self.network.buffers(), kept, strict=True):
+        _, gradient = self.loss(logits.detach().to(self.master), labels)
+        (gradient,) = torch.autograd.grad(logits, images, gradient.to(logits.dtype))
+        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
             buffer.copy_(before)
-        return found
+        return gradient
 
     @torch.no_grad()
     def evaluate(self, images: Tensor, features: bool = False) -> tuple[Tensor, Tensor | None]:
         """Logits (b, c), and the classifier's input (b, d) when asked for."""
         self.network.eval()
-        rows = LOOK_ROWS if images.device.type == "cpu" else len(images)
-        told = [(self._logits(block), self.penultimate) for block in images.split(rows)]
-        logits, penultimate = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*told, strict=True))
+        rows = EVALUATE_ROWS if images.device.type == "cpu" else len(images)
+        blocks = [(self._logits(block), self.penultimate) for block in images.split(rows)]
+        logits, penultimate = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*blocks, strict=True))
         return logits, penultimate if features else None
 
     def module(self) -> nn.Module:
@@ -161,9 +161,9 @@ def _flat_block(network: nn.Module, layout: torch.memory_format) -> tuple[Tensor
     low = 0
     for parameter in parameters:
         high = low + parameter.numel()
-        own, slope = (_laid_out(block[low:high], parameter.shape, layout) for block in (weights, gradient))
-        own.copy_(parameter.data)
-        parameter.data, parameter.grad = own, slope
+        weight, its_gradient = (_laid_out(block[low:high], parameter.shape, layout) for block in (weights, gradient))
+        weight.copy_(parameter.data)
+        parameter.data, parameter.grad = weight, its_gradient
         low = high
     return weights, gradient
 

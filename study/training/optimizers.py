@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from study.recipe import Optimizer
 from study.training import fused_sgd
+from study.training.types import OptimizerSpec
 
 Rate = float | Tensor
 """A number for all rows of a block, or (K, 1) float64, one for each."""
@@ -29,7 +29,7 @@ class Rule(ABC):
         ValueError: rows with different rules, or with and without Nesterov: they are no one computation.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], weights: Tensor) -> None:
+    def __init__(self, optimizers: Sequence[OptimizerSpec], weights: Tensor) -> None:
         self.optimizers = list(optimizers)
         self.weights = weights
         self.state: dict[str, Tensor] = {}
@@ -84,7 +84,7 @@ class Rule(ABC):
         return [self.state[name] for name in names]
 
     def _decayed(self, weights: Tensor, gradient: Tensor) -> Tensor:
-        """The gradient in the weights' precision, with the slope of weight_decay / 2 times the squared weights."""
+        """The gradient in the weights' precision, with the gradient of weight_decay / 2 times the squared weights."""
         gradient = gradient.to(weights.dtype)
         if isinstance(self.decay, Tensor):
             return torch.addcmul(gradient, weights, self.decay.to(weights.dtype))
@@ -113,7 +113,7 @@ class Rule(ABC):
     def _move(self, weights: Tensor, gradient: Tensor, lr: Rate) -> None:
         """Move the weights in place, at a rate that `_rate` has shaped."""
 
-    def reset(self, row: int, optimizer: Optimizer | None = None) -> None:
+    def reset(self, row: int, optimizer: OptimizerSpec | None = None) -> None:
         """Forget what one row has done, for a new network in its place; with `optimizer` it gets settings of its own.
 
         Raises:
@@ -140,8 +140,8 @@ class SGD(Rule):
 
     def step(self, weights: Tensor, gradient: Tensor, lr: Rate, used: Tensor | None = None) -> None:
         """Move the block by one step; a stack with a rate for each row takes one kernel where a GPU has it."""
-        own = any(isinstance(value, Tensor) for value in (self.momentum, self.decay))
-        if own or not isinstance(lr, Tensor) or "velocity" not in self.state or not fused_sgd.can_move(weights):
+        per_row = any(isinstance(value, Tensor) for value in (self.momentum, self.decay))
+        if per_row or not isinstance(lr, Tensor) or "velocity" not in self.state or not fused_sgd.can_move(weights):
             super().step(weights, gradient, lr, used)
             return
         settings = {"momentum": self.momentum, "decay": self.decay, "nesterov": self.nesterov}
@@ -241,7 +241,7 @@ def _add_ratio(weights: Tensor, direction: Tensor, scale: Tensor, rate: Rate) ->
 RULES: dict[str, type[Rule]] = {"sgd": SGD, "adam": Adam, "adamax": AdaMax, "adagrad": AdaGrad}
 
 
-def update_rule(optimizers: Optimizer | Sequence[Optimizer], weights: Tensor) -> Rule:
-    """The update rule that the recipe names, with fresh state for these weights; settings for all rows or for each."""
+def update_rule(optimizers: OptimizerSpec | Sequence[OptimizerSpec], weights: Tensor) -> Rule:
+    """The update rule of this name, with fresh state for these weights; settings for all rows or for each."""
     several = list(optimizers) if isinstance(optimizers, Sequence) else [optimizers]
     return RULES[several[0].name](several, weights)

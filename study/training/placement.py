@@ -1,26 +1,28 @@
-"""Where networks train: device, precision, how many side by side.  in: a recipe's [runtime]   out: a Placement
+"""Where networks train: device, precision, how many side by side.  in: a RuntimeSpec   out: a Placement
 
 On a CPU one network per core, each with one thread inside its operations: stacking several loses there, because the
 state of one network stays in the cache and that of four does not.  On a GPU, MLPs train as a stack.  Which float32
-routing and whether bfloat16 pays is measured by a probe of some 50 ms; the answer is kept on the run, so that a resumed
+routing and whether bfloat16 pays is measured by a probe of some 50 ms; the result is kept on the run, so that a resumed
 launch trains in the precision in which it began.  How networks without a stacked form lie is measured with the network
-itself, see `probing`.  Several GPUs have a process each, see `processes`.
+itself, see `autotune`.  Several GPUs have a process each, see
+`engines.multi_device`.
 """
 
+import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 
 from study.errors import RecipeError
 from study.kernels import native
-from study.recipe import Runtime
 from study.training.engines.mlp_native import pays
+from study.training.types import RuntimeSpec
 
 STACK = 128  # members in one stack on a GPU, an estimate: their state is 820 MB; scripts/bench_gpu compares sizes
 TOLERANCE = 1e-5  # relative error up to which a faster float32 product still counts as float32
@@ -41,7 +43,7 @@ class Placement:
     machine: int = 1  # cores that this launch may use in all
     kernel: str = "torch"  # of an MLP's steps: "native" or "torch"
     layout: str = "channels_last"  # of a convolutional network's images in memory, or "contiguous"
-    devices: tuple[str, ...] = ()  # more than one: `fit` deals the members to a process for each; `device` is the first
+    devices: tuple[str, ...] = ()  # more than one: jobs are dealt to a process for each; `device` is the first
 
     @property
     def compute(self) -> torch.dtype:
@@ -64,61 +66,80 @@ class Placement:
     def split(self) -> "list[Placement]":
         """One for each device, with its share of the cores; just this one where there is one device."""
         share = max(1, self.machine // max(1, len(self.devices)))
-        own = replace(self, devices=(), cores=min(self.cores, share), machine=share)
-        return [replace(own, device=device) for device in self.devices] or [self]
+        one = replace(self, devices=(), cores=min(self.cores, share), machine=share)
+        return [replace(one, device=device) for device in self.devices] or [self]
 
     def tags(self) -> dict[str, str]:
-        """What a run says of its placement."""
-        told = {"device": device_name(self.device), "precision": self.precision, "matmul": self.matmul}
-        told |= {"layout": self.layout, "kernel": self.kernel}
+        """What a run says of its placement: `study.placement` is read again by `placed`, the others are for people."""
+        shown = {"device": device_name(self.device), "precision": self.precision, "matmul": self.matmul}
+        shown |= {"layout": self.layout, "kernel": self.kernel}
         side_by_side = f"{self.threads} threads x {self.cores} cores, stacks of {self.stack}"
         if self.devices:
             side_by_side += f", on each of {len(self.devices)} devices"
-        return {f"study.{key}": value for key, value in told.items()} | {"study.side_by_side": side_by_side}
+        shown |= {"side_by_side": side_by_side, "placement": json.dumps(asdict(self))}
+        return {f"study.{key}": value for key, value in shown.items()}
 
 
-def place(runtime: Runtime, *, stackable: bool, like: Mapping[str, str] | None = None) -> Placement:
+def like_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Of a run's tags what `place` reads of a run that is resumed: all on which bits depend."""
+    return {key: tags[key] for key in ("study.placement",) if key in tags}
+
+
+def placed(tags: Mapping[str, str] | None) -> dict[str, Any]:
+    """The fields of the Placement of a run, by its tags; none where they cannot be read."""
+    try:
+        fields = json.loads((tags or {}).get("study.placement", "{}"))
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def place(runtime: RuntimeSpec, *, stackable: bool, like: Mapping[str, str] | None = None) -> Placement:
     """Choose the placement.
 
     Args:
-        runtime: what the recipe asks for.
+        runtime: what is asked for.
         stackable: whether the network has a stacked form (MLPs).
-        like: tags of the run that is resumed; its precision, routing and layout win over the probe, so that bits agree,
-            and a network without a stacked form has as many cores as there, where they are, or as many beside it.
+        like: tags of the run that is resumed; its precision, routing, kernel and layout win over the probe, so that
+            bits agree, and a network without a stacked form has as many cores as there, where they are, or as many
+            beside it.
 
     Raises:
         RecipeError: a device that is not there.
     """
     devices = find_devices(runtime.device)
     device = devices[0]
-    like = like or {}
-    matmul, probed = (
-        like.get(f"study.{key}", found) for key, found in zip(("matmul", "precision"), probe(device), strict=True)
+    before = placed(like)
+    matmul, precision = (
+        before.get(key, probed) for key, probed in zip(("matmul", "precision"), probe(device), strict=True)
     )
-    precision = probed if runtime.precision == "auto" else runtime.precision
+    if runtime.precision != "auto":
+        precision = runtime.precision
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    layout = like.get("study.layout", "channels_last") if runtime.layout == "auto" else runtime.layout
+    layout = before.get("layout", "channels_last") if runtime.layout == "auto" else runtime.layout
     if device == "cpu":
-        told = 0 if stackable or runtime.threads else cores_inside(like)
-        threads = min(runtime.threads or max(1, cores // max(1, told)), cores)
-        inside = min(told, cores) or max(1, cores // threads)
+        inside_before = 0 if stackable or runtime.threads else int(before.get("cores", 0))
+        threads = min(runtime.threads or max(1, cores // max(1, inside_before)), cores)
+        inside = min(inside_before, cores) or max(1, cores // threads)
         stack = (runtime.stack or 1) if stackable else 1
-        kernel = choose_kernel(runtime, like, DTYPES[precision]) if stackable and stack == 1 else "torch"
+        kernel = "torch"
+        if stackable and stack == 1:
+            kernel = choose_kernel(runtime, before.get("kernel", "auto"), DTYPES[precision])
         return Placement(device, precision, matmul, threads, inside, stack, cores, kernel, layout)
     stack = (runtime.stack or STACK) if stackable else 1
-    threads = 1 if stackable else runtime.threads or threads_told(like) or 1
+    threads = 1 if stackable else runtime.threads or int(before.get("threads", 0)) or 1
     several = devices if len(devices) > 1 else ()
     inside = max(1, cores // threads)
     return Placement(device, precision, matmul, threads, inside, stack, cores, layout=layout, devices=several)
 
 
-def choose_kernel(runtime: Runtime, like: Mapping[str, str], compute: torch.dtype) -> str:
+def choose_kernel(runtime: RuntimeSpec, before: str, compute: torch.dtype) -> str:
     """The project's own where it can be compiled and is faster, torch's elsewhere; what a run began with, it keeps.
 
     Raises:
         RecipeError: the project's own is asked for and cannot be had.
     """
-    wanted = like.get("study.kernel", "auto") if runtime.kernel == "auto" else runtime.kernel
+    wanted = before if runtime.kernel == "auto" else runtime.kernel
     if wanted == "auto":
         wanted = "native" if pays(compute) else "torch"
     if wanted == "native" and native.library() is None:
@@ -126,18 +147,6 @@ def choose_kernel(runtime: Runtime, like: Mapping[str, str], compute: torch.dtyp
             raise RecipeError("runtime.kernel: native needs a C++ compiler; install g++ or --set runtime.kernel=auto")
         return "torch"
     return wanted
-
-
-def cores_inside(tags: Mapping[str, str]) -> int:
-    """How many cores a network had inside its operations, by the tags of its run; 0 where they do not say."""
-    told = re.search(r"x (\d+) cores", tags.get("study.side_by_side", ""))
-    return int(told[1]) if told else 0
-
-
-def threads_told(tags: Mapping[str, str]) -> int:
-    """How many networks trained at a time, by the tags of their run; 0 where they do not say."""
-    told = re.match(r"(\d+) threads", tags.get("study.side_by_side", ""))
-    return int(told[1]) if told else 0
 
 
 def find_devices(name: str) -> tuple[str, ...]:

@@ -1,18 +1,18 @@
-"""Learning rate schedules, pure functions of the step.  in: a recipe's [schedule], step, steps   out: a factor"""
+"""Learning rate schedules, pure functions of the step.  in: a ScheduleSpec, step, steps   out: a factor"""
 
 import math
 
-from study.recipe import Schedule
+from study.training.types import ScheduleSpec
 
 
-def rate_factor(schedule: Schedule, step: int, steps: int, per_pass: int) -> float:
+def rate_factor(schedule: ScheduleSpec, step: int, steps: int, per_epoch: int) -> float:
     """The factor on `optimizer.lr` for one step.
 
     Args:
         schedule: name and settings.
         step: 0-based; the step that is about to be taken.
         steps: of the whole training.
-        per_pass: steps of one pass over the training examples, an epoch.
+        per_epoch: steps of one epoch.
 
     Returns:
         0 to 1.  triangular (J-tab2): rises linearly from 0, reaches 1 at `peak` of the steps and falls linearly to 0 at
@@ -27,6 +27,6 @@ def rate_factor(schedule: Schedule, step: int, steps: int, per_pass: int) -> flo
         return 0.5 * (1 + math.cos(math.pi * step / steps))
     if schedule.name == "constant":
         return 1.0
-    done = {"epochs": step // per_pass, "steps": step, "share": step / steps}[schedule.unit]
+    done = {"epochs": step // per_epoch, "steps": step, "share": step / steps}[schedule.unit]
     stage = schedule.factor ** sum(done >= milestone for milestone in schedule.milestones)
     return stage * min(1.0, middle / schedule.peak) if schedule.name == "ramp" else stage

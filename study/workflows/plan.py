@@ -7,6 +7,8 @@ from study.models import build
 from study.progress import duration, number
 from study.recipe import Recipe
 from study.runs import ensemble, single
+from study.runs.jobs import ensemble_plan, runtime_of, template_of
+from study.runs.members import plan_shards
 from study.runs.speed import seconds_per_example
 from study.signals import look_epochs
 from study.tracking import Store
@@ -41,9 +43,10 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
     if recipe.kind in ("study", "ensemble"):
         part = recipe.part("ensemble")
         _, done, _ = ensemble.finished_shards(store, part, dataset)
-        shards = ensemble.plan(part, done)
+        plan = ensemble_plan(part)
+        shards = plan_shards(plan, done, part.runtime.shard)
         members = len(part.subset.ratios) * part.subset.members
-        examples = sum(ensemble.examples(part, dataset, shard) for shard in shards)
+        examples = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
         looks = sum(len(shard.members) for shard in shards) * dataset.n
         each = 1 / 8 + MISS_BYTES + (DEPTH_BYTES if part.subset.depth else 0)
         disk = members * dataset.n * each + dataset.n * len(part.subset.ratios) * 12
@@ -69,8 +72,10 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
 
 def _cost(part: Recipe, dataset: Dataset, members: int, done: int, examples: int, looks: int, disk: float) -> Cost:
     forward = build.flops(part.model.spec(), dataset.shape, dataset.n_classes)
-    placement = place_network(part, dataset, examples, alone=part.kind == "single")
-    train_s, look_s = seconds_per_example(part, dataset, placement) if examples else (0.0, 0.0)
+    template = template_of(part)
+    alone, depth = part.kind == "single", part.subset.depth
+    placement = place_network(template, dataset, runtime_of(part), examples, alone=alone, snapshots=depth)
+    train_s, look_s = seconds_per_example(template, dataset, placement) if examples else (0.0, 0.0)
     return Cost(
         members,
         done,

@@ -1,7 +1,7 @@
 """MLPs by the project's own kernel, one network on one core.  in: an MLP module   out: a learner that takes many steps
 
 A whole run of steps is one call into C++, during which other threads run.  The weights live in the kernel, in the order
-in which it goes through them; `weights` brings them to torch when somebody looks.
+in which it goes through them; `weights` brings them to torch when somebody reads them.
 """
 
 import functools
@@ -17,8 +17,8 @@ from study.kernels import native
 from study.models.build import create
 from study.models.mlp import MLP
 from study.models.spec import NetworkSpec
-from study.recipe import Optimizer
 from study.training.mlp import MLPLearner
+from study.training.types import OptimizerSpec
 
 KINDS = {torch.bfloat16: 0, torch.float32: 1, torch.float64: 2}
 LOSS_NUMBERS = {"cross_entropy": 0, "zero_hinge": 1}
@@ -26,7 +26,7 @@ STEPS = 32  # in one call: about 50 ms
 SHAPE, BATCH, TRIED = (1, 28, 28), 128, 8  # of the trial: images, examples in a step, steps
 
 
-def trains(optimizer: Optimizer, compute: torch.dtype) -> bool:
+def trains(optimizer: OptimizerSpec, compute: torch.dtype) -> bool:
     """Whether the kernel is there for this update rule and this precision."""
     library = native.library()
     if library is None or optimizer.name != "sgd":
@@ -40,28 +40,28 @@ def pays(compute: torch.dtype) -> bool:
     They are where torch runs at the same vector instructions; a processor with instructions for whole tiles of bfloat16
     may do better in torch.
     """
-    return trains(Optimizer(), compute) and _is_faster(compute)
+    return trains(OptimizerSpec(), compute) and _is_faster(compute)
 
 
 @functools.cache
 def _is_faster(compute: torch.dtype) -> bool:
-    optimizer = Optimizer()
+    optimizer = OptimizerSpec()
     master = torch.float64 if compute == torch.float64 else torch.float32
     network = create(NetworkSpec(), SHAPE, 10)
     labels = torch.arange(BATCH * TRIED) % 10
     images = torch.linspace(0, 1, len(labels) * 784).view(-1, *SHAPE).to(compute)
-    own = NativeLearner(network, optimizer, master, compute, BATCH)
-    other = MLPLearner([network], optimizer, "cpu", master, compute)
+    native_learner = NativeLearner(network, optimizer, master, compute, BATCH)
+    torch_learner = MLPLearner([network], optimizer, "cpu", master, compute)
     edges = range(0, len(labels) + 1, BATCH)
 
     def by_torch() -> None:
         for batch in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            other.step(*batch, 0.1)
+            torch_learner.step(*batch, 0.1)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        ways = (lambda: own.steps(images, None, labels, edges, [0.1] * TRIED), by_torch)
+        ways = (lambda: native_learner.steps(images, None, labels, edges, [0.1] * TRIED), by_torch)
         seconds = [min(_timed(way) for _ in range(3)) for way in ways]
     finally:
         torch.set_num_threads(threads)
@@ -75,13 +75,13 @@ def _timed(way: Callable[[], object]) -> float:
 
 
 class NativeLearner(MLPLearner):
-    """One MLP under stochastic gradient descent; what looks need beside logits is torch's, as the MLPLearner's is.
+    """One MLP under stochastic gradient descent; what is read beside logits is torch's, as the MLPLearner's is.
 
     Args:
         network: without dropout.
         optimizer: sgd.
         master: float32, or float64 when `compute` is.
-        compute: precision of images, activations and their slopes.
+        compute: precision of images, activations and their gradients.
         batch: the largest that will come.
         loss: a key of LOSSES.
 
@@ -94,7 +94,7 @@ class NativeLearner(MLPLearner):
     def __init__(
         self,
         network: MLP,
-        optimizer: Optimizer,
+        optimizer: OptimizerSpec,
         master: torch.dtype,
         compute: torch.dtype,
         batch: int,
@@ -185,7 +185,7 @@ class NativeLearner(MLPLearner):
         self.weights  # noqa: B018  brings `used` up to date
         return super()._forward(images)
 
-    def reset(self, row: int, network: MLP | Tensor, optimizer: Optimizer | None = None) -> None:
+    def reset(self, row: int, network: MLP | Tensor, optimizer: OptimizerSpec | None = None) -> None:
         """Put a new network in place of this one: its weights, no memory of steps."""
         self.optimizer = optimizer or self.optimizer
         super().reset(row, network, optimizer)

@@ -1,364 +1,349 @@
-"""MLPs with subsets of any size as one stack that is kept full.  in: members, a recipe   out: an Outcome each, in order
+"""MLPs of one subset size as one computation.  in: jobs one by one, a Context   out: results as they come
 
-For a GPU.  A row of the stack holds one member at its own step of its own pass; when its training is over it is looked
-at and the row takes the next member.  A step reads orders, batch edges and rates from tensors, so it is one captured
-graph for all rows; batches that are shorter than others are padded with examples of their own that count for nothing.
-Rows without work stand still at rate 0, and go when they are half of the stack.  What comes from the host, orders and
-initial weights, is drawn ahead in threads; what goes to it is read when it has arrived.  Neither stops the device.
+For a GPU.  A row of the stack holds one job.  All rows have the same batch edges, so they are at the same step of their
+epoch: a step reads its position from one scalar and is one captured graph.  At the end of an epoch a row whose job is
+over takes the next job of its kind; rows without a job stay at learning rate 0, and the stack is compacted once half of
+them are idle.  Orders and initial weights are drawn ahead in threads; what goes to the host is read when it has
+arrived.  Neither stops the device.
 """
 
-import queue
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from study.data import Dataset
-from study.errors import RecipeError, Stopped
-from study.recipe import Recipe
-from study.training.cuda_graphs import Captured
+from study.errors import Stopped
+from study.models.build import stackable
 from study.training.device_data import Examples
-from study.training.engines.prefetch import Draw, Load, Streams, Supply
-from study.training.evaluation import EVALUATE_ROWS, answers
-from study.training.job import Hooks, Member, Outcome
-from study.training.mlp import MLPLearner
-from study.training.placement import Placement
-from study.training.regularizers import perturbed
+from study.training.engines.base import Context, NextJob
+from study.training.engines.stack_batches import EpochDraw, StackBatches, draw_epoch
+from study.training.evaluation import EVALUATE_ROWS, evaluate, validate
+from study.training.learners import build_network, stack_learner
+from study.training.loop import train_epoch
+from study.training.mlp import MLP, flat
+from study.training.results import Evaluation, Failure, Outcome, Result
+from study.training.types import Job
 
-AHEAD = 32  # members whose weights and first pass are drawn before a row is free
 DRAWERS = 8  # threads that draw; permutations run side by side, initial weights one after the other
-LOOKED = 2**26  # inputs in one block of a look on a GPU: few and large operations
+EVALUATED_INPUTS = 2**26  # inputs in one block of an evaluation on a GPU: few and large operations
 SMALLEST = 2  # rows of a stack
 SPARE = 0.8  # of the free memory is taken
-T = TypeVar("T")
+ASK_AGAIN = 1.0  # seconds after which an idle row asks for a job again
+
+
+def stack_kind(job: Job) -> tuple:
+    """What the jobs of one stack have in common: they differ in rate, momentum, decay, schedule, rows and seed alone.
+
+    Subsets may differ in size by what the last batch of an epoch differs.
+    """
+    optimizer, training, n = job.optimizer, job.training, len(job.rows)
+    rule = optimizer.name, optimizer.nesterov if optimizer.name == "sgd" else False
+    return job.network, rule, training, len(training.edges(n)) if training.batch_size else n
+
+
+def one_stack(jobs: Sequence[Job]) -> bool:
+    """Whether these jobs can train as one stack."""
+    first = jobs[0]
+    return stackable(first.network) and all(stack_kind(job) == stack_kind(first) for job in jobs[1:])
 
 
 @dataclass
-class Seat:
-    """The host's notes of one row: whose it is, its pass, the steps left in it, the next pass, mean losses so far."""
+class Prepared:
+    """A job whose initial weights and first epoch are being drawn."""
 
-    load: Load
-    draw: Draw
+    job: Job
+    kind: tuple
+    start: Future[tuple[MLP, Tensor]]
+    first: Future[EpochDraw]
+
+
+@dataclass
+class Row:
+    """A row's job: the epochs it has made, the draw of its next one, the examples it has seen."""
+
+    prepared: Prepared
+    coming: Future[EpochDraw]
     epoch: int = 0
-    left: int = 0
-    coming: Future[Draw] | None = None
-    losses: list[Tensor] = field(default_factory=list)
     seen: int = 0
     begun: float = field(default_factory=time.perf_counter)
 
+    @property
+    def job(self) -> Job:
+        """What it trains."""
+        return self.prepared.job
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole training."""
+        return self.job.training.length(len(self.job.rows))[0]
+
 
 @dataclass
-class Finished:
-    """A trained member, whose answers are on their way to the host."""
+class Leaving:
+    """A trained job whose predictions are on their way to the host."""
 
-    number: int
-    arrays: list[Tensor]  # prediction, confidence, top confidence (n,), losses (e,)
+    job: Job
+    arrays: list[Tensor]  # prediction, confidence, top confidence, losses (e,)
     seconds: float
-    arrived: "torch.cuda.Event | None"
+    arrival: "torch.cuda.Event | None"
+
+    def has_arrived(self) -> bool:
+        """Whether nobody has to wait."""
+        return self.arrival is None or self.arrival.query()
 
     def outcome(self) -> Outcome:
-        """Wait for the answers."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        *answers, losses = (array.numpy().copy() for array in self.arrays)
-        return Outcome(*answers, losses=losses.tolist(), seconds=self.seconds, epochs=len(losses))
+        """Wait for the predictions."""
+        if self.arrival is not None:
+            self.arrival.synchronize()
+        *predictions, losses = (array.numpy().copy() for array in self.arrays)
+        return Outcome(*predictions, losses=losses.tolist(), seconds=self.seconds, epochs=len(losses))
 
 
-class Belt:
-    """The stack, and on the device what its next steps read: orders, batches, rates, the step in the pass of each row.
+class Source:
+    """Jobs in order; what they need from the host is drawn ahead."""
+
+    def __init__(self, next_job: NextJob, context: Context, pool: ThreadPoolExecutor) -> None:
+        self.next_job, self.context, self.pool = next_job, context, pool
+        self.coming: deque[Prepared] = deque()
+
+    def take(self, kind: tuple | None = None) -> Prepared | None:
+        """The next job; None where there is none at present, or where it is of another kind."""
+        while len(self.coming) < max(1, self.context.ahead) and (job := self.next_job()) is not None:
+            self.coming.append(self._prepared(job))
+        if not self.coming or (kind is not None and self.coming[0].kind != kind):
+            return None
+        return self.coming.popleft()
+
+    def take_many(self, count: int) -> list[Prepared]:
+        """Up to so many jobs of one kind."""
+        taken: list[Prepared] = []
+        while len(taken) < count and (prepared := self.take(taken[0].kind if taken else None)):
+            taken.append(prepared)
+        return taken
+
+    def give_back(self, jobs: Sequence[Job]) -> None:
+        """Put jobs in front of the others, to be trained from their start."""
+        self.coming.extendleft(self._prepared(job) for job in reversed(jobs))
+
+    def draw(self, job: Job, epoch: int) -> Future[EpochDraw]:
+        """The order of an epoch (0-based)."""
+        return self.pool.submit(draw_epoch, job, epoch, torch.device(self.context.placement.device))
+
+    def _prepared(self, job: Job) -> Prepared:
+        return Prepared(job, stack_kind(job), self.pool.submit(self._start, job), self.draw(job, 0))
+
+    def _start(self, job: Job) -> tuple[MLP, Tensor]:
+        network = build_network(job, self.context.dataset)
+        weights = flat(network)
+        on_gpu = self.context.placement.device.startswith("cuda")
+        return network, weights.pin_memory() if on_gpu else weights
+
+
+class Stacked:
+    """An engine of one stack of `placement.stack` rows, or of as many as there is memory for."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def results(self, next_job: NextJob, idle: Callable[[], None] = lambda: None) -> Generator[tuple[Job, Result]]:
+        """See `Engine`.  A stack that turns out too large is halved, and the jobs under way begin anew."""
+        placement = self.context.placement
+        torch.set_num_threads(placement.threads * placement.cores)
+        pool = ThreadPoolExecutor(max(1, min(DRAWERS, placement.machine - 1)))
+        try:
+            with torch.cuda.device(placement.device) if placement.device.startswith("cuda") else nullcontext():
+                yield from self._stacks(Source(next_job, self.context, pool), idle)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _stacks(self, source: Source, idle: Callable[[], None]) -> Generator[tuple[Job, Result]]:
+        """One stack after the other: another kind of jobs, or fewer rows."""
+        size = self.context.placement.stack
+        while prepared := source.take_many(size):
+            stack = None
+            try:
+                size = min(size, fitting(prepared, self.context))
+                source.give_back([each.job for each in prepared[size:]])
+                stack = Stack(prepared[:size], source, self.context)
+                yield from stack.results(idle)
+                continue
+            except torch.OutOfMemoryError:
+                again = stack.unfinished() if stack else [each.job for each in prepared[:size]]
+            stack = None
+            if self.context.placement.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+            if size <= SMALLEST:
+                yield again.pop(0), Failure("out of memory")
+            size = max(SMALLEST, size // 2)
+            source.give_back(again)
+
+
+class Stack:
+    """Rows of one kind of jobs, and what their next steps read.
 
     Args:
-        loads: of the first rows.
-        supply: gives the others.
-        examples: n of them.
-        recipe: one for all.
-        placement: where.
-        hooks: progress and stop.
+        prepared: the first jobs.
+        source: gives the others.
+        context: data, placement, hooks, validation rows.
     """
 
-    def __init__(
-        self,
-        loads: Sequence[Load],
-        supply: Supply,
-        examples: Examples,
-        recipe: Recipe,
-        placement: Placement,
-        hooks: Hooks,
-    ) -> None:
-        self.supply, self.examples, self.recipe, self.hooks = supply, examples, recipe, hooks
-        self.seats: list[Seat | None] = [Seat(load, load.first) for load in loads]
-        self.seats += [None] * (SMALLEST - len(loads))
-        networks = [load.network for load in loads] + [loads[0].network] * (SMALLEST - len(loads))
-        where = (placement.device, placement.master, placement.compute)
-        self.learner = MLPLearner(networks, recipe.optimizer, *where, loss=recipe.train.loss)
+    def __init__(self, prepared: Sequence[Prepared], source: Source, context: Context) -> None:
+        self.source, self.context = source, context
+        self.kind, self.training = prepared[0].kind, prepared[0].job.training
+        self.rows: list[Row | None] = [Row(each, each.first) for each in prepared]
+        self.rows += [None] * (SMALLEST - len(prepared))
+        filled = [*prepared, *[prepared[0]] * (SMALLEST - len(prepared))]
+        networks = [each.start.result()[0] for each in filled]
+        self.learner = stack_learner(networks, [each.job for each in filled], context.placement)
         self.learner.update.on_device()
-        self.noisy = bool(recipe.train.input_noise or recipe.train.input_dropout)
         self.device = self.learner.weights.device
-        self.width, self.step = 0, None
-        self._lay_out(len(self.seats))
-        for row, seat in enumerate(self.seats):
-            if seat:
-                self._begin_pass(row, seat)
+        self.examples: Examples = context.examples(prepared[0].job)
+        self.batches = StackBatches(self.learner, self.examples, prepared[0].job)
+        self.history: deque[Tensor] = deque()  # mean losses (K,) of the last epochs
+        self.leaving: deque[Leaving] = deque()
+        self.idle, self.asked_at = self.rows.count(None), time.monotonic()
 
-    def _lay_out(self, rows: int) -> None:
-        """What the steps read, all zeros: rows that stand still."""
-        n = self.examples.n
-        batches = len(self.recipe.train.edges(n)) - 1
-        zeros = {"device": self.device}
-        self.orders = torch.zeros(rows, n, dtype=torch.int32, **zeros)
-        self.crops = [
-            torch.zeros(rows, n, dtype=torch.uint8, **zeros) for _ in range(3 if self.examples.augmented else 0)
-        ]
-        self.lows, self.counts = (torch.zeros(rows, batches, dtype=torch.int64, **zeros) for _ in range(2))
-        self.rates = torch.zeros(rows, batches, dtype=torch.float64, **zeros)
-        self.position = torch.zeros(rows, 1, dtype=torch.int64, **zeros)
-        self.total = torch.zeros(rows, dtype=self.learner.weights.dtype, **zeros)
-
-    def run(self) -> Iterator[Finished]:
-        """Train until there is nothing more, in the order in which trainings end.
+    def results(self, idle: Callable[[], None]) -> Generator[tuple[Job, Result]]:
+        """Train until there is no job of this kind any more.
 
         Raises:
             Stopped: `hooks.stop` was set.
             torch.OutOfMemoryError: the stack is too large.
         """
-        while any(self.seats):
-            self._make_step()
-            for _ in range(min(seat.left for seat in self.seats if seat)):
-                if self.hooks.stop.is_set():
-                    raise Stopped
-                self.step()
-                for seat in filter(None, self.seats):
-                    seat.left -= 1
-            for row, seat in enumerate(self.seats):
-                if seat and not seat.left:
-                    yield from self._end_pass(row, seat)
-            self._narrow()
+        while any(self.rows):
+            self._train_epoch()
+            yield from self._evaluations()
+            self._finish_rows()
+            yield from self._arrived()
+            self._refill()
+            self._compact()
+            idle()
+        while self.leaving:
+            yield self._pop()
 
-    def _make_step(self) -> None:
-        """Capture the step anew when a batch is wider than all before, or after `_narrow`."""
-        width = max(int(seat.load.course.counts.max()) for seat in self.seats if seat)
-        if self.step is not None and width <= self.width:
+    def unfinished(self) -> list[Job]:
+        """The jobs under way; what they have seen is taken off the progress."""
+        rows = [row for row in self.rows if row]
+        self.context.hooks.progress(-sum(row.seen for row in rows))
+        return [*(each.job for each in self.leaving), *(row.job for row in rows)]
+
+    def _train_epoch(self) -> None:
+        """One epoch of all rows; the next one is drawn meanwhile."""
+        draws = [row and row.coming.result() for row in self.rows]
+        for row in filter(None, self.rows):
+            if row.epoch + 1 < row.epochs:
+                row.coming = self.source.draw(row.job, row.epoch + 1)
+        self.batches.begin([row and (row.job, row.epoch) for row in self.rows], draws)
+        losses = train_epoch(self.batches, self.context.hooks.stop, lambda examples: None)
+        self.history.append(losses.clone())
+        for index, row in enumerate(self.rows):
+            if row:
+                seen = int(self.batches.counts_of(index).sum())
+                row.epoch, row.seen = row.epoch + 1, row.seen + seen
+                self.context.hooks.progress(seen)
+        while len(self.history) > max(row.epoch for row in self.rows if row):
+            self.history.popleft()
+
+    def _evaluations(self) -> Generator[tuple[Job, Result]]:
+        """Every job on the validation rows, where that is due; a job that its caller ends leaves its row."""
+        if self.context.validation is None:
             return
-        self.width = max(width, self.width)
-        self.reach = torch.arange(self.width, device=self.device)
-        learner = self.learner
-        used = [] if learner.used is learner.weights else [learner.used]
-        state = [learner.weights, *used, *learner.update.tensors(), self.position, self.total]
-        # noise comes from a generator per row, which no graph can hold
-        self.step = self._advance if self.noisy else Captured(self._advance, (), state)
+        losses = self.history[-1].tolist()
+        due = [
+            (index, row)
+            for index, row in enumerate(self.rows)
+            if row and self.context.is_due(row.epoch, row.epoch == row.epochs, losses[index])
+        ]
+        if not due:
+            return
+        rows = self.context.validation_rows
+        accuracy, val_loss = (each.tolist() for each in validate(self.learner, self.examples, rows))
+        for index, row in due:
+            last = row.epoch == row.epochs
+            evaluation = Evaluation(row.epoch, accuracy[index], val_loss[index], losses[index], last)
+            yield row.job, evaluation
+            if evaluation.ended:
+                self.rows[index] = None
+            if self.context.hooks.stop.is_set():
+                raise Stopped
 
-    def _advance(self) -> tuple[()]:
-        """One step of every row, read from tensors alone."""
-        low, count, rate = (each.gather(1, self.position) for each in (self.lows, self.counts, self.rates))
-        at = low + torch.minimum(self.reach, count - 1).clamp_(min=0)
-        rows = self.orders.gather(1, at).long()
-        crop = [each.gather(1, at).reshape(-1) for each in self.crops]
-        if crop:
-            crop = (crop[0].long(), crop[1].long(), crop[2].bool())
-        labels = self.examples.labels[rows]
-        noise = [seat.draw.noise[0] if seat else None for seat in self.seats] if self.noisy else []
-        sizes = [self._size(seat) for seat in self.seats] if self.noisy else None
-        images = self.examples.batch(rows, crop or None)
-        images = perturbed(images, labels, self.learner, self.recipe.train, noise, sizes)
-        count = count.squeeze(1)
-        loss = self.learner.step(images, labels, rate.squeeze(1), count)
-        self.total.add_(loss * count)
-        self.position.add_(1).clamp_(max=self.lows.shape[1] - 1)
-        return ()
+    def _finish_rows(self) -> None:
+        """Jobs that have made their last epoch leave."""
+        for index, row in enumerate(self.rows):
+            if row and row.epoch == row.epochs:
+                self.leaving.append(self._finish(index, row))
+                self.rows[index] = None
 
-    def _size(self, seat: Seat | None) -> int:
-        """Examples in the row's next batch."""
-        if seat is None:
-            return 0
-        course = seat.load.course
-        return int(course.counts[course.steps(seat.epoch) - seat.left])
-
-    def _begin_pass(self, row: int, seat: Seat) -> None:
-        """Send what the pass reads; the device takes it after the steps before."""
-        course, member = seat.load.course, seat.load.member
-        seat.left = course.steps(seat.epoch)
-        if seat.epoch + 1 < course.passes:
-            seat.coming = self.supply.streams.draw(member, seat.epoch + 1)
-        begun = seat.epoch * len(course.lows)
-        sent = [(self.orders, seat.draw.order), *zip(self.crops, seat.draw.crop, strict=True)]
-        sent += [(self.lows, course.lows), (self.counts, course.counts)]
-        sent.append((self.rates, course.rates[begun : begun + seat.left]))
-        for kept, values in sent:
-            kept[row, : len(values)].copy_(values, non_blocking=True)
-        self.position[row] = 0
-        self.total[row] = 0
-
-    def _end_pass(self, row: int, seat: Seat) -> Iterator[Finished]:
-        """Go on with the next pass; after the last one look at the member, and take the next."""
-        course = seat.load.course
-        seen = int(course.counts[: course.steps(seat.epoch)].sum())
-        seat.losses.append(self.total[row] / seen)
-        seat.seen += seen
-        self.hooks.progress(seen)
-        seat.epoch += 1
-        if seat.epoch < course.passes:
-            seat.draw = seat.coming.result()
-        else:
-            yield self._finish(row, seat)
-            load = self.supply.take()
-            self.seats[row] = seat = load and Seat(load, load.first)
-            if seat is None:
-                self.counts[row].zero_()
-                self.rates[row].zero_()
-                return
-            self.learner.reset(row, load.start)
-        self._begin_pass(row, seat)
-
-    def _finish(self, row: int, seat: Seat) -> Finished:
-        """Every example through this row alone, without augmentation."""
+    def _finish(self, index: int, row: Row) -> Leaving:
+        """All examples through one row."""
         on_gpu = self.device.type == "cuda"
-        size = max(EVALUATE_ROWS, LOOKED // self.examples.images[0].numel()) if on_gpu else EVALUATE_ROWS
-        told, _ = answers(self.learner.row(row), self.examples, {}, size)
-        arrays = [each.to("cpu", non_blocking=True) for each in (*told, torch.stack(seat.losses))]
-        arrived = None
+        size = max(EVALUATE_ROWS, EVALUATED_INPUTS // self.examples.images[0].numel()) if on_gpu else EVALUATE_ROWS
+        predictions = evaluate(self.learner.row(index), self.examples, self.context.final_rows, size=size)
+        losses = torch.stack([each[index] for each in list(self.history)[-row.epoch :]])
+        arrays = [each.to("cpu", non_blocking=True) for each in (*predictions.arrays(), losses)]
+        arrival = None
         if on_gpu:
-            arrived = torch.cuda.Event()
-            arrived.record()
-        seconds = (time.perf_counter() - seat.begun) / sum(each is not None for each in self.seats)
-        return Finished(seat.load.number, arrays, seconds, arrived)
+            arrival = torch.cuda.Event()
+            arrival.record()
+        seconds = (time.perf_counter() - row.begun) / len(self.rows)
+        return Leaving(row.job, arrays, seconds, arrival)
 
-    def _narrow(self) -> None:
-        """Drop the rows that stand still, when they are half of the stack: nobody comes for them."""
-        rows = [row for row, seat in enumerate(self.seats) if seat]
-        if not SMALLEST <= len(rows) <= len(self.seats) // 2:
+    def _arrived(self) -> Generator[tuple[Job, Result]]:
+        while self.leaving and self.leaving[0].has_arrived():
+            yield self._pop()
+
+    def _pop(self) -> tuple[Job, Outcome]:
+        leaving = self.leaving.popleft()
+        return leaving.job, leaving.outcome()
+
+    def _refill(self) -> None:
+        """Give idle rows the next jobs; where there were none the rows ask again when others come free, or later."""
+        idle = [index for index, row in enumerate(self.rows) if row is None]
+        if len(idle) <= self.idle and time.monotonic() < self.asked_at + ASK_AGAIN:
             return
-        self.step = None
+        for index in idle:
+            prepared = self.source.take(self.kind)
+            if prepared is None:
+                break
+            self.learner.reset(index, prepared.start.result()[1], prepared.job.optimizer)
+            self.rows[index] = Row(prepared, prepared.first)
+        self.batches.check_settings()
+        self.idle, self.asked_at = self.rows.count(None), time.monotonic()
+
+    def _compact(self) -> None:
+        """Drop idle rows, when they are half of the stack."""
+        rows = [index for index, row in enumerate(self.rows) if row]
+        if not rows or 2 * len(rows) > len(self.rows) or len(self.rows) == SMALLEST:
+            return
+        rows = sorted([*rows, *[index for index, row in enumerate(self.rows) if row is None][: SMALLEST - len(rows)]])
         self.learner.keep(rows)
         self.learner.update.on_device()
-        for name in ("orders", "lows", "counts", "rates", "position", "total"):
-            setattr(self, name, getattr(self, name)[rows])
-        self.crops = [each[rows] for each in self.crops]
-        self.seats = [self.seats[row] for row in rows]
-
-    def under_way(self) -> list[Load]:
-        """The members that have not come to their end; what they have seen is taken off the progress."""
-        seats = [seat for seat in self.seats if seat]
-        self.hooks.progress(-sum(seat.seen for seat in seats))
-        return [seat.load for seat in seats]
+        self.rows = [self.rows[index] for index in rows]
+        self.idle = self.rows.count(None)
+        self.history = deque(each[rows] for each in self.history)
+        self.batches = StackBatches(self.learner, self.examples, next(row.job for row in self.rows if row))
 
 
-def convey(
-    members: Iterable[Member], examples: Examples, dataset: Dataset, recipe: Recipe, placement: Placement, hooks: Hooks
-) -> Iterator[Finished]:
-    """Train members as a stack of `placement.stack` rows, or of as many as there is memory for.
-
-    A stack that turns out too large is halved, and the members under way start anew.
-
-    Yields:
-        One Finished per member, in the members' order.
-
-    Raises:
-        Stopped: `hooks.stop` was set.
-        RecipeError: not even two members fit.
-    """
-    torch.set_num_threads(placement.threads * placement.cores)
-    on_gpu = placement.device.startswith("cuda")
-    pool = ThreadPoolExecutor(max(1, min(DRAWERS, placement.machine - 1)))
-    try:
-        with torch.cuda.device(placement.device) if on_gpu else nullcontext():
-            supply = Supply(members, Streams(dataset, recipe, placement, pool), min(AHEAD, placement.stack))
-            yield from _in_order(_shrinking(supply, examples, recipe, placement, hooks))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _in_order(finished: Iterator[Finished]) -> Iterator[Finished]:
-    """As the members came, not as they ended."""
-    early: dict[int, Finished] = {}
-    number = 0
-    for each in finished:
-        early[each.number] = each
-        while number in early:
-            yield early.pop(number)
-            number += 1
-
-
-def _shrinking(
-    supply: Supply, examples: Examples, recipe: Recipe, placement: Placement, hooks: Hooks
-) -> Iterator[Finished]:
-    """One belt after the other, each half as wide as the last, until one comes to the end."""
-    size = placement.stack
-    while loads := list(islice(iter(supply.take, None), size)):
-        belt = None
-        try:
-            size = min(size, _fitting(loads, examples, placement))
-            supply.give_back(loads[size:])
-            belt = Belt(loads[:size], supply, examples, recipe, placement, hooks)
-            yield from belt.run()
-            return
-        except torch.OutOfMemoryError:
-            again = belt.under_way() if belt else loads[:size]
-        if size <= SMALLEST:
-            raise RecipeError(
-                f"{placement.device} has too little memory for two of these networks; --set runtime.device=cpu, "
-                "or a smaller train.batch_size"
-            )
-        size = max(SMALLEST, size // 2)
-        supply.give_back(again)
-        belt = None
-        if placement.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-
-
-def _fitting(loads: Sequence[Load], examples: Examples, placement: Placement) -> int:
+def fitting(prepared: Sequence[Prepared], context: Context) -> int:
     """Rows for which a GPU has memory, as far as can be told beforehand; elsewhere all of them.
 
-    Of each row: weights and up to two moments in the master precision, the weights and slopes of the products, the
-    order and crops of a pass, and three times the activations of a batch: values, slopes and one copy on the way.
+    Of each row: weights and up to two moments in the master precision, the weights and gradients of the products, the
+    order and crops of an epoch, and three times the activations of a batch: values, gradients and one copy on the way.
     """
+    placement = context.placement
     if not placement.device.startswith("cuda"):
-        return len(loads)
+        return len(prepared)
     master, compute = (torch.finfo(dtype).bits // 8 for dtype in (placement.master, placement.compute))
-    shapes = [layer.weight.shape for layer in (*loads[0].network.blocks, loads[0].network.classifier)]
+    job, (network, start) = prepared[0].job, prepared[0].start.result()
+    shapes = [layer.weight.shape for layer in (*network.blocks, network.classifier)]
     widths = shapes[0][1] + sum(outputs for outputs, _ in shapes)
-    b = max(int(load.course.counts.max()) for load in loads)
-    row = len(loads[0].start) * (3 * master + 2 * compute) + 7 * examples.n + 3 * b * widths * max(compute, 4)
+    b = int(max(np.diff(job.training.edges(len(job.rows)))))
+    row = len(start) * (3 * master + 2 * compute) + 7 * len(job.rows) + 3 * b * widths * max(compute, 4)
     free, _ = torch.cuda.mem_get_info()
-    return max(SMALLEST, min(len(loads), int(SPARE * free) // row))
-
-
-def in_background(finished: Iterator[T], size: int, over: threading.Event) -> Iterator[T]:
-    """Train in a thread, so that the device goes on while the caller writes down what is finished.
-
-    Args:
-        finished: what training gives.
-        size: of them wait for the caller, no more.
-        over: is set when the caller asks no more; ends the training.
-    """
-    waiting: queue.Queue[T | BaseException | None] = queue.Queue(size)
-
-    def put(entry: T | BaseException | None) -> None:
-        while not over.is_set():
-            with suppress(queue.Full):
-                waiting.put(entry, timeout=0.1)
-                return
-
-    def work() -> None:
-        try:
-            for each in finished:
-                put(each)
-            put(None)
-        except BaseException as error:  # raised again in the caller's thread
-            put(error)
-
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(work)
-        try:
-            while (entry := waiting.get()) is not None:
-                if isinstance(entry, BaseException):
-                    raise entry
-                yield entry
-        finally:
-            over.set()
+    return max(SMALLEST, min(len(prepared), int(SPARE * free) // row))

@@ -5,18 +5,22 @@ import pickle
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 import numpy as np
 
+from study import plugins
 from study.errors import Stopped
+from study.training.engines.base import Context
 from study.training.engines.multi_device import PAUSE
-from study.training.fit import fit
-from study.training.job import Hooks, Outcome
+from study.training.fit import DEALT, background_engine, computing, in_background, only_outcomes
+from study.training.results import Hooks, Outcome
+from study.training.types import Job
 
 
 class Line:
@@ -41,18 +45,18 @@ class Line:
         self.given.put(None)
 
     def ask(self, word: str) -> object:
-        """Say a word and wait for the answer."""
+        """Send a message and wait for the reply."""
         self.tell(word)
         return self.given.get()
 
     def tell(self, word: str, what: object = None) -> None:
-        """Say a word, after the progress that led to it."""
+        """Send a message, after the progress that led to it."""
         with self.lock:
             self._report()
             self.pipe.send((word, what))
 
     def progress(self, examples: int) -> None:
-        """So many more examples are done; told now and then."""
+        """So many more examples are done; reported now and then."""
         with self.lock:
             self.seen += examples
             if time.monotonic() > self.reported + PAUSE:
@@ -68,13 +72,13 @@ def work(pipe: int, images: int) -> None:
     """What the process of a device does: train what it is given until there is no more, or nobody listens.
 
     Args:
-        pipe: number of the open file at whose other end `deal` is.
+        pipe: number of the open file at whose other end `MultiDevice` is.
         images: number of the open file with all images, as one array.
     """
     line = Line(Connection(pipe))
     try:
-        for outcome in _outcomes(line, images):
-            line.tell("outcome", outcome)
+        for job, outcome in _outcomes(line, images):
+            line.tell("outcome", (job.key, outcome))
         line.tell("over")
     except (Stopped, ConnectionError):
         return
@@ -83,24 +87,32 @@ def work(pipe: int, images: int) -> None:
             line.tell("error", _portable(error))
 
 
-def _outcomes(line: Line, images: int) -> Iterator[Outcome]:
-    job = line.ask("ready")
-    if job is None:
+def _outcomes(line: Line, images: int) -> Generator[tuple[Job, Outcome]]:
+    setup = line.ask("ready")
+    if setup is None:
         raise Stopped
-    placement, recipe, dataset = job
+    placement, dataset, files = setup
+    plugins.load(files)
     with os.fdopen(images, "rb") as file:
         pixels = np.memmap(file, dataset.images.dtype, "c", shape=(dataset.n, *dataset.shape))  # a view to write on
     whole = replace(dataset, images=np.asarray(pixels))
-    members = iter(lambda: line.ask("more"), None)
-    yield from fit(members, whole, recipe, placement, Hooks(line.progress, stop=line.stop))
+    first = line.ask("more")
+    if first is None:
+        return
+    jobs = chain([first], iter(lambda: line.ask("more"), None))
+    context = Context(whole, placement, Hooks(line.progress, stop=line.stop))
+    engine, _ = background_engine(first, context)
+    results = only_outcomes(engine.results(lambda: next(jobs, None)), engine)
+    with computing(placement):
+        yield from in_background(results, DEALT, threading.Event())
 
 
 def _portable(error: Exception) -> Exception:
     """The error with its traceback as a note; another one that says the same where it cannot be sent."""
-    told = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))
     try:
         error = pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note(told)
+    error.add_note(text)
     return error
