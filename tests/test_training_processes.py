@@ -22,7 +22,7 @@ from loops import EXACT, OPTIMIZERS, Member, fit, members
 from toys import blobs, toy_recipe
 
 from study.errors import RecipeError, Stopped, StudyError
-from study.runs import ensemble
+from study.runs import ensemble, members as members_module
 from study.training.engines import multi_device, worker
 from study.training.results import Hooks
 
@@ -247,7 +247,7 @@ def test_an_ensemble_goes_on_after_a_worker_has_died(in_threads, stores, monkeyp
     """The same command finds the shards that were written, and the C-scores are those of one device."""
     dataset, recipe = blobs(), toy_recipe(runtime={"kernel": "torch"})
     alone = ensemble.run_ensemble(recipe, dataset, stores())
-    place, hear, heard, store = ensemble.place_network, multi_device.Worker.hear, [], stores()
+    place, hear, heard, store = members_module.place_network, multi_device.Worker.hear, [], stores()
 
     def dying(worker):
         heard.append(hear(worker))
@@ -255,7 +255,7 @@ def test_an_ensemble_goes_on_after_a_worker_has_died(in_threads, stores, monkeyp
             raise worker.death()
         return heard[-1]
 
-    monkeypatch.setattr(ensemble, "place_network", lambda *a, **k: replace(place(*a, **k), devices=TWO.devices))
+    monkeypatch.setattr(members_module, "place_network", lambda *a, **k: replace(place(*a, **k), devices=TWO.devices))
     monkeypatch.setattr(multi_device.Worker, "hear", dying)
     with pytest.raises(StudyError, match="the same command resumes it"):
         ensemble.run_ensemble(recipe, dataset, store)
