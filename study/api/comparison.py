@@ -111,5 +111,7 @@ def _row(values: np.ndarray, reference: np.ndarray, part: pd.DataFrame, error: s
 
 def _ceiling(scores: np.ndarray, errors: np.ndarray) -> float:
     """sqrt of the share of the scores' variance that is not sampling error."""
-    variance = scores.var()
-    return float(np.sqrt(max(0.0, 1 - np.mean(errors**2) / variance))) if variance > 0 else np.nan
+    variance, errors = scores.var(), errors[np.isfinite(errors)]
+    if not len(errors) or not variance > 0:
+        return np.nan
+    return float(np.sqrt(max(0.0, 1 - np.mean(errors**2) / variance)))

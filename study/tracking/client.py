@@ -63,6 +63,7 @@ def load() -> None:
     with warnings.catch_warnings():
         # raised while SQLAlchemy 2.1 maps MLflow's own tables; nothing that a user or we could mend
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, in a notebook without ipywidgets
         import mlflow.store.tracking.sqlalchemy_store
         import mlflow.tracking  # noqa: F401
     silence()
