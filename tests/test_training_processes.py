@@ -22,7 +22,8 @@ from loops import EXACT, OPTIMIZERS, Member, fit, members
 from toys import blobs, toy_recipe
 
 from study.errors import RecipeError, Stopped, StudyError
-from study.runs import ensemble, members as members_module
+from study.runs import ensemble
+from study.runs import members as members_module
 from study.training.engines import multi_device, worker
 from study.training.results import Hooks
 
