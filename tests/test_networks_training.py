@@ -11,20 +11,20 @@ from study.training.device_data import Examples
 from study.training.placement import Placement
 from study.training.results import Hooks
 
-STEADY = {"name": "sgd", "momentum": 0.9}
-LEARNS = {  # name: (settings, learning rate, passes of 8 steps, pixels on a side)
-    "densenet100": ({}, 0.05, 5, 4),
-    "inception_small": ({}, 0.02, 5, 6),
-    "mlp": ({"widths": [32], "dropout": 0.2}, 0.1, 8, 8),
-    "resnet110": ({}, 0.02, 8, 6),
-    "resnet18_groupnorm": ({}, 0.003, 2, 4),
-    "resnet18_small": ({}, 0.02, 6, 4),
-    "resnet20": ({}, 0.05, 6, 6),
-    "resnet32": ({}, 0.03, 6, 4),
-    "resnet8": ({}, 0.1, 5, 8),
-    "speednet": ({"widths": [16, 32, 32]}, 0.2, 5, 8),
-    "vgg16_small": ({}, 0.02, 7, 16),
+LEARNS = {  # name: (settings, Adam's learning rate, passes of 4 steps, pixels on a side)
+    "densenet100": ({}, 0.003, 6, 4),
+    "inception_small": ({}, 0.001, 4, 6),
+    "mlp": ({"widths": [32], "dropout": 0.2}, 0.003, 8, 8),
+    "resnet110": ({}, 0.001, 8, 4),
+    "resnet18_groupnorm": ({}, 0.0003, 4, 4),
+    "resnet18_small": ({}, 0.0003, 3, 4),
+    "resnet20": ({}, 0.005, 8, 4),
+    "resnet32": ({}, 0.005, 8, 4),
+    "resnet8": ({}, 0.01, 5, 8),
+    "speednet": ({"widths": [16, 32, 32]}, 0.01, 5, 8),
+    "vgg16_small": ({}, 0.0001, 4, 16),
 }
+COLORS = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [160, 160, 160]])
 DATA = blobs(64, 16, n_classes=4, shape=(1, 4, 4))
 EVERYTHING = np.arange(128)
 
