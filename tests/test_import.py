@@ -15,7 +15,7 @@ MODULES = sorted(
 )
 SCRIPT = """
 import importlib, json, logging, os, sys, warnings
-import torch, timm, optuna, matplotlib, mlflow, pandas, sklearn.datasets, pyarrow.parquet  # their own effects come first
+import torch, timm, optuna, matplotlib, mlflow, pandas, sklearn.datasets, pyarrow.parquet  # theirs come first
 import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store
 import matplotlib.pyplot
 
@@ -63,6 +63,8 @@ def test_the_command_lets_idle_threads_sleep(given):
         "assert 'torch' not in sys.modules\n"
         "main.main(lambda: print(os.environ['OMP_WAIT_POLICY']))"
     )
-    environment = {"PATH": "/usr/bin", "PYTHONPATH": str(PACKAGE.parent)} | ({"OMP_WAIT_POLICY": given} if given else {})
+    environment = {"PATH": "/usr/bin", "PYTHONPATH": str(PACKAGE.parent)} | (
+        {"OMP_WAIT_POLICY": given} if given else {}
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == (given or "passive"), done.stderr[-2000:]
