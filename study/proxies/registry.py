@@ -229,7 +229,8 @@ def chosen(named: Mapping[str, Any]) -> list[Spec]:
     if not named:
         specs = [spec for spec in PROXIES.values() if spec.cost in USUAL]
     else:
-        specs = list(PROXIES.values()) if ALL in named else [get(name) for name in named]
+        specs = [get(name) for name in named if name != ALL]
+        specs = list(PROXIES.values()) if ALL in named else specs
     for spec in specs:
         check_signals_of(spec)
     return specs
