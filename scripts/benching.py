@@ -27,6 +27,7 @@ def begin(script):
     import bootstrap
 
     os.environ["STUDY_BENCH"] = "1"
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command `study` has it
     bootstrap.run(["python", str(Path(script).resolve()), *sys.argv[1:]])
 
 

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as under the command `study`; read when torch loads
+
 
 @pytest.fixture(scope="session", autouse=True)
 def messages():

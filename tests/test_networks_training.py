@@ -1,30 +1,33 @@
 """Own networks learn, and a member comes out the same alone and beside others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from loops import Member, fit
 from toys import blobs, toy_recipe
 
+from study.data.dataset import Dataset
 from study.models import build
 from study.training.device_data import Examples
 from study.training.placement import Placement
 from study.training.results import Hooks
 
-STEADY = {"name": "sgd", "momentum": 0.9}
-LEARNS = {  # name: (settings, learning rate, passes of 8 steps, pixels on a side)
-    "densenet100": ({}, 0.05, 5, 4),
-    "inception_small": ({}, 0.02, 5, 6),
-    "mlp": ({"widths": [32], "dropout": 0.2}, 0.1, 8, 8),
-    "resnet110": ({}, 0.02, 8, 6),
-    "resnet18_groupnorm": ({}, 0.003, 2, 4),
-    "resnet18_small": ({}, 0.02, 6, 4),
-    "resnet20": ({}, 0.05, 6, 6),
-    "resnet32": ({}, 0.03, 6, 4),
-    "resnet8": ({}, 0.1, 5, 8),
-    "speednet": ({"widths": [16, 32, 32]}, 0.2, 5, 8),
-    "vgg16_small": ({}, 0.02, 7, 16),
+LEARNS = {  # name: (settings, Adam's learning rate, epochs of 8 steps, pixels on a side)
+    "densenet100": ({}, 0.003, 6, 4),
+    "inception_small": ({}, 0.001, 4, 6),
+    "mlp": ({"widths": [32], "dropout": 0.2}, 0.003, 8, 8),
+    "resnet110": ({}, 0.001, 8, 4),
+    "resnet18_groupnorm": ({}, 0.0003, 3, 4),
+    "resnet18_small": ({}, 0.0003, 3, 4),
+    "resnet20": ({}, 0.005, 8, 4),
+    "resnet32": ({}, 0.005, 8, 4),
+    "resnet8": ({}, 0.01, 5, 8),
+    "speednet": ({"widths": [16, 32, 32]}, 0.01, 5, 8),
+    "vgg16_small": ({}, 0.0001, 3, 16),
 }
+COLORS = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [160, 160, 160]])
 DATA = blobs(64, 16, n_classes=4, shape=(1, 4, 4))
 EVERYTHING = np.arange(128)
 
@@ -34,13 +37,21 @@ def placed(threads: int = 1) -> Placement:
     return Placement("cpu", "float32", "highest", threads, 1, 1, threads)
 
 
-def recipe(name: str, settings: dict, lr: float, epochs: int, **train: object):
+def recipe(name: str, settings: dict, lr: float, epochs: int, optimizer: str = "sgd", **train: object):
     """One network, batches of 16."""
     return toy_recipe(
         model={"name": name, "settings": settings},
-        optimizer={**STEADY, "lr": lr},
+        optimizer={"name": optimizer, "lr": lr},
         train={"epochs": epochs, "batch_size": 16, "normalize": "standard", **train},
     )
+
+
+def colors(n_train: int, n_test: int, pixels: int, seed: int = 0) -> Dataset:
+    """Four classes, each of one color under strong noise: a network of any depth learns them in some twenty steps."""
+    data = blobs(n_train, n_test, n_classes=4, shape=(3, pixels, pixels))
+    noise = np.random.default_rng(seed).normal(0, 60, data.images.shape)
+    images = np.clip(COLORS[data.labels][:, :, None, None] + noise, 0, 255).astype(np.uint8)
+    return replace(data, images=images, digest=f"colors-{pixels}-{seed}")
 
 
 def test_every_own_network_has_to_learn():
@@ -50,10 +61,14 @@ def test_every_own_network_has_to_learn():
 
 @pytest.mark.parametrize("name", LEARNS)
 def test_it_learns(name):
-    """Four classes of noisy images, a few dozen steps: far above the quarter that guessing gets, on unseen rows too."""
+    """Far above the quarter that guessing gets, on unseen rows too, on any processor.
+
+    Adam, whose steps do not depend on the scale of the gradients: with SGD one seed in three of VGG16 learned nothing.
+    With these settings 5 seeds gave .88 to 1 of the training rows and .69 to 1 of the unseen ones.
+    """
     settings, lr, epochs, pixels = LEARNS[name]
-    data = blobs(128, 32, n_classes=4, shape=(1, pixels, pixels))
-    (outcome,) = fit([Member(("a",), EVERYTHING)], data, recipe(name, settings, lr, epochs), placed())
+    data = colors(128, 32, pixels)
+    (outcome,) = fit([Member(("a",), EVERYTHING)], data, recipe(name, settings, lr, epochs, "adam"), placed())
     right = outcome.prediction == data.labels
     assert right[:128].mean() > 0.6
     assert right[128:].mean() > 0.5

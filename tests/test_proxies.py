@@ -374,7 +374,7 @@ def undocumented(labels):
     return labels
 
 
-def unknown_word(labelz):
+def reads_unknown_signal(labelz):
     """Read something that nobody makes."""
 
 
@@ -386,11 +386,20 @@ def no_default(labels, *, width):
     """Leave a setting open."""
 
 
+def test_an_unknown_signal_is_told_when_the_proxy_is_used(monkeypatch):
+    """Not at import: a source that gives it may be registered later."""
+    spec = registry.specify(reads_unknown_signal, family="f", easy="high", unit="u", label="l", source="s")
+    monkeypatch.setitem(registry.PROXIES, spec.name, spec)
+    with pytest.raises(RecipeError, match="unknown signal 'labelz'; did you mean 'labels'"):
+        registry.chosen({spec.name: {}})
+    with pytest.raises(RecipeError, match="unknown signal 'labelz'"):
+        registry.compute(spec, {"labelz": np.zeros(3)})
+
+
 @pytest.mark.parametrize(
     ("function", "declared", "fault"),
     [
         (undocumented, {}, "no docstring"),
-        (unknown_word, {}, "unknown evidence words"),
         (variadic, {}, "other than evidence and settings"),
         (no_default, {}, "without a plain default"),
         (toy, {"easy": "up"}, "easy is 'up'"),

@@ -332,6 +332,9 @@ def ui(
 
 def main(command: Callable[..., None] = app) -> None:
     """Entry point: an error that the user can mend is one line and exit code 2; everything else is a traceback."""
+    # read when torch loads: its threads sleep while they wait for each other; spinning, the default, makes an operation
+    # on two cores four times slower as soon as something else wants one of them
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     show_messages()
     try:
         command()

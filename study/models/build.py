@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from study import plugins
+from study.code_hash import code_hash
 from study.errors import RecipeError, did_you_mean
 from study.models.classifier import classifier_of, locate_classifier
 from study.models.flops import FlopCounter
@@ -31,6 +32,7 @@ NORMS = {
     "rms": (nn.RMSNorm,),
 }
 BUILD_ERRORS = (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, IndexError, KeyError)
+_NOTHING = object()
 _seeding = threading.Lock()  # torch initializes from a global generator; one network at a time may have it
 _built: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()  # by callers' builders
 
@@ -74,6 +76,22 @@ def create(spec: NetworkSpec, image_shape: Shape, n_classes: int, *, seed: int =
         except RecipeError as error:
             raise RecipeError(f"{_described(spec)}: {error}") from None
     return network
+
+
+def identity(spec: NetworkSpec) -> dict[str, Any]:
+    """What a digest holds of a network: name, settings, and `code` where the name alone does not say it.
+
+    `code` is a hash of the source of a caller's or plugin's builder, or the version of an own network above 1.
+    Settings that a network got later are left out at the value that changes nothing.
+    """
+    settings, code = dict(spec.settings), None
+    if spec.builder is not None:
+        code = code_hash(spec.builder)
+    elif spec.name in names():
+        entry = NETWORKS[spec.name]
+        settings = {key: value for key, value in settings.items() if entry.later.get(key, _NOTHING) != value}
+        code = entry.code
+    return {"name": spec.name, "settings": settings} | ({"code": code} if code else {})
 
 
 def _builder(spec: NetworkSpec) -> Callable[[Shape, int, Mapping[str, Any]], nn.Module]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from study.models.layers import at_least, he_start
+from study.models.layers import at_least, start
 from study.models.registry import register_model
 
 
@@ -49,7 +49,7 @@ class DenseNet(nn.Module):
         growth: k, the channels that each layer adds.
     """
 
-    def __init__(self, channels: int, num_classes: int, depth: int, growth: int) -> None:
+    def __init__(self, channels: int, num_classes: int, depth: int, growth: int, init: str = "he") -> None:
         super().__init__()
         width = 2 * growth
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
@@ -66,7 +66,7 @@ class DenseNet(nn.Module):
         self.norm = nn.BatchNorm2d(width)
         self.classifier = nn.Linear(width, num_classes)
         self.num_features = width
-        he_start(self)
+        start(self, init)
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -92,18 +92,20 @@ class DenseNet(nn.Module):
         return self.classifier(self.forward_features(images).mean(dim=(2, 3)))
 
 
-@register_model("DenseNet-BC, 100 layers, growth 12", source="Z-testset; Huang et al. 2017, Tab. 2")
-def densenet100(image_shape: Sequence[int], num_classes: int) -> DenseNet:
+@register_model(
+    "DenseNet-BC, 100 layers, growth 12", source="Z-testset; Huang et al. 2017, Tab. 2", later={"init": "he"}
+)
+def densenet100(image_shape: Sequence[int], num_classes: int, *, init: str = "he") -> DenseNet:
     """769,162 parameters with 3 channels and 10 classes (published: 0.8 M).
 
     Zhang's Table 3 has "DenseNet100 x 12" and does not say whether with bottlenecks; see densenet160.
     """
     at_least(image_shape, 4)
-    return DenseNet(image_shape[0], num_classes, depth=100, growth=12)
+    return DenseNet(image_shape[0], num_classes, depth=100, growth=12, init=init)
 
 
-@register_model("DenseNet-BC, 160 layers, growth 24", source="Z-tab2, Z-testset")
-def densenet160(image_shape: Sequence[int], num_classes: int) -> DenseNet:
+@register_model("DenseNet-BC, 160 layers, growth 24", source="Z-tab2, Z-testset", later={"init": "he"})
+def densenet160(image_shape: Sequence[int], num_classes: int, *, init: str = "he") -> DenseNet:
     """DenseNet of Z-tab2, as far as the paper tells: 6,831,466 parameters with 3 channels and 10 classes.
 
     Zhang's text says that ResNet-32 saves 7.03 M parameters over it.  With the 0.47 M that public code counts for
@@ -112,4 +114,4 @@ def densenet160(image_shape: Sequence[int], num_classes: int) -> DenseNet:
     12 has 0.8 M, or 7.0 M without bottlenecks and compression.  Ours ends as Huang et al. do, without that transition.
     """
     at_least(image_shape, 4)
-    return DenseNet(image_shape[0], num_classes, depth=160, growth=24)
+    return DenseNet(image_shape[0], num_classes, depth=160, growth=24, init=init)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from study.models.layers import he_start
+from study.models.layers import start
 from study.models.registry import register_model
 
 STAGES: tuple[
@@ -50,7 +50,7 @@ class Inception(nn.Module):
     convolutions keep the image's size.  Convolutions have no bias, which BatchNorm would take away.
     """
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, init: str = "he") -> None:
         super().__init__()
         layers: list[nn.Module] = [ConvNorm(channels, 96, 3)]
         width = 96
@@ -64,7 +64,7 @@ class Inception(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.classifier = nn.Linear(width, num_classes)
         self.num_features = width
-        he_start(self)
+        start(self, init)
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ class Inception(nn.Module):
         return self.classifier(self.forward_features(images).amax(dim=(2, 3)))
 
 
-@register_model("small Inception with BatchNorm", source="J-tab2")
-def inception_small(image_shape: Sequence[int], num_classes: int) -> Inception:
+@register_model("small Inception with BatchNorm", source="J-tab2", later={"init": "he"})
+def inception_small(image_shape: Sequence[int], num_classes: int, *, init: str = "he") -> Inception:
     """Each block as J-tab2 lists it: 1,895,786 parameters with 3 channels and 10 classes."""
-    return Inception(image_shape[0], num_classes)
+    return Inception(image_shape[0], num_classes, init)

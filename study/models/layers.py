@@ -1,6 +1,6 @@
 """What several networks are made of.  in: settings   out: layers, and how their weights start"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,38 @@ def he_start(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def glorot_start(network: nn.Module) -> None:
+    """Linear layers and convolutions start as Glorot and Bengio 2010 propose: normal, bias 0.
+
+    The variance is 2 over the sum of a layer's inputs and outputs.  The released code of Jiang et al. starts so.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def start(network: nn.Module, init: str) -> None:
+    """Set the initial weights.
+
+    Args:
+        network: with the weights that torch's layers start with.
+        init: "torch" leaves them; "he" or "glorot", see above.
+
+    Raises:
+        ValueError: no such way.
+    """
+    if init not in INITS:
+        raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
+    way = INITS[init]
+    if way is not None:
+        way(network)
+
+
+INITS: dict[str, Callable[[nn.Module], None] | None] = {"torch": None, "he": he_start, "glorot": glorot_start}
 
 
 def at_least(image_shape: Sequence[int], pixels: int) -> None:

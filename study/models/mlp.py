@@ -8,22 +8,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from study.models.layers import start
 from study.models.registry import register_model
 
 
 class MLP(nn.Module):
     """Flatten, then linear layers with ReLU between.
 
-    Weights start as torch's `nn.Linear` starts them.  J-tab2 does not say how the authors' did; their released
-    demonstration uses Glorot, which differs in scale by a constant.
+    J-tab2 does not say how the authors' weights start; their released code starts them as Glorot and Bengio 2010.
 
     Args:
         image_shape: (channels, height, width).
         num_classes: number of logits.
         widths: of the hidden layers.
+        init: "torch", "he" or "glorot", see `layers.start`.
     """
 
-    def __init__(self, image_shape: Sequence[int], num_classes: int = 10, widths: Sequence[int] = (512, 256)) -> None:
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        num_classes: int = 10,
+        widths: Sequence[int] = (512, 256),
+        init: str = "torch",
+    ) -> None:
         super().__init__()
         if not (isinstance(widths, Sequence) and widths) or any(
             type(width) is not int or width < 1 for width in widths
@@ -33,6 +40,7 @@ class MLP(nn.Module):
         self.blocks = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.classifier = nn.Linear(sizes[-1], num_classes)
         self.num_features = sizes[-1]
+        start(self, init)
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -62,11 +70,18 @@ class DropoutMLP(nn.Module):
     weights are those of the MLP without dropout.
     """
 
-    def __init__(self, image_shape: Sequence[int], num_classes: int, widths: Sequence[int], dropout: float) -> None:
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        num_classes: int,
+        widths: Sequence[int],
+        dropout: float,
+        init: str = "torch",
+    ) -> None:
         super().__init__()
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise ValueError(f"dropout must be a share from 0 to below 1, got {dropout}")
-        plain = MLP(image_shape, num_classes, widths)
+        plain = MLP(image_shape, num_classes, widths, init)
         self.blocks, self.classifier, self.num_features = plain.blocks, plain.classifier, plain.num_features
         self.probes = plain.probes
         self.dropout = float(dropout)
@@ -87,15 +102,25 @@ class DropoutMLP(nn.Module):
         return self.classifier(self.forward_features(images))
 
 
-@register_model("linear layers and ReLU; 7 x 2048 in B-models", source="J-tab2, B-models, A-reg", image=(1, 28, 28))
+@register_model(
+    "linear layers and ReLU; 7 x 2048 in B-models",
+    source="J-tab2, B-models, A-reg",
+    image=(1, 28, 28),
+    later={"init": "torch"},
+)
 def mlp(
-    image_shape: Sequence[int], num_classes: int, *, widths: Sequence[int] = (512, 256), dropout: float = 0.0
+    image_shape: Sequence[int],
+    num_classes: int,
+    *,
+    widths: Sequence[int] = (512, 256),
+    dropout: float = 0.0,
+    init: str = "torch",
 ) -> MLP | DropoutMLP:
     """MLP 512-256 by default: 535,818 parameters on 28 x 28 with 10 classes (J-tab2).
 
     `widths = [2048, 2048, 2048, 2048, 2048, 2048, 2048]` is Baldock's.  Arpit's dropout is a probability that the notes
-    on the paper do not tell; 0 is none.
+    on the paper do not tell; 0 is none.  `init = "glorot"` is the start of the authors' code of J-tab2.
     """
     if dropout == 0 and not isinstance(dropout, bool):
-        return MLP(image_shape, num_classes, widths)
-    return DropoutMLP(image_shape, num_classes, widths, dropout)
+        return MLP(image_shape, num_classes, widths, init)
+    return DropoutMLP(image_shape, num_classes, widths, dropout, init)

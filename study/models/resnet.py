@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from study.models.layers import StandardizedConv2d, group_norm, he_start
+from study.models.layers import StandardizedConv2d, group_norm, start
 from study.models.registry import register_model
 
 Norm = Callable[[int], nn.Module]
@@ -65,6 +65,7 @@ class ResNet(nn.Module):
         norm: makes the normalization of a width.
         conv: class of the convolutions.
         projection: whether a shortcut to another width is a 1 x 1 convolution (option B) or padded (option A).
+        init: of the weights, see `layers.start`.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class ResNet(nn.Module):
         norm: Norm = nn.BatchNorm2d,
         conv: type[nn.Conv2d] = nn.Conv2d,
         projection: bool = True,
+        init: str = "he",
     ) -> None:
         super().__init__()
         self.conv = conv(channels, widths[0], 3, padding=1, bias=False)
@@ -90,7 +92,7 @@ class ResNet(nn.Module):
                 width = wider
         self.classifier = nn.Linear(width, num_classes)
         self.num_features = width
-        he_start(self)
+        start(self, init)
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -110,43 +112,49 @@ class ResNet(nn.Module):
         return self.classifier(self.forward_features(images).mean(dim=(2, 3)))
 
 
-@register_model("ResNet-8, projections; for ensembles on a CPU", source="Banbury et al. 2021, MLPerf Tiny")
-def resnet8(image_shape: Sequence[int], num_classes: int) -> ResNet:
+@register_model(
+    "ResNet-8, projections; for ensembles on a CPU", source="Banbury et al. 2021, MLPerf Tiny", later={"init": "he"}
+)
+def resnet8(image_shape: Sequence[int], num_classes: int, *, init: str = "he") -> ResNet:
     """Three blocks of 16, 32 and 64 channels: 78,042 parameters, 25 MFLOP on 3 x 32 x 32."""
-    return ResNet(image_shape[0], num_classes, (16, 32, 64), 1)
+    return ResNet(image_shape[0], num_classes, (16, 32, 64), 1, init=init)
 
 
-@register_model("ResNet-20, padded shortcuts", source="Z-tab2; He et al. 2016, Sec. 4.2")
-def resnet20(image_shape: Sequence[int], num_classes: int) -> ResNet:
+@register_model("ResNet-20, padded shortcuts", source="Z-tab2; He et al. 2016, Sec. 4.2", later={"init": "he"})
+def resnet20(image_shape: Sequence[int], num_classes: int, *, init: str = "he") -> ResNet:
     """He's network for CIFAR with n = 3: 269,722 parameters (published: 0.27 M).
 
     Z-tab2 does not say which shortcuts; He et al. use padded ones (option A) on CIFAR, and so do we.
     """
-    return ResNet(image_shape[0], num_classes, (16, 32, 64), 3, projection=False)
+    return ResNet(image_shape[0], num_classes, (16, 32, 64), 3, projection=False, init=init)
 
 
-@register_model("ResNet-32, padded shortcuts", source="Z-tab2; He et al. 2016, Sec. 4.2")
-def resnet32(image_shape: Sequence[int], num_classes: int) -> ResNet:
+@register_model("ResNet-32, padded shortcuts", source="Z-tab2; He et al. 2016, Sec. 4.2", later={"init": "he"})
+def resnet32(image_shape: Sequence[int], num_classes: int, *, init: str = "he") -> ResNet:
     """He's network for CIFAR with n = 5: 464,154 parameters (published: 0.46 M)."""
-    return ResNet(image_shape[0], num_classes, (16, 32, 64), 5, projection=False)
+    return ResNet(image_shape[0], num_classes, (16, 32, 64), 5, projection=False, init=init)
 
 
-@register_model("ResNet-110, padded shortcuts", source="Z-recipe; He et al. 2016, Sec. 4.2")
-def resnet110(image_shape: Sequence[int], num_classes: int) -> ResNet:
+@register_model("ResNet-110, padded shortcuts", source="Z-recipe; He et al. 2016, Sec. 4.2", later={"init": "he"})
+def resnet110(image_shape: Sequence[int], num_classes: int, *, init: str = "he") -> ResNet:
     """He's network for CIFAR with n = 18: 1,727,962 parameters (published: 1.7 M)."""
-    return ResNet(image_shape[0], num_classes, (16, 32, 64), 18, projection=False)
+    return ResNet(image_shape[0], num_classes, (16, 32, 64), 18, projection=False, init=init)
 
 
-@register_model("ResNet-18 with BatchNorm, stem of one 3 x 3 convolution", source="J-speed-recipe")
-def resnet18_small(image_shape: Sequence[int], num_classes: int) -> ResNet:
+@register_model(
+    "ResNet-18 with BatchNorm, stem of one 3 x 3 convolution", source="J-speed-recipe", later={"init": "he"}
+)
+def resnet18_small(image_shape: Sequence[int], num_classes: int, *, init: str = "he") -> ResNet:
     """ResNet-18 whose stem has neither stride nor pooling: 11,173,962 parameters with 3 channels and 10 classes."""
-    return ResNet(image_shape[0], num_classes, (64, 128, 256, 512), 2)
+    return ResNet(image_shape[0], num_classes, (64, 128, 256, 512), 2, init=init)
 
 
-@register_model("ResNet-18 with GroupNorm and weight standardization", source="B-models")
-def resnet18_groupnorm(image_shape: Sequence[int], num_classes: int) -> ResNet:
+@register_model("ResNet-18 with GroupNorm and weight standardization", source="B-models", later={"init": "he"})
+def resnet18_groupnorm(image_shape: Sequence[int], num_classes: int, *, init: str = "he") -> ResNet:
     """As resnet18_small, every normalization a GroupNorm of 32 groups, every convolution with standardized filters.
 
     B-models takes both from Kolesnikov et al. 2020, who have 32 groups, and does not repeat the number.
     """
-    return ResNet(image_shape[0], num_classes, (64, 128, 256, 512), 2, norm=group_norm, conv=StandardizedConv2d)
+    return ResNet(
+        image_shape[0], num_classes, (64, 128, 256, 512), 2, norm=group_norm, conv=StandardizedConv2d, init=init
+    )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from study.models.layers import at_least, he_start
+from study.models.layers import at_least, start
 from study.models.registry import register_model
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -22,7 +22,7 @@ class VGG(nn.Module):
     B-models does not say how weights started; ours start as He et al. propose.
     """
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, init: str = "he") -> None:
         super().__init__()
         self.convs = nn.ModuleList()
         width = channels
@@ -31,7 +31,7 @@ class VGG(nn.Module):
             width = wider
         self.classifier = nn.Linear(width, num_classes)
         self.num_features = width
-        he_start(self)
+        start(self, init)
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -57,11 +57,11 @@ class VGG(nn.Module):
         return self.classifier(self.forward_features(images).mean(dim=(2, 3)))
 
 
-@register_model("VGG16 without dense layers, normalization and dropout", source="B-models")
-def vgg16_small(image_shape: Sequence[int], num_classes: int) -> VGG:
+@register_model("VGG16 without dense layers, normalization and dropout", source="B-models", later={"init": "he"})
+def vgg16_small(image_shape: Sequence[int], num_classes: int, *, init: str = "he") -> VGG:
     """13 convolutions with biases: 14,719,818 parameters with 3 channels and 10 classes.
 
     B-models removes "the final three dense layers"; one linear layer to the classes is left, as everywhere here.
     """
     at_least(image_shape, 16)
-    return VGG(image_shape[0], num_classes)
+    return VGG(image_shape[0], num_classes, init)

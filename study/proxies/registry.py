@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study import plugins
+from study.code_hash import code_hash
 from study.errors import AnalysisError, RecipeError, did_you_mean
 
 BoolArray = NDArray[np.bool_]
@@ -23,7 +24,11 @@ Setting = bool | int | float | str
 
 
 class Signal(NamedTuple):
-    """One kind of evidence: its axes and what it holds."""
+    """One array that proxies read: its axes and what it holds.
+
+    axes: letters; n examples, e evaluations, t evaluations and the untrained network, w epochs with costly signals, c
+        classes, k neighbours, l layers; any other letter is the signal's own.
+    """
 
     axes: tuple[str, ...]
     meaning: str
@@ -98,6 +103,7 @@ class Spec:
     moment: the score of one moment of training, so there is one after each epoch; of the epoch that the setting
         `epoch` names where the proxy has one, else of the last.
     cost: a key of COSTS; what it came to is measured in each run.
+    version: of what it computes; to be raised when its code changes and other scores come out.
     """
 
     name: str
@@ -115,16 +121,47 @@ class Spec:
     blind_to: tuple[str, ...] = ()
     moment: bool = False
     cost: str = "free"
+    version: int = 1
+
+    @property
+    def code(self) -> str | None:
+        """What a run notes of its code: None for version 1 of this package's own, a hash for a plugin's."""
+        if self.function.__module__.split(".")[0] == "study":
+            return None if self.version == 1 else f"version {self.version}"
+        return code_hash(self.function)
 
 
 PROXIES: dict[str, Spec] = {}
+
+
+def declare_signal(name: str, signal: Signal) -> None:
+    """Add a signal to those that proxies may read; sources declare the ones that they give.
+
+    Raises:
+        ValueError: declared before otherwise, or no axis n.
+    """
+    if "n" not in signal.axes:
+        raise ValueError(f"signal {name!r}: its axes {signal.axes} lack n, the examples")
+    if SIGNALS.setdefault(name, signal) != signal:
+        raise ValueError(f"signal {name!r} is declared twice")
+
+
+def check_signals_of(spec: Spec) -> None:
+    """Check that every signal that a proxy reads is declared; when it is used, as its source may be registered later.
+
+    Raises:
+        RecipeError: names the nearest signal, or all that there are.
+    """
+    for name in spec.evidence:
+        if name not in SIGNALS:
+            raise RecipeError(f"proxy {spec.name!r} reads an unknown signal {name!r}{did_you_mean(name, SIGNALS)}")
 
 
 def proxy(**declared: Any) -> Callable[[Callable[..., FloatArray]], Callable[..., FloatArray]]:
     """Register the decorated function under its own name; `declared` are the fields of Spec from `family` on.
 
     Raises:
-        ValueError: a name twice, an unknown evidence word or plant, no docstring, a direction other than high or low;
+        ValueError: a name twice, an unknown plant, no docstring, a direction other than high or low;
             at import, since only the author of a proxy can mend it.
     """
 
@@ -155,7 +192,6 @@ def specify(function: Callable[..., FloatArray], **declared: Any) -> Spec:
         "no evidence": not evidence,
         f"parameters other than evidence and settings in {inspect.signature(function)}": len(evidence) + len(settings)
         != len(parameters),
-        f"unknown evidence words {sorted(set(evidence) - set(SIGNALS))}": not set(evidence) <= set(SIGNALS),
         "a setting without a plain default": not all(isinstance(value, Setting) for value in settings.values()),
         f"easy is {spec.easy!r}, not 'high' or 'low'": spec.easy not in ("high", "low"),
         f"on is {spec.on!r}, not 'train' or 'test'": spec.on not in ("train", "test"),
@@ -186,14 +222,18 @@ def chosen(named: Mapping[str, Any]) -> list[Spec]:
     None named: those whose cost is usual; gradients and probes are for who asks for them.
 
     Raises:
-        RecipeError: unknown, or settings of `all`.
+        RecipeError: unknown, settings of `all`, or a proxy that reads an unknown signal.
     """
     if named.get(ALL):
         raise RecipeError(f"proxies.{ALL} takes no settings, it stands for every proxy; write them under its own name")
     if not named:
-        return [spec for spec in PROXIES.values() if spec.cost in USUAL]
-    own = [get(name) for name in named if name != ALL]
-    return list(PROXIES.values()) if ALL in named else own
+        specs = [spec for spec in PROXIES.values() if spec.cost in USUAL]
+    else:
+        specs = [get(name) for name in named if name != ALL]
+        specs = list(PROXIES.values()) if ALL in named else specs
+    for spec in specs:
+        check_signals_of(spec)
+    return specs
 
 
 def bind(spec: Spec, settings: Mapping[str, Any]) -> dict[str, Setting]:
@@ -231,10 +271,12 @@ def compute(spec: Spec, evidence: Mapping[str, Any], settings: Mapping[str, Any]
         settings: as in `bind`.
 
     Raises:
+        RecipeError: the proxy reads a signal that nobody declares.
         AnalysisError: the proxy refuses the evidence (too few epochs), or a score is not finite (diverged training).
         ValueError: missing evidence, axes that do not fit, a result of the wrong shape or type; an error of the caller
             or of the proxy's author.
     """
+    check_signals_of(spec)
     missing = [word for word in spec.evidence if word not in evidence]
     if missing:
         raise ValueError(f"proxy {spec.name!r} lacks evidence: {', '.join(missing)}")

@@ -79,8 +79,14 @@ class Recipe(Section):
         return self.model_copy(update=merged)
 
     def training(self) -> dict[str, Any]:
-        """What decides which networks come out: everything but why, counts, runtime, read-outs and paths."""
-        told = self.model_dump(include={"seed", "model", "optimizer", "schedule", "train"})
+        """What decides which networks come out: everything but why, counts, runtime, read-outs and paths.
+
+        Of the network its code too, see `models.build.identity`.
+        """
+        from study.models.build import identity  # needs torch, which the check of a recipe's form does without
+
+        told = self.model_dump(include={"seed", "optimizer", "schedule", "train"})
+        told["model"] = identity(self.model.spec())
         told["noise"] = self.noise.model_dump(exclude={"file"})
         told["data"] = self.data.model_dump(include={"name", *PIXELS})
         if self.kind == "ensemble":

@@ -74,11 +74,13 @@ def conditions(spec: Spec, recipe: Recipe, n_train: int) -> dict[str, Any]:
     """What of a recipe decides a proxy's numbers, beside the training: a run that has it otherwise is another.
 
     settings: of the proxy.  evidence: of the sources that it reads.  due: the epochs that it accumulates, None for a
-    proxy that does not.
+    proxy that does not.  code: of the proxy and of these sources, where a name alone does not say it.
     """
     sources = sources_of(spec.evidence)
     gathers = any(each.when == "due" and each.keep == "all" for each in sources)
-    return {
+    code = {"proxy": spec.code} | {each.name: each.code for each in sources}
+    code = {name: each for name, each in code.items() if each}
+    return ({"code": code} if code else {}) | {
         "settings": bind(spec, recipe.proxies.get(spec.name, {})),
         "evidence": {each.name: settings_of(each, recipe.signals.get(each.name, {})) for each in sources},
         "due": due_epochs(recipe, n_train) if gathers else None,

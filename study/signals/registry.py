@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from study import plugins
+from study.code_hash import code_hash
 from study.data import Dataset
 from study.errors import RecipeError, did_you_mean
 from study.models.spec import NetworkSpec
+from study.proxies.registry import SIGNALS, Signal, declare_signal
 from study.training.evaluation import Snapshot
 
 CHECKPOINTS = {
@@ -69,6 +71,7 @@ class SignalSource:
     words: of `proxies.SIGNALS`, that it gives.  An array is over all n examples, or over the n_train training examples
         where the word is defined on these alone.
     when: a key of CHECKPOINTS.
+    version: of what it computes; to be raised when its code changes and other arrays come out.
     keep: "last", what it gave last; "all", one array per moment, stacked on a first axis.
     """
 
@@ -78,28 +81,64 @@ class SignalSource:
     when: str
     keep: str = "last"
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    version: int = 1
+
+    @property
+    def code(self) -> str | None:
+        """What a run notes of its code: None for version 1 of this package's own, a hash for a plugin's."""
+        if self.function.__module__.split(".")[0] == "study":
+            return None if self.version == 1 else f"version {self.version}"
+        return code_hash(self.function)
 
 
 SOURCES: dict[str, SignalSource] = {}
 
 
-def source(*words: str, when: str, keep: str = "last") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function under its own name; it gives an array for one word, or {word: array}, which may
-    lack words before the last moment if no proxy of one moment reads them.
+def source(
+    *names: str, when: str, keep: str = "last", signals: Mapping[str, Signal] | None = None, version: int = 1
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function under its own name.
+
+    It gives an array for one signal, or {signal: array}, which may lack signals before the last checkpoint if no proxy
+    of one checkpoint reads them.
+
+    Args:
+        names: the signals that it gives, declared in `proxies.registry.SIGNALS`.
+        when, keep, version: see `SignalSource`.
+        signals: further signals that it gives, with their declarations; proxies may read them from then on.
 
     Raises:
-        ValueError: a name or word twice, an unknown moment; at import, since only its author can mend it.
+        ValueError: a name or signal twice, an unknown signal or checkpoint; at import, as only its author can mend it.
+
+    A source in a plugin:
+
+        @source(when="last", signals={"image_mean": Signal(("n",), "mean of the pixels")})
+        def image_means(checkpoint):
+            return checkpoint.dataset.images.mean(axis=(1, 2, 3))
     """
+    declared = signals or {}
+    words = (*names, *declared)
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
         given = {word for known in SOURCES.values() for word in known.words}
         if name in SOURCES or given & set(words) or when not in CHECKPOINTS or keep not in ("last", "all"):
-            raise ValueError(f"source {name!r}: defined twice, words given twice, or an unknown moment")
+            raise ValueError(f"source {name!r}: defined twice, signals given twice, or an unknown checkpoint")
+        for signal, declaration in declared.items():
+            declare_signal(signal, declaration)
+        unknown = set(words) - set(SIGNALS)
+        if unknown or not words:
+            raise ValueError(f"source {name!r}: declare its signals {', '.join(sorted(unknown))} by signals={{...}}")
         parameters = inspect.signature(function).parameters.values()
         settings = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
         SOURCES[name] = SignalSource(
-            name=name, function=function, words=words, when=when, keep=keep, settings=types.MappingProxyType(settings)
+            name=name,
+            function=function,
+            words=words,
+            when=when,
+            keep=keep,
+            settings=types.MappingProxyType(settings),
+            version=version,
         )
         return function
 

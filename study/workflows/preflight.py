@@ -66,7 +66,9 @@ def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
     look, every = part.single.evaluate_every, math.lcm(part.single.evaluate_every, part.single.signals_every)
     looks, due = -(-epochs // look), -(-epochs // every)
     sizes = dict.fromkeys("nclk", 2) | {"e": looks, "t": looks + 1, "w": due}
-    made_up = {word: np.ones([sizes[axis] for axis in told.axes], dtype=np.int64) for word, told in SIGNALS.items()}
+    made_up = {
+        word: np.ones([sizes.get(axis, 2) for axis in told.axes], dtype=np.int64) for word, told in SIGNALS.items()
+    }
     for spec in chosen(recipe.proxies):
         try:
             compute(spec, made_up, recipe.proxies.get(spec.name, {}))

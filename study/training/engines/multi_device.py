@@ -180,7 +180,7 @@ def _start(placement: Placement, images: IO[bytes]) -> Worker:
     handles = there.fileno(), images.fileno()
     command = [sys.executable, "-P", "-c", ENTRY, *map(str, handles)]
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-    environment = {**os.environ, **_only(placement.device), "PYTHONPATH": path}
+    environment = {"OMP_WAIT_POLICY": "passive", **os.environ, **_only(placement.device), "PYTHONPATH": path}
     with there:
         process = subprocess.Popen(
             command, env=environment, pass_fds=handles, process_group=0, stdin=subprocess.DEVNULL
