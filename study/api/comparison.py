@@ -47,7 +47,7 @@ def correlate(scores: pd.DataFrame, proxies: pd.DataFrame) -> pd.DataFrame:
     for split, part in joined.groupby("split", sort=False):
         for reference in references:
             for name in names:
-                values = _oriented(name, part[f"{name} of proxy"])
+                values = _oriented(name, part[f"{name} of proxy"].to_numpy(dtype=float))
                 row = _row(values, part[f"{reference} of scores"].to_numpy(dtype=float), part, REFERENCES[reference])
                 if row:
                     rows.append({"proxy": name, "reference": reference, "split": split, **row})
@@ -83,10 +83,10 @@ def _joined(scores: pd.DataFrame, proxies: pd.DataFrame) -> pd.DataFrame:
     return joined.assign(split="train" if column is None else joined[column])
 
 
-def _oriented(name: str, values: pd.Series) -> np.ndarray:
+def _oriented(name: str, values: np.ndarray) -> np.ndarray:
     """(n,) float64, high where examples are easy."""
     sign = -1.0 if name in PROXIES and PROXIES[name].easy == "low" else 1.0
-    return sign * values.to_numpy(dtype=float)
+    return sign * values
 
 
 def _row(values: np.ndarray, reference: np.ndarray, part: pd.DataFrame, error: str | None) -> dict[str, float]:

@@ -34,7 +34,7 @@ def as_dataset(data: Any, labels: Any, progress: Bar) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, os.PathLike) or (isinstance(data, str) and Path(data).expanduser().is_dir()):
-        return Dataset.from_folder(data, progress=progress)
+        return Dataset.from_folder(os.fsdecode(data), progress=progress)
     if isinstance(data, str):
         return Dataset.from_name(data, progress=progress)
     if isinstance(data, Mapping) or hasattr(data, "column_names"):

@@ -177,7 +177,8 @@ class Dataset:
             DataError: no class folders, an empty class, sizes that differ, too many unreadable files.
         """
         spec = DataSpec("folder", name, root=str(path), size=size, channels=channels, limit=limit)
-        return load(replace(spec, classes=None if classes is None else tuple(classes)), progress=progress)
+        spec = replace(spec, classes=None if classes is None else tuple(classes))
+        return cls._of(read(spec, progress), spec, spec)
 
     @classmethod
     def from_csv(
@@ -229,7 +230,7 @@ class Dataset:
             spec = DataSpec(name, **settings)
         except TypeError as error:
             raise DataError(f"data set {name!r}: {str(error).removeprefix('DataSpec.__init__() ')}") from None
-        return load(spec, progress=progress)
+        return cls._of(read(spec, progress), spec, spec)
 
     @classmethod
     def _of(cls, raw: Raw, shape: DataSpec, spec: DataSpec | None = None) -> Self:

@@ -21,8 +21,8 @@ def digest_of(images: np.ndarray, labels: np.ndarray, ids: np.ndarray, n_train: 
     kind = images.dtype.newbyteorder("<")
     sha.update(repr((images.shape, kind.str, int(n_train))).encode())
     for start in range(0, len(images), 4096):  # block by block: a data set may fill most of the memory
-        sha.update(np.ascontiguousarray(images[start : start + 4096], dtype=kind))
-    sha.update(np.ascontiguousarray(labels, dtype="<i8"))
+        sha.update(np.ascontiguousarray(images[start : start + 4096], dtype=kind).data)
+    sha.update(np.ascontiguousarray(labels, dtype="<i8").data)
     for name in ids.tolist():
         encoded = name.encode("utf-8")
         sha.update(len(encoded).to_bytes(4, "little") + encoded)  # with its length: a|bc differs from ab|c

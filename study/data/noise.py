@@ -47,7 +47,7 @@ def noisy_labels(
     if noise.labels == "none":
         return labels
     noisy = labels.copy()
-    if noise.labels == "human":
+    if noise.labels == "human" and noise.file and noise.column:  # NoiseSpec has both
         noisy[:n_train] = human_labels(Path(noise.file), noise.column, labels[:n_train], ids[:n_train], n_classes)
         return noisy
     rows = _chosen(n_train, noise.share, stream("noise", "labels", "rows"))

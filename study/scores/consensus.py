@@ -5,6 +5,8 @@ members for a training example, every member for a test example.  As in the pape
 consensus class and its share, which is then never below 1 / c and biased upwards where few members vote.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -74,7 +76,7 @@ def prediction_entropy(predicted: ArrayLike) -> FloatArray:
     return np.where(np.isnan(shares[:, 0]), np.nan, np.abs(terms.sum(axis=1)))
 
 
-def consensus_columns(predicted: ArrayLike, labels: ArrayLike) -> dict[str, NDArray]:
+def consensus_columns(predicted: ArrayLike, labels: ArrayLike) -> dict[str, NDArray[Any]]:
     """Make the columns `consensus`, `consensus_consistency`, `prediction_entropy` of cscore.parquet, all (n,).
 
     >>> list(consensus_columns([[3, 1]], [0]))

@@ -5,8 +5,8 @@ Everything is kept as integer sums, so that shards fold in any order to the same
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,14 +51,16 @@ class Profile:
     confidence_sq: IntArray
     trained: IntArray
     trained_correct: IntArray
-    predicted: IntArray
+    predicted: NDArray[np.integer]
     diverged: int = 0
 
     def __add__(self, other: Self) -> "Profile":
         if self.predicted.shape != other.predicted.shape:
             raise ValueError(f"profiles of {self.predicted.shape} and {other.predicted.shape} (n, c) do not add")
         ratios = tuple(sorted({*self.ratios, *other.ratios}))
-        sums = {name: np.zeros((len(ratios), 2, self.predicted.shape[0]), dtype=np.int64) for name in SUMS}
+        sums: dict[str, Any] = {
+            name: np.zeros((len(ratios), 2, self.predicted.shape[0]), dtype=np.int64) for name in SUMS
+        }
         for part in (self, other):
             for index, ratio in enumerate(part.ratios):
                 for name in SUMS:
@@ -66,7 +68,7 @@ class Profile:
         predicted = self.predicted + other.predicted
         return Profile(ratios, **sums, predicted=predicted, diverged=self.diverged + other.diverged)
 
-    def columns(self) -> dict[str, NDArray]:
+    def columns(self) -> dict[str, NDArray[Any]]:
         """Long form of profile.parquet without `example` and `label`: s * 2 * n rows, ratio by ratio, half by half.
 
         ratio float64 | half int8 | the sums of `SUMS`, int64 (see the class).
@@ -84,7 +86,7 @@ class Profile:
         ratio = np.asarray(columns["ratio"])
         if len(ratio) % (2 * n):
             raise ValueError(f"{len(ratio)} rows are not two halves of {n} examples per ratio")
-        sums = {name: np.asarray(columns[name], dtype=np.int64).reshape(-1, 2, n) for name in SUMS}
+        sums: dict[str, Any] = {name: np.asarray(columns[name], dtype=np.int64).reshape(-1, 2, n) for name in SUMS}
         return cls(tuple(ratio[:: 2 * n].tolist()), **sums, predicted=np.zeros((n, 0), dtype=np.int32))
 
 
@@ -120,7 +122,8 @@ def shard_profile(
     >>> profile.held_out.sum(axis=1), profile.correct.sum(axis=1)
     (array([[1, 1]]), array([[0, 1]]))
     """
-    masks, predictions, confidence, labels = (np.asarray(array) for array in (masks, predictions, confidence, labels))
+    masks, predictions = np.asarray(masks), np.asarray(predictions)
+    confidence, labels = np.asarray(confidence), np.asarray(labels)
     if not masks.shape == predictions.shape == confidence.shape == (len(members), len(labels)):
         shapes = f"{masks.shape}, {predictions.shape}, {confidence.shape}"
         raise ValueError(f"masks, predictions, confidence are {shapes}, not {(len(members), len(labels))} (m, n)")
@@ -133,7 +136,7 @@ def shard_profile(
             fold_member(profile, place, masks[index], predictions[index], confidence[index], labels)
         else:
             diverged += 1
-    return Profile(profile.ratios, *(getattr(profile, name) for name in SUMS), profile.predicted, diverged)
+    return replace(profile, diverged=diverged)
 
 
 def fold_member(
@@ -171,11 +174,11 @@ def fold_member(
 
 
 def _empty_profile(ratios: tuple[float, ...], n: int, n_classes: int) -> Profile:
-    sums = {name: np.zeros((len(ratios), 2, n), dtype=np.int64) for name in SUMS}
+    sums: dict[str, Any] = {name: np.zeros((len(ratios), 2, n), dtype=np.int64) for name in SUMS}
     return Profile(ratios, **sums, predicted=np.zeros((n, n_classes), dtype=np.int32))
 
 
-def consistency(correct: IntArray, held_out: IntArray) -> FloatArray:
+def consistency(correct: ArrayLike, held_out: ArrayLike) -> FloatArray:
     """Share of the members that held an example out and classified it right (J-alg1); never held out is NaN, not 0.
 
     Args:
@@ -210,7 +213,7 @@ def integral(per_ratio: FloatArray) -> FloatArray:
     return np.mean(per_ratio, axis=0)
 
 
-def stderr(correct: IntArray, held_out: IntArray) -> FloatArray:
+def stderr(correct: ArrayLike, held_out: ArrayLike) -> FloatArray:
     """Standard error of the integral C-score: sqrt(sum over ratios of p (1 - p) / (k - 1)) / s.
 
     Args:
@@ -224,8 +227,8 @@ def stderr(correct: IntArray, held_out: IntArray) -> FloatArray:
     >>> stderr([[5, 10]], [[10, 10]]).round(3)
     array([0.167, 0.   ])
     """
-    share = consistency(correct, held_out)
-    return _stderr_of_mean(share * (1 - share) * held_out, np.asarray(held_out))
+    share, counts = consistency(correct, held_out), np.asarray(held_out, dtype=np.int64)
+    return _stderr_of_mean(share * (1 - share) * counts, counts)
 
 
 def stderr_soft(confidence: IntArray, confidence_sq: IntArray, held_out: IntArray) -> FloatArray:
@@ -295,7 +298,7 @@ def reliability(profile: Profile, rows: BoolArray | slice = slice(None)) -> Reli
     return Reliability(spearman(hard[0], hard[1]), spearman(soft[0], soft[1]))
 
 
-def cscore_columns(profile: Profile, labels: IntArray) -> dict[str, NDArray]:
+def cscore_columns(profile: Profile, labels: IntArray) -> dict[str, NDArray[Any]]:
     """Make the columns of cscore.parquet, without `example`, `label` and `split`; all (n,).
 
     cscore, cscore_soft: integral C-score, hard and soft, 0 to 1.  stderr, stderr_soft: their standard errors.

@@ -121,12 +121,17 @@ def influence(
     """
     parts, inside = [], np.zeros(n_train, dtype=np.int64)
     for low in range(0, right.shape[1], tile[1]):
-        targets, best = np.ascontiguousarray(right[:, low : low + tile[1]].T), None
+        targets = np.ascontiguousarray(right[:, low : low + tile[1]].T)
+        best: Tile = (
+            np.zeros((len(targets), 0), dtype=np.int64),
+            np.zeros((len(targets), 0)),
+            np.zeros((len(targets), 0), dtype=np.float32),
+        )
         for first in range(0, n_train, tile[0]):
             columns = subset(slice(first, min(first + tile[0], n_train)))
             inside[first : first + tile[0]] = columns.sum(axis=0)
             part = _influences(targets, columns, first)
-            best = _best(part if best is None else tuple(map(np.hstack, zip(best, part, strict=True))), top)
+            best = _best(_beside(best, part), top)
         parts.append((*best[:2], _stderr(best, targets.sum(axis=1), inside, len(right))))
         if progress:
             progress(min(low + tile[1], right.shape[1]) / right.shape[1])
@@ -146,7 +151,9 @@ def chance_influence(n_train: int, trained: int, held_out: int) -> float:
     return float(np.sqrt(2 * np.log(n_train)) * 0.5 * np.sqrt(1 / trained + 1 / held_out))
 
 
-Tile = tuple[IntArray, FloatArray, FloatArray]  # row, influence, members that trained on it and are right; (t, rows)
+Tile = tuple[
+    IntArray, NDArray[np.floating], NDArray[np.floating]
+]  # row, influence, members that trained on it and are right; (t, rows)
 
 
 def _influences(targets: BoolArray, subset: BoolArray, first: int) -> Tile:
@@ -156,6 +163,11 @@ def _influences(targets: BoolArray, subset: BoolArray, first: int) -> Tile:
     with np.errstate(divide="ignore", invalid="ignore"):  # nobody trained on it, or everybody: NaN
         value = both / inside - (targets.sum(axis=1)[:, None] - both) / (len(subset) - inside)
     return np.broadcast_to(np.arange(first, first + subset.shape[1]), both.shape), value, both
+
+
+def _beside(one: Tile, other: Tile) -> Tile:
+    """The columns of both."""
+    return np.hstack((one[0], other[0])), np.hstack((one[1], other[1])), np.hstack((one[2], other[2]))
 
 
 def _stderr(best: Tile, right: IntArray, inside: IntArray, members: int) -> FloatArray:
@@ -171,12 +183,17 @@ def _stderr(best: Tile, right: IntArray, inside: IntArray, members: int) -> Floa
 
 def _best(tile: Tile, top: int) -> Tile:
     """Keep the `top` largest influences of each target, in order; among equal ones those that come first."""
-    value = np.where(np.isnan(tile[1]), -np.inf, tile[1])
-    top = min(top, value.shape[1])
-    least = -np.partition(-value, top - 1, axis=1)[:, top - 1 : top]
-    above, level = value > least, value == least
+    keys = np.where(np.isnan(tile[1]), -np.inf, tile[1])
+    top = min(top, keys.shape[1])
+    least = -np.partition(-keys, top - 1, axis=1)[:, top - 1 : top]
+    above, level = keys > least, keys == least
     chosen = above | (level & (np.cumsum(level, axis=1, dtype=np.int32) <= top - above.sum(axis=1, keepdims=True)))
-    places = np.nonzero(chosen)[1].reshape(len(value), top)
-    order = np.argsort(-np.take_along_axis(value, places, axis=1), axis=1, kind="stable")
+    places = np.nonzero(chosen)[1].reshape(len(keys), top)
+    order = np.argsort(-np.take_along_axis(keys, places, axis=1), axis=1, kind="stable")
     places = np.take_along_axis(places, order, axis=1)
-    return tuple(np.take_along_axis(array, places, axis=1) for array in tile)
+    source, value, both = tile
+    return (
+        np.take_along_axis(source, places, axis=1),
+        np.take_along_axis(value, places, axis=1),
+        np.take_along_axis(both, places, axis=1),
+    )

@@ -53,9 +53,9 @@ def spearman(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Correlation:
     covariance, var_x, var_y = np.mean(u * v), np.mean(u * u), np.mean(v * v)
     order_x, order_y = np.argsort(u, kind="stable"), np.argsort(v, kind="stable")
     cross = u * v + _mean_above(u, v, order_x) + _mean_above(v, u, order_y) - 3 * covariance
-    variance_x = u * u + 2 * _mean_above(u, u, order_x) - 3 * var_x
-    variance_y = v * v + 2 * _mean_above(v, v, order_y) - 3 * var_y
-    return _ratio_with_interval(covariance, var_x, var_y, cross, variance_x, variance_y, level)
+    influence_x = u * u + 2 * _mean_above(u, u, order_x) - 3 * var_x
+    influence_y = v * v + 2 * _mean_above(v, v, order_y) - 3 * var_y
+    return _ratio_with_interval(float(covariance), float(var_x), float(var_y), cross, influence_x, influence_y, level)
 
 
 def kendall(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Correlation:
@@ -108,7 +108,7 @@ def concordance(x: ArrayLike, y: ArrayLike) -> tuple[IntArray, IntArray, IntArra
     counts = np.empty((3, len(x)), dtype=np.int64)
     if not library.study_concordance(x.ctypes.data, y.ctypes.data, len(x), *(row.ctypes.data for row in counts)):
         raise MemoryError(f"too little memory to count {len(x):,} pairs")
-    return tuple(counts)
+    return counts[0], counts[1], counts[2]
 
 
 def spearman_brown(reliability_half: float) -> float:
@@ -240,12 +240,12 @@ def _ratio_with_interval(
 
 def _concordance(x: FloatArray, y: FloatArray) -> tuple[IntArray, IntArray, IntArray]:
     """What `concordance` says, by the formula of native/ranks.cpp."""
-    (x, same_x), (y, same_y) = _dense(x), _dense(y)
+    (rank_x, same_x), (rank_y, same_y) = _dense(x), _dense(y)
     n = len(x)
-    pairs, same_pair = _dense(x * n + y)
+    pairs, same_pair = _dense(rank_x * n + rank_y)
     by_x = np.argsort(pairs)
     place, rank = np.arange(n), np.empty(n, dtype=np.int64)
-    rank[np.argsort(y[by_x] * n + place)] = place
+    rank[np.argsort(rank_y[by_x] * n + place)] = place
     agreement = n + same_pair - same_x - same_y
     agreement[by_x] += 4 * earlier_and_smaller(rank) - 2 * (place + rank)
     return agreement, n - same_x, n - same_y

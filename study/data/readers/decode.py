@@ -6,7 +6,7 @@ Files come from strangers: whatever Pillow makes of one, the result is pixels or
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +74,7 @@ class Stack:
 
 def decode_all(
     batches: Iterable[Sequence[Source]], size: int | None, channels: int | None, advance: Callable[[int], None]
-) -> Iterator[np.ndarray | str]:
+) -> Generator[np.ndarray | str, None, None]:
     """Decode in a pool of threads, in order.
 
     Args:
@@ -163,7 +163,7 @@ def _plain(image: Image.Image, channels: int | None) -> Image.Image:
 def _upright(plain: Image.Image, image: Image.Image) -> Image.Image:
     """Turned as the file's EXIF says; damaged EXIF says nothing about the direction."""
     try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         return plain
     return plain if turn is None else plain.transpose(turn)

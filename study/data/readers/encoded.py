@@ -46,7 +46,8 @@ def gather(
     with progress("reading images", total) as advance:
         for split in splits:
             check_range(split.labels, classes, split.where)
-            with closing(decode_all(split.batches(), size, channels, advance)) as decoded:
+            decoder = decode_all(split.batches(), size, channels, advance)
+            with closing(decoder) as decoded:
                 usable, reasons = _fill(stack, split, decoded)
             refuse_losses(split.where, split.labels, usable, reasons, classes)
             masks.append(usable)

@@ -56,19 +56,15 @@ def _places(data: DataSpec) -> tuple[tuple[Path, str], tuple[Path, str] | None]:
     """Folder and id prefix of the train split, and of the test split where there is one."""
     if data.root is None and data.train is None:
         raise DataError("an image folder needs a place; set data.root, or data.train and data.test")
-    root = None if data.root is None else Path(data.root).expanduser()
-    train = test = None
+    test = None if data.test is None else (Path(data.test).expanduser(), "test/")
     if data.train is not None:
-        train = (Path(data.train).expanduser(), "train/")
-    elif (root / "train").is_dir():
-        train = (root / "train", "train/")
-    else:
-        train = (root, "" if data.test is None else "train/")
-    if data.test is not None:
-        test = (Path(data.test).expanduser(), "test/")
-    elif data.train is None and train[0] != root:
+        return (Path(data.train).expanduser(), "train/"), test
+    root = Path(data.root or "").expanduser()
+    if not (root / "train").is_dir():
+        return (root, "" if test is None else "train/"), test
+    if test is None:
         test = next(((root / name, f"{name}/") for name in ("test", "val") if (root / name).is_dir()), None)
-    return train, test
+    return (root / "train", "train/"), test
 
 
 def _pictures(tree: Tree, prefix: str, classes: tuple[str, ...], wanted: Sequence[str] | None) -> Pictures:
@@ -148,7 +144,7 @@ def _walk(folder: Path, path: str, above: set[tuple[int, int]], unusable: list[s
             yield below
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
@@ -164,14 +160,14 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_dir(entry: os.DirEntry) -> bool:
+def _is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
 
 
-def _is_file(entry: os.DirEntry) -> bool:
+def _is_file(entry: os.DirEntry[str]) -> bool:
     """False for pipes and devices too: opening one may wait for ever."""
     try:
         return entry.is_file()

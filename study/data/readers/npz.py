@@ -68,7 +68,7 @@ def _places(data: DataSpec) -> tuple[Path, Path | None]:
         raise DataError("an npz file needs a place; set data.train (and data.test), or data.root")
     if data.train is not None:
         return Path(data.train).expanduser(), None if data.test is None else Path(data.test).expanduser()
-    root = Path(data.root).expanduser()
+    root = Path(data.root or "").expanduser()
     if data.test is not None:
         test = Path(data.test).expanduser()
     else:

@@ -37,13 +37,16 @@ def read_parquet(data: DataSpec, progress: Bar) -> Raw:
     both = _joined([train] if test is None else [train, test], train_files)
     if both.dtype.kind in "US":
         classes = tuple(np.unique(train).tolist())
-        train, test = _positions(train, classes), None if test is None else _positions(test, classes, test_files)
+        train, test = (
+            _positions(train, classes, train_files),
+            None if test is None else _positions(test, classes, test_files or []),
+        )
     else:
         names = names or class_file(train_files[0].parent)
         classes = name_classes(both, names, str(train_files[0]))
     return gather(
         _pictures("train", train_files, train),
-        None if test is None else _pictures("test", test_files, test),
+        None if test is None else _pictures("test", test_files or [], test),
         classes,
         (),
         size=data.size,
@@ -86,7 +89,9 @@ def _complete(files: list[Path]) -> list[Path]:
     """The same files; refuses train-00000-of-00003 without its two companions."""
     for file in files:
         match = re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})(.*)\.parquet", file.name)
-        count = int(match[3]) if match else 0
+        if match is None:
+            continue
+        count = int(match[3])
         for shard in range(min(count, 100_000)):
             name = f"{match[1]}-{shard:05d}-of-{match[3]}"
             if not any(other.name.startswith(name) for other in files):
@@ -162,7 +167,7 @@ def _class_label(schema: Any, file: Path) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def _positions(labels: np.ndarray, classes: tuple[str, ...], files: list[Path] | None = None) -> np.ndarray:
+def _positions(labels: np.ndarray, classes: tuple[str, ...], files: list[Path]) -> np.ndarray:
     """(n,) int64: where each name stands in the sorted classes."""
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
@@ -194,14 +199,14 @@ def _encoded(files: list[Path]) -> Iterator[list[Source]]:
 def _sources(column: Any, file: Path) -> list[Source]:
     """Bytes, or the path of an image file beside the parquet file, or the reason why there is neither."""
     import pyarrow
-    import pyarrow.compute
+    from pyarrow.compute import struct_field  # pyright: ignore[reportAttributeAccessIssue]  made at its import
 
     kind = column.type
     paths = [None] * len(column)
     if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         if kind.get_field_index("path") >= 0:
-            paths = pyarrow.compute.struct_field(column, "path").to_pylist()
-        column = pyarrow.compute.struct_field(column, "bytes")
+            paths = struct_field(column, "path").to_pylist()
+        column = struct_field(column, "bytes")
     elif not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
         raise DataError(f"{shown(file)}: images are {shown(kind)}; write encoded files (PNG, JPEG) as bytes")
     return [_source(data, path, file.parent) for data, path in zip(column.to_pylist(), paths, strict=True)]

@@ -47,6 +47,9 @@ class Published:
         return len(self.expected) == len(IDX_FILES)
 
 
+Split = tuple[np.ndarray, np.ndarray]  # images, labels
+
+
 def _idx(kind: str, classes: tuple[str, ...]) -> Published:
     return Published(kind, tuple(f"{kind}/raw/{name}" for name in IDX_FILES), classes=classes)
 
@@ -79,7 +82,7 @@ def read_published(data: DataSpec, progress: Bar) -> Raw:
     root = Path(data.root or Path("~/.cache/study") / data.name).expanduser()
     if not _present(source, root):
         if source.archive is not None and (root / source.archive).is_file():
-            return _read_archive(source, root)
+            return _read_archive(source, root, source.archive)
         if not data.download:
             raise DataError(f"{_missing(source, root)}; put it there or set data.download=true")
         _download(source, root)
@@ -97,7 +100,7 @@ def _missing(source: Published, root: Path) -> str:
 
 def _read_idx(source: Published, root: Path) -> Raw:
     images, labels, test_images, test_labels = (
-        read_idx(find_idx(root / path), 3 if "images" in path else 1) for path in source.expected
+        read_idx(find_idx(root / path) or root / path, 3 if "images" in path else 1) for path in source.expected
     )
     for (one, two), path in zip(((images, labels), (test_images, test_labels)), source.expected[::2], strict=True):
         if len(one) != len(two):
@@ -105,7 +108,7 @@ def _read_idx(source: Published, root: Path) -> Raw:
     return _raw(source, root, (images[:, None], labels), (test_images[:, None], test_labels))
 
 
-def _raw(source: Published, where: object, train: tuple, test: tuple, classes: tuple[str, ...] | None = None) -> Raw:
+def _raw(source: Published, where: object, train: Split, test: Split, classes: tuple[str, ...] | None = None) -> Raw:
     (images, labels), (test_images, test_labels) = train, test
     if images.shape[1:] != test_images.shape[1:]:
         raise DataError(
@@ -117,7 +120,7 @@ def _raw(source: Published, where: object, train: tuple, test: tuple, classes: t
         labels=np.concatenate([labels, test_labels]).astype(np.int64),
         ids=np.array(numbered("train", len(images)) + numbered("test", len(test_images)), dtype=str),
         n_train=len(images),
-        classes=classes or source.classes,
+        classes=classes or source.classes or (),
         train=f"{where} (train)",
         test=f"{where} (test)",
     )
@@ -154,14 +157,12 @@ def _planes(pixels: np.ndarray) -> np.ndarray:
     return pixels.transpose(0, 3, 1, 2) if pixels.shape[3] == 3 else pixels
 
 
-def _read_archive(source: Published, root: Path) -> Raw:
+def _read_archive(source: Published, root: Path, archive: str) -> Raw:
     """Let torchvision unpack the archive of `root` into a folder that goes away: the root may be read-only."""
     with tempfile.TemporaryDirectory(prefix="study-") as name:
         folder = Path(name)
-        (folder / source.archive).symlink_to((root / source.archive).resolve())
-        with _guarded(
-            f"{shown(root / source.archive)}: cannot be unpacked", "remove it and let it be downloaded again"
-        ):
+        (folder / archive).symlink_to((root / archive).resolve())
+        with _guarded(f"{shown(root / archive)}: cannot be unpacked", "remove it and let it be downloaded again"):
             _splits(source, folder, download=True)
         return _read(source, folder, str(root))
 

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def read_digits(data: DataSpec, progress: Bar) -> Raw:
     """scikit-learn's 1797 digits, 8x8, 0..16; examples 4, 9, 14 ... are the test split, the same on every machine."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     images, labels = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)
     test = np.arange(len(labels)) % TEST_EVERY == TEST_EVERY - 1
     order = np.argsort(test, kind="stable")  # train rows first, each split in its own order
