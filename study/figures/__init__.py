@@ -26,13 +26,14 @@ from study.figures.ranking import density_table, mean_over_repeats, point_estima
 from study.figures.regularity_plane import regularity_planes
 from study.figures.search import search_history, search_importance, search_slices
 from study.figures.sensitivity import class_sensitivity, sensitivity_by_epoch
-from study.figures.style import FAMILY_COLOURS
+from study.figures.style import FAMILY_COLOURS, class_names
 
 __all__ = [
     "FAMILY_COLOURS",
     "accuracy_by_depth",
     "bin_profile",
     "choose_examples",
+    "class_names",
     "class_sensitivity",
     "class_statistics",
     "class_table",

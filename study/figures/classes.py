@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from study.figures.distribution import percentages
+from study.figures.labels import place_labels
 from study.figures.style import (
     BLUE,
     FAINT,
@@ -89,43 +90,10 @@ def _frame(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _place_names(axes: Axes, table: pd.DataFrame, names: list[str]) -> None:
-    """Write each name in the nearest free place around its point; a far one gets a line to its point."""
-    width, height = axes.figure.get_size_inches() * 72 * (axes.get_position().width, axes.get_position().height)
-    x0, x1, y0, y1 = (*axes.get_xlim(), *axes.get_ylim())
-    px = (table["mean"] - x0) / (x1 - x0) * width
-    py = (table["sd"] - y0) / (y1 - y0) * height
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in zip(px, py, strict=True)]
-    for label, x, y in zip(table.index, px, py, strict=True):
-        text = legible(names[label], 18)
-        dx, dy, box = _free_place(x, y, 4.6 * len(text) + 2, 9.5, taken, width, height)
-        taken.append(box)
-        far = {"arrowprops": {"arrowstyle": "-", "color": "#b6bcc8", "lw": 0.6}} if abs(dx) + abs(dy) > 22 else {}
-        axes.annotate(
-            text,
-            (table["mean"][label], table["sd"][label]),
-            (dx, dy),
-            textcoords="offset points",
-            fontsize=7.5,
-            ha="left" if dx > 1 else "right" if dx < -1 else "center",
-            va="center",
-            bbox={"boxstyle": "square,pad=0", "fc": "white", "ec": "none", "alpha": 0.6},
-            **far,
-        )
-
-
-def _free_place(x: float, y: float, w: float, h: float, taken: list, width: float, height: float) -> tuple:
-    """Try eight directions at growing distance, in points: (dx, dy, box of the text)."""
-    first = None
-    for radius in (7, 13, 20, 30, 42, 56):
-        for angle in (0, 180, 90, 270, 45, 315, 135, 225):
-            dx, dy = radius * np.cos(np.radians(angle)), radius * np.sin(np.radians(angle)) * 1.15
-            left = x + dx - (0 if dx > 1 else w if dx < -1 else w / 2)
-            box = (left, y + dy - h / 2, left + w, y + dy + h / 2)
-            first = first or (dx, dy, box)
-            inside = box[0] > 0 and box[1] > 0 and box[2] < width and box[3] < height
-            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
-                return dx, dy, box
-    return first
+    """Write each class's name next to its point."""
+    texts = pd.Series([legible(names[label], 18) for label in table.index], index=table.index)
+    colours = pd.Series(INK, index=table.index)
+    place_labels(axes, table["mean"], table["sd"], texts, colours, np.zeros(len(table), dtype=bool))
 
 
 def _joint_histogram(axes: Axes, table: pd.DataFrame, shown: pd.Index, names: list[str]) -> None:

@@ -5,10 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
-from scipy.optimize import isotonic_regression
 
+from study.figures.labels import SIZE, place_labels
 from study.figures.style import (
     FAINT,
     GRID,
@@ -26,9 +25,6 @@ from study.figures.style import (
 
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))  # of one family's lines
 NUMBERED = 18  # rows of a matrix up to which its cells hold numbers
-POINTS = 72  # in an inch
-SIZE = 7.5  # points, of the names of proxies
-LINE = 1.2 * SIZE / POINTS  # inches, of a name's height
 
 
 @styled
@@ -90,70 +86,6 @@ def _cost_key(figure: Figure, drawn: pd.DataFrame, missing: int) -> None:
         figure.text(0.975, 0.018, note, ha="right", fontsize=8, color=FAINT)
 
 
-def place_labels(
-    axes: Axes, x: pd.Series, y: pd.Series, texts: pd.Series, colours: pd.Series, column: np.ndarray
-) -> None:
-    """Write a label next to each point where no other label or point lies, with a line where it is far from its point.
-
-    Args:
-        axes: with its final limits and position.
-        x, y, texts, colours: (p,), the most important first: it gets the best place.
-        column: (p,) bool, points above each other, highest first, whose labels stand in a column right of them.
-    """
-    size = axes.figure.get_size_inches() * axes.get_position().size
-    points = axes.transLimits.transform(axes.transScale.transform(np.column_stack([x, y]))) * size
-    names = [legible(str(text), 40) for text in texts]
-    widths = [TextPath((0, 0), name, size=SIZE).get_extents().width / POINTS + 0.03 for name in names]
-    boxes = dict(
-        zip(np.flatnonzero(column), _column_boxes(points[column], np.array(widths)[column], size), strict=True)
-    )
-    taken = [np.array([*(point - 0.05), *(point + 0.05)]) for point in points] + list(boxes.values())
-    for number, (point, text, colour) in enumerate(zip(points, names, colours, strict=True)):
-        if number in boxes:
-            box = boxes[number]
-        else:
-            box = _free_box(point, widths[number], LINE, taken, size)
-            taken.append(box)
-        right = box[0] > point[0]
-        end = np.array([box[0] if right else box[2], (box[1] + box[3]) / 2])
-        if abs(end[1] - point[1]) > LINE / 4:
-            axes.plot(*(np.stack([point, end]) / size).T, transform=axes.transAxes, color=colour, lw=0.5, zorder=2)
-        side = {"ha": "left" if right else "right", "va": "center_baseline"}
-        side["bbox"] = {"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 0.4}
-        axes.text(*(end / size), text, transform=axes.transAxes, fontsize=SIZE, color=colour, zorder=4, **side)
-
-
-def _column_boxes(points: np.ndarray, widths: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """(q, 4) boxes in one column right of points that are highest first: as near to them as a line's height allows."""
-    if not len(points):
-        return np.empty((0, 4))
-    steps = LINE * np.arange(len(points))
-    spread = isotonic_regression(points[:, 1] + steps, increasing=False).x
-    middle = np.clip(spread, steps[-1] + LINE / 2, size[1] - LINE / 2) - steps
-    left = points[:, 0].max() + (0.28 if len(points) > 1 else 0.08)
-    return np.column_stack([np.full(len(points), left), middle - LINE / 2, left + widths, middle + LINE / 2])
-
-
-def _free_box(point: np.ndarray, width: float, height: float, taken: list[np.ndarray], size: np.ndarray) -> np.ndarray:
-    """The nearest box (left, bottom, right, top) next to a point that overlaps nothing; the one overlapping least."""
-    shifts = sorted(np.arange(-40, 41) * height / 2, key=abs)
-    best, least = None, np.inf
-    others = np.stack(taken)
-    for shift in shifts:
-        aside = 0.08 + min(abs(shift) / 2, 0.2)
-        for left in (point[0] + aside, point[0] - aside - width):
-            box = np.array([left, point[1] + shift - height / 2, left + width, point[1] + shift + height / 2])
-            over = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None).prod(
-                axis=1
-            )
-            outside = (box[:2] < 0).any() or (box[2:] > size).any()
-            if over.sum() + outside < least:
-                best, least = box, over.sum() + outside
-            if not least:
-                return best
-    return best
-
-
 @styled
 def correlation_matrix(table: pd.DataFrame) -> Figure:
     """Rank correlation of every proxy with every other, and with the C-score, clustered by similarity.
@@ -170,7 +102,7 @@ def correlation_matrix(table: pd.DataFrame) -> Figure:
     width, height = figure.get_size_inches()
     axes = figure.add_axes((2.75 / width, 2.05 / height, side / width, side / height))
     shown = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-    names = [legible(str(label), 36) for label in table["label"]]
+    names = [legible(str(label), 48) for label in table["label"]]
     axes.set_yticks(range(p), names, fontsize=SIZE)
     axes.set_xticks(range(p), names, fontsize=SIZE, rotation=60, ha="right", rotation_mode="anchor")
     axes.grid(visible=False)
@@ -243,7 +175,7 @@ def _name_ends(axes: Axes, ends: list[tuple[float, float, str, str]], labels: pd
         places.append(min(value, places[-1] - step) if places else value)
     shift = max(low - places[-1], 0.0) if places else 0.0
     for (value, epoch, name, colour), place in zip(sorted(ends, reverse=True), places, strict=True):
-        text = f"{short_number(value)}  {legible(str(labels.get(name, name)), 34)}"
+        text = f"{short_number(value)}  {legible(str(labels.get(name, name)), 44)}"
         to = {"xytext": (1.03, place + shift), "textcoords": axes.get_yaxis_transform(), "va": "center"}
         line = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
         axes.annotate(text, (epoch, value), **to, fontsize=8, color=colour, arrowprops=line, annotation_clip=False)

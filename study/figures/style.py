@@ -1,10 +1,12 @@
 """The common style of all figures.  in: nothing   out: a Figure that keeps the style, colours, axes, text"""
 
+import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -13,7 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.font_manager import FontProperties, findfont, get_font, get_font_names
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 INK, FAINT, GRID = "#1f2430", "#6b7280", "#e5e7eb"
@@ -39,8 +43,16 @@ FAMILY_COLOURS = {
 SATURATED = 40.0  # percent in one bin, and 20 times the median bin: then bars get a logarithmic axis, else a flat line
 INCH = 96  # CSS pixels
 
+FONTS = (  # the first is matplotlib's own; the others, where installed, have the characters that it lacks
+    "DejaVu Sans",
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans"),
+    *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
+    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "IPAGothic", "NanumGothic", "Arial Unicode MS", "Unifont"),
+    *("Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai"),
+)
+TITLE = 10.5  # points
+
 STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
     "text.parse_math": False,  # class names and paths may hold a $
@@ -81,17 +93,34 @@ _LOCK = threading.RLock()
 @contextmanager
 def style_context() -> Iterator[None]:
     """Draw under STYLE; rcParams belong to the process, so a lock admits one thread at a time."""
-    with _LOCK, matplotlib.rc_context(STYLE):
+    with _LOCK, matplotlib.rc_context({**STYLE, "font.family": list(_installed_fonts())}):
         yield
 
 
 class StyledFigure(Figure):
-    """A Figure that is also saved under STYLE: ticks are created while drawing, with the settings of that time."""
+    """A Figure that is also saved under STYLE: ticks are created while drawing, with the settings of that time.
+
+    The layout is computed by the first save and kept, and so is the PNG: draw everything before saving.
+    """
+
+    _png: bytes | None = None
 
     def savefig(self, fname: Any, **options: Any) -> None:
         """Save as matplotlib does, in the style of `STYLE`."""
+        if options == {"format": "png"} and isinstance(fname, str | Path):
+            Path(fname).write_bytes(self.png())
+            return
         with style_context():
             super().savefig(fname, **options)
+            self.set_layout_engine("none")
+
+    def png(self) -> bytes:
+        """The figure as PNG at two pixels per CSS pixel, rendered once."""
+        if self._png is None:
+            with io.BytesIO() as drawing:
+                self.savefig(drawing, format="png", metadata={"Software": None})
+                self._png = drawing.getvalue()
+        return self._png
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -108,12 +137,20 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def new_figure(width: float, height: float, title: str, *, layout: str | None = "constrained") -> StyledFigure:
     """Make an empty figure of that many inches; one inch is 96 pixels of the report."""
     figure = StyledFigure(figsize=(width, height), layout=layout)
+    size = _title_size(title, width)
     if layout == "constrained":
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+        cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(w_pad=0.08, h_pad=0.08)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=size, fontweight="bold")
     else:
-        figure.text(0.12 / width, 1 - 0.12 / height, title, ha="left", va="top", fontsize=10.5, fontweight="bold")
+        figure.text(0.12 / width, 1 - 0.12 / height, title, ha="left", va="top", fontsize=size, fontweight="bold")
     return figure
+
+
+def _title_size(title: str, width: float) -> float:
+    """Points at which a title fits a figure of that many inches; `TITLE` unless it is too long."""
+    bold = FontProperties(family="DejaVu Sans", weight="bold")
+    inches = TextPath((0, 0), title, size=TITLE, prop=bold, usetex=False).get_extents().width / 72
+    return TITLE * min(1.0, (width - 0.3) / max(inches, 0.1))
 
 
 def sentence_figure(title: str, sentence: str) -> StyledFigure:
@@ -190,12 +227,21 @@ def short_number(value: float) -> str:
 
 
 @cache
+def _installed_fonts() -> tuple[str, ...]:
+    """The fonts of FONTS that this machine has."""
+    installed = set(get_font_names())
+    return tuple(name for name in FONTS if name in installed)
+
+
+@cache
 def _glyphs() -> frozenset[int]:
-    return frozenset(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap())
+    """Characters that the installed fonts have."""
+    fonts = (get_font(findfont(FontProperties(family=name))) for name in _installed_fonts())
+    return frozenset().union(*(font.get_charmap() for font in fonts))
 
 
 def legible(text: str, width: int | None = None) -> str:
-    """Make a string drawable: what the font lacks becomes ?, a long one loses its middle."""
+    """Make a string drawable: what the fonts lack becomes ?, a long one loses its middle."""
     text = "".join(c if ord(c) in _glyphs() and c.isprintable() else "?" for c in text)
     if width is None or len(text) <= width:
         return text
@@ -204,7 +250,7 @@ def legible(text: str, width: int | None = None) -> str:
 
 
 def class_names(classes: Sequence[str]) -> list[str]:
-    """Make class names drawable; one with characters that the font lacks is drawn as its number."""
+    """Make class names drawable; one with characters that the fonts lack is drawn as its number."""
     return [str(c) if legible(str(c)) == str(c) else f"class {i}" for i, c in enumerate(classes)]
 
 

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -90,7 +91,7 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
         page = write_report(
             Path(folder) / "report.html",
             title=f"How consistent is each example of {recipe.data.title}?",
-            facts=results.facts,
+            facts=results.facts | _numbered_classes(results.dataset.classes),
             correlations=results.correlations,
             figures=sections,
             tables=table_sections(results, suspects),
@@ -101,6 +102,13 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
             ],
         )
         run.file(page)
+
+
+def _numbered_classes(classes: Sequence[str]) -> dict[str, str]:
+    """Name the classes that figures show as numbers, because no installed font has their characters."""
+    drawn = zip(classes, figures.class_names(classes), strict=True)
+    numbered = [f"{name}: {label}" for label, name in drawn if name != str(label)]
+    return {"classes in the figures": ", ".join(numbered)} if numbered else {}
 
 
 def _linked(entries: list[FileEntry], report: Run, runs: StudyRuns, store: Store) -> list[FileEntry]:

@@ -18,6 +18,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
+from study.figures.style import StyledFigure
+
 INCH = 96  # CSS pixels
 SVG_LIMIT = 300_000  # bytes; a larger drawing is a dense one, and smaller as a picture
 ROWS = 100  # of a table that are shown; the artifact has all
@@ -147,14 +149,17 @@ def render_figure(figure: Figure) -> dict[str, str | int]:
         with io.BytesIO() as drawing:
             figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
             if drawing.tell() <= SVG_LIMIT:
-                return {"uri": "data:image/svg+xml;base64," + _base64(drawing), **size}
+                uri = "data:image/svg+xml;base64," + base64.b64encode(drawing.getvalue()).decode()
+                return {"uri": uri, **size}
+    return {"uri": "data:image/png;base64," + base64.b64encode(_png(figure)).decode(), **size}
+
+
+def _png(figure: Figure) -> bytes:
+    if isinstance(figure, StyledFigure):
+        return figure.png()
     with io.BytesIO() as drawing:
         figure.savefig(drawing, format="png", dpi=2 * INCH, metadata={"Software": None})
-        return {"uri": "data:image/png;base64," + _base64(drawing), **size}
-
-
-def _base64(drawing: io.BytesIO) -> str:
-    return base64.b64encode(drawing.getvalue()).decode()
+        return drawing.getvalue()
 
 
 def groups(correlations: pd.DataFrame) -> list[dict[str, Any]]:
