@@ -28,7 +28,7 @@ def place_labels(
     size = axes.get_figure(root=True).get_size_inches() * axes.get_position().size
     points = axes.transLimits.transform(axes.transScale.transform(np.column_stack([x, y]))) * size
     names = [legible(str(text), 48) for text in texts]
-    widths = [TextPath((0, 0), name, size=SIZE).get_extents().width / POINTS + 0.03 for name in names]
+    widths = [_width(name) for name in names]
     rows = np.flatnonzero(column).tolist()
     boxes = dict(zip(rows, _column_boxes(points[column], np.array(widths)[column], size), strict=True))
     taken = [np.array([*(point - 0.05), *(point + 0.05)]) for point in points] + list(boxes.values())
@@ -54,6 +54,11 @@ def place_labels(
             va="center_baseline",
             bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 0.4},
         )
+
+
+def _width(name: str) -> float:
+    """Inches of a label; TextPath cannot measure an empty one."""
+    return 0.03 + (TextPath((0, 0), name, size=SIZE).get_extents().width / POINTS if name.strip() else 0.0)
 
 
 def _leader(point: np.ndarray, box: np.ndarray) -> np.ndarray:
