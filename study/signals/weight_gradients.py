@@ -6,7 +6,7 @@ empirical NTK).  Weights that are not trained do not count; BatchNorm uses its r
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from study.errors import RecipeError
 from study.kernels.gradient_kde import Factor, gradient_class_sums
@@ -66,6 +66,10 @@ def last_layer_gradient_density(moment: Checkpoint) -> np.ndarray:
     frozen, n = Frozen(moment), moment.dataset.n_train
     labels = moment.look.examples.labels[:n]
     classifier = classifier_of(frozen.network)
+    if not isinstance(classifier, nn.Linear):
+        raise RecipeError(
+            "proxies.gradient_density_last_layer: this network's last layer is no linear one; leave it out"
+        )
     bytes_each, hidden, kept, slopes = 2 * frozen.image_bytes(), [], [], []
     handle = classifier.register_forward_pre_hook(lambda module, inputs: hidden.append(inputs[0].detach()))
     try:
