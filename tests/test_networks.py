@@ -148,7 +148,7 @@ def test_own_networks_do_without(module, code):
         ("mlp", {"dropout": 1.0}, "share from 0 to below 1"),
         ("mlp", {"dropout": False}, "share from 0 to below 1"),
         ("mlp", {"dropout": "much"}, "share from 0 to below 1"),
-        ("resnet18_small", {"widths": (3,)}, "unknown setting 'widths'; it has none"),
+        ("resnet18_small", {"widths": (3,)}, "unknown setting 'widths'; there are init"),
         ("speednet", {"widths": (3, 0)}, "one or more whole numbers"),
         ("speednet", {"flip": 1}, "true or false"),
         ("resnet18", {"widths": (3,)}, "widths"),
