@@ -256,8 +256,8 @@ def signals_page() -> str:
     from study.proxies.registry import PROXIES, SIGNALS
 
     text = NOTE.format(source="the registries of signals and proxies") + SIGNALS_HEAD
-    given = {key: each.name for each in sources() for key in each.words}
-    readers = {key: [f"`{spec.name}`" for spec in PROXIES.values() if key in spec.evidence] for key in SIGNALS}
+    given = {key: each.name for each in sources() for key in each.signals}
+    readers = {key: [f"`{spec.name}`" for spec in PROXIES.values() if key in spec.signals] for key in SIGNALS}
     rows = ["| signal | axes | meaning | source | read by |", "|---|---|---|---|---|"]
     for key, signal in SIGNALS.items():
         source = f"`{given[key]}`" if key in given else "the training"

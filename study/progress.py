@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 Advance = Callable[..., None]
-"""`advance(count)`; `advance(0, "gathering evidence, 40%")` while the work waits for something else."""
+"""`advance(count)`; `advance(0, "collecting signals, 40%")` while the work waits for something else."""
 Bar = Callable[..., AbstractContextManager[Advance]]
 """`with bar("decoding", total) as advance: advance(count)`."""
 

@@ -37,7 +37,7 @@ class SmallConv(nn.Module):
         return self.classifier(self.act(self.second(hidden)).mean(dim=(2, 3)))
 
 
-def toy_moment(
+def toy_checkpoint(
     kind: str = "mlp",
     dataset: Dataset | None = None,
     *,
@@ -69,9 +69,9 @@ def toy_moment(
     return Checkpoint(dataset, epoch, Snapshot(learner, examples), "cpu", stream)
 
 
-def images_of(moment: Checkpoint) -> list[tuple[Tensor, Tensor]]:
+def images_of(checkpoint: Checkpoint) -> list[tuple[Tensor, Tensor]]:
     """(1, channels, h, w) and (1,) label of every example, for loops that take them one at a time."""
-    examples = moment.look.examples
+    examples = checkpoint.snapshot.examples
     pairs = ((index, index + 1) for index in range(examples.n))
     images = list(starmap(examples.block, pairs))
     return list(zip(images, examples.labels.split(1), strict=True))

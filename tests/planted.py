@@ -81,7 +81,7 @@ def planted() -> dict[str, SimpleNamespace]:
         data.weights, data.online = weights, online
         data.logits = with_bias(data.features) @ weights
         data.p = softmax(data.logits)
-        data.evidence = {name: make(data) for name, make in WORD.items()}
+        data.signals = {name: make(data) for name, make in WORD.items()}
     return splits
 
 

@@ -86,7 +86,7 @@ def log(profile, cscores, scores, recipe, dataset):
         tags = keys(part, dataset) | {"study.kind": "single", "study.repeat": str(repeat), "study.evaluate_every": "1"}
         with store.start("digits/single", "one", params={}, tags=tags) as single:
             single.table("scores.parquet", scores)
-            told = {"settings": {}, "evidence": {}, "due": None}
+            told = {"settings": {}, "signals": {}, "due": None}
             single.json("scores.json", dict.fromkeys(scores.columns[3:], told))
             single.arrays("trajectory.npz", correct=np.zeros((2, 13), np.uint8))
             single.arrays("curves.npz", epochs=np.array([], dtype=int))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from gradient_toys import images_of, toy_moment
+from gradient_toys import images_of, toy_checkpoint
 from loops import Member, fit
 from scipy.spatial.distance import cdist, pdist
 from torch.nn import functional
@@ -27,23 +27,23 @@ def trained(network):
     return [weight for weight in network.parameters() if weight.requires_grad]
 
 
-def written_out(moment, n, value):
+def written_out(checkpoint, n, value):
     """(n, p) gradients of value(logits, label) with respect to all trained weights, one example at a time."""
-    network, rows = moment.look.network(), []
-    for image, label in images_of(moment)[:n]:
+    network, rows = checkpoint.snapshot.network(), []
+    for image, label in images_of(checkpoint)[:n]:
         slopes = torch.autograd.grad(value(network(image), label), trained(network))
         rows.append(torch.cat([slope.flatten() for slope in slopes]).numpy())
     return np.stack(rows)
 
 
-def loss_gradients(moment, n=40):
-    return written_out(moment, n, functional.cross_entropy)
+def loss_gradients(checkpoint, n=40):
+    return written_out(checkpoint, n, functional.cross_entropy)
 
 
-def tangents(moment, n=40):
+def tangents(checkpoint, n=40):
     """(c, n, p): the gradient of every logit."""
-    classes = moment.dataset.n_classes
-    return np.stack([written_out(moment, n, lambda logits, label, k=k: logits[0, k]) for k in range(classes)])
+    classes = checkpoint.dataset.n_classes
+    return np.stack([written_out(checkpoint, n, lambda logits, label, k=k: logits[0, k]) for k in range(classes)])
 
 
 def sums_by_hand(squared, labels, classes):
@@ -56,38 +56,38 @@ def sums_by_hand(squared, labels, classes):
 @both_networks
 def test_grand_is_the_norm_of_the_whole_gradient(kind):
     """Several tools take the last layer alone and call it GraNd; weights that are not trained do not count."""
-    moment = toy_moment(kind)
-    expected = np.linalg.norm(loss_gradients(moment), axis=1)
-    np.testing.assert_allclose(weight_gradients.gradient_norms(moment), expected, rtol=1e-9)
-    np.testing.assert_allclose(weight_gradients.gradient_norms_first(moment), expected, rtol=1e-9)
+    checkpoint = toy_checkpoint(kind)
+    expected = np.linalg.norm(loss_gradients(checkpoint), axis=1)
+    np.testing.assert_allclose(weight_gradients.gradient_norms(checkpoint), expected, rtol=1e-9)
+    np.testing.assert_allclose(weight_gradients.gradient_norms_first(checkpoint), expected, rtol=1e-9)
 
 
 def test_outer_products_agree_with_gradients_written_out(monkeypatch):
     """The short way of MLPs and the way of all other networks are one score."""
-    moment = toy_moment("mlp")
-    short = weight_gradients.gradient_norms(moment)
+    checkpoint = toy_checkpoint("mlp")
+    short = weight_gradients.gradient_norms(checkpoint)
     monkeypatch.setattr(derivatives.Frozen, "layers", lambda self: None)
-    np.testing.assert_allclose(weight_gradients.gradient_norms(moment), short, rtol=1e-9)
+    np.testing.assert_allclose(weight_gradients.gradient_norms(checkpoint), short, rtol=1e-9)
 
 
 def test_dropout_is_off_and_the_short_way_still_holds():
     """An MLP with dropout is an MLP in evaluation mode."""
     from study.models.mlp import DropoutMLP
 
-    moment = toy_moment("mlp")
-    plain = moment.look.network()
-    network = DropoutMLP(moment.dataset.shape, 3, (16, 8), 0.5).double().eval()
+    checkpoint = toy_checkpoint("mlp")
+    plain = checkpoint.snapshot.network()
+    network = DropoutMLP(checkpoint.dataset.shape, 3, (16, 8), 0.5).double().eval()
     network.load_state_dict(plain.state_dict())
-    expected = weight_gradients.gradient_norms(moment)
-    moment.look.network = lambda: network
-    assert derivatives.Frozen(moment).layers() is not None
-    np.testing.assert_allclose(weight_gradients.gradient_norms(moment), expected, rtol=1e-12)
+    expected = weight_gradients.gradient_norms(checkpoint)
+    checkpoint.snapshot.network = lambda: network
+    assert derivatives.Frozen(checkpoint).layers() is not None
+    np.testing.assert_allclose(weight_gradients.gradient_norms(checkpoint), expected, rtol=1e-12)
 
 
 def test_float32_scores_agree_with_float64():
     """Networks train in float32; the ranking must not hang on it."""
     single, double = (
-        weight_gradients.gradient_norms(toy_moment("conv", dtype=d)) for d in (torch.float32, torch.float64)
+        weight_gradients.gradient_norms(toy_checkpoint("conv", dtype=d)) for d in (torch.float32, torch.float64)
     )
     np.testing.assert_allclose(single, double, rtol=1e-3)
 
@@ -156,44 +156,44 @@ def test_gradients_without_distances_are_refused(features, message):
 @both_networks
 def test_last_layer_density_equals_that_of_gradients_written_out(kind):
     """Appendix C on the classifier's weights and biases, n x n kernels of explicit gradients."""
-    moment = toy_moment(kind)
-    last = moment.look.network().get_classifier()
+    checkpoint = toy_checkpoint(kind)
+    last = checkpoint.snapshot.network().get_classifier()
     size = last.weight.numel() + last.bias.numel()
-    own = loss_gradients(moment)[:, -size:]
-    labels = moment.dataset.labels[:40]
+    own = loss_gradients(checkpoint)[:, -size:]
+    labels = checkpoint.dataset.labels[:40]
     expected, bandwidth = sums_by_hand(cdist(own, own, "sqeuclidean"), labels, 3)
-    np.testing.assert_allclose(weight_gradients.last_layer_gradient_density(moment), expected, rtol=1e-7)
-    assert moment.memory["metrics"][1]["density/bandwidth_gradient_last_layer"] == pytest.approx(bandwidth)
+    np.testing.assert_allclose(weight_gradients.last_layer_gradient_density(checkpoint), expected, rtol=1e-7)
+    assert checkpoint.memory["metrics"][1]["density/bandwidth_gradient_last_layer"] == pytest.approx(bandwidth)
 
 
 def test_exact_density_of_an_mlp_equals_that_of_gradients_written_out():
     """All layers, nothing sketched: dimension 0."""
-    moment = toy_moment("mlp")
-    own = loss_gradients(moment)
-    expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), moment.dataset.labels[:40], 3)
-    np.testing.assert_allclose(weight_gradients.gradient_density(moment, dimension=0), expected, rtol=1e-7)
+    checkpoint = toy_checkpoint("mlp")
+    own = loss_gradients(checkpoint)
+    expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), checkpoint.dataset.labels[:40], 3)
+    np.testing.assert_allclose(weight_gradients.gradient_density(checkpoint, dimension=0), expected, rtol=1e-7)
 
 
-def sketched(moment, dimension, slopes, seed=0):
+def sketched(checkpoint, dimension, slopes, seed=0):
     def stream(*words):
-        return moment.stream(*words, seed)
+        return checkpoint.stream(*words, seed)
 
-    return gradient_sketches.sketches(derivatives.Frozen(moment), 40, slopes, dimension, stream).numpy()
+    return gradient_sketches.sketches(derivatives.Frozen(checkpoint), 40, slopes, dimension, stream).numpy()
 
 
-def errors(moment, exact, slopes, dimension, draws):
+def errors(checkpoint, exact, slopes, dimension, draws):
     """Errors of sketched inner products in units of |g| |g'|, (draws, n, n)."""
     scale = np.sqrt(np.diag(exact))
-    found = [sketched(moment, dimension, slopes, seed) for seed in range(draws)]
+    found = [sketched(checkpoint, dimension, slopes, seed) for seed in range(draws)]
     return np.stack([(own @ own.T - exact) / np.outer(scale, scale) for own in found])
 
 
 @both_networks
 def test_sketches_keep_inner_products_within_the_stated_error(kind):
     """Unbiased; standard deviation sqrt(2 / k), for products sqrt(8 / k) at most; against the exact Gram matrix."""
-    moment = toy_moment(kind)
-    own = loss_gradients(moment)
-    error = errors(moment, own @ own.T, weight_gradients._loss, 256, 100)
+    checkpoint = toy_checkpoint(kind)
+    own = loss_gradients(checkpoint)
+    error = errors(checkpoint, own @ own.T, weight_gradients._loss, 256, 100)
     bound = np.sqrt((8 if kind == "mlp" else 2) / 256)
     assert np.sqrt((error**2).mean()) < 1.1 * bound
     assert abs(error.mean(axis=0)).max() < 5 * bound / np.sqrt(100)
@@ -202,10 +202,10 @@ def test_sketches_keep_inner_products_within_the_stated_error(kind):
 @both_networks
 def test_tangent_sketches_sum_the_kernel_over_the_classes(kind):
     """The trace of the empirical NTK, sum over k of <grad z_k(x), grad z_k(x')>, and no terms between classes."""
-    moment = toy_moment(kind)
-    own = tangents(moment)
+    checkpoint = toy_checkpoint(kind)
+    own = tangents(checkpoint)
     exact = np.einsum("cnp,cmp->nm", own, own)
-    error = errors(moment, exact, weight_gradients._each_logit, 256, 100)
+    error = errors(checkpoint, exact, weight_gradients._each_logit, 256, 100)
     bound = np.sqrt((8 if kind == "mlp" else 2) / 256)
     assert np.sqrt((error**2).mean()) < 1.1 * bound
     assert abs(error.mean(axis=0)).max() < 5 * bound / np.sqrt(100)
@@ -215,13 +215,13 @@ def test_tangent_sketches_sum_the_kernel_over_the_classes(kind):
 @pytest.mark.parametrize("probes", [1, 2, 3, 9])
 def test_probes_estimate_the_trace_of_the_kernel_with_the_stated_variance(kind, probes):
     """Against the exact Gram matrix, without a sketch; three groups of three classes are exact."""
-    moment, rng = toy_moment(kind), np.random.default_rng(0)
-    own = tangents(moment, 12)
+    checkpoint, rng = toy_checkpoint(kind), np.random.default_rng(0)
+    own = tangents(checkpoint, 12)
     exact = np.einsum("cnp,cmp->nm", own, own)
     block = np.einsum("cnp,dmp->nmcd", own, own)
     found, expected = [], []
     for _ in range(400):
-        streams = SimpleNamespace(stream=lambda *words: rng, dataset=moment.dataset)
+        streams = SimpleNamespace(stream=lambda *words: rng, dataset=checkpoint.dataset)
         signs = weight_gradients.signed_logits(streams, probes)(torch.zeros(1, 3, dtype=torch.float64), None)[
             :, 0
         ].numpy()
@@ -237,22 +237,22 @@ def test_probes_estimate_the_trace_of_the_kernel_with_the_stated_variance(kind, 
 @both_networks
 def test_sketched_densities_rank_as_exact_ones(kind):
     """What a sketch is for: the same examples at either end."""
-    moment = toy_moment(kind, blobs(40, 10, seed=2), steps=12)
-    own = loss_gradients(moment)
-    expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), moment.dataset.labels[:40], 3)
-    found = weight_gradients.gradient_density(moment, dimension=2048)
+    checkpoint = toy_checkpoint(kind, blobs(40, 10, seed=2), steps=12)
+    own = loss_gradients(checkpoint)
+    expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), checkpoint.dataset.labels[:40], 3)
+    found = weight_gradients.gradient_density(checkpoint, dimension=2048)
     assert np.corrcoef(*(each.sum(axis=1).argsort().argsort() for each in (found, expected)))[0, 1] > 0.97
 
 
 @both_networks
 def test_tangent_densities_rank_as_exact_ones(kind):
     """The density on the empirical NTK that the paper leaves open."""
-    moment = toy_moment(kind)
-    own = tangents(moment).transpose(1, 0, 2).reshape(40, -1)
-    labels = moment.dataset.labels[:40]
+    checkpoint = toy_checkpoint(kind)
+    own = tangents(checkpoint).transpose(1, 0, 2).reshape(40, -1)
+    labels = checkpoint.dataset.labels[:40]
     expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), labels, 3)
     for function in (weight_gradients.tangent_density_first, weight_gradients.tangent_density_last):
-        found = function(moment, dimension=2048, probes=0)
+        found = function(checkpoint, dimension=2048, probes=0)
         ranks = [gradient._relative(each, labels).argsort().argsort() for each in (found, expected)]
         assert np.corrcoef(*ranks)[0, 1] > 0.95
 
@@ -260,15 +260,15 @@ def test_tangent_densities_rank_as_exact_ones(kind):
 @both_networks
 def test_sketches_are_the_same_every_time(kind):
     """The stream's names fix them: a score that cannot be computed again cannot be compared."""
-    first, second = (weight_gradients.gradient_density(toy_moment(kind), dimension=64) for _ in range(2))
+    first, second = (weight_gradients.gradient_density(toy_checkpoint(kind), dimension=64) for _ in range(2))
     assert first.tobytes() == second.tobytes()
 
 
 def test_buckets_hold_every_weight_once():
     """A weight left out, or in twice, would bend every inner product."""
-    moment = toy_moment("conv")
-    buckets = gradient_sketches._Buckets(derivatives.Frozen(moment), 16, moment.stream)
-    for name, weight in derivatives.Frozen(moment).trained.items():
+    checkpoint = toy_checkpoint("conv")
+    buckets = gradient_sketches._Buckets(derivatives.Frozen(checkpoint), 16, checkpoint.stream)
+    for name, weight in derivatives.Frozen(checkpoint).trained.items():
         places = buckets.places[name]
         assert len(places) % 16 == 0
         assert sorted(places[places < weight.numel()].tolist()) == list(range(weight.numel()))
@@ -278,21 +278,21 @@ def test_buckets_hold_every_weight_once():
 def test_dimensions_that_cannot_be_are_refused(kind, dimension):
     """Exact gradients are for MLPs; other networks' do not fit."""
     with pytest.raises(RecipeError, match="such as 512"):
-        weight_gradients.gradient_density(toy_moment(kind), dimension=dimension)
+        weight_gradients.gradient_density(toy_checkpoint(kind), dimension=dimension)
     with pytest.raises(RecipeError, match="such as 512"):
-        weight_gradients.tangent_density_first(toy_moment(kind), dimension=dimension)
+        weight_gradients.tangent_density_first(toy_checkpoint(kind), dimension=dimension)
     with pytest.raises(RecipeError, match="such as 5"):
-        weight_gradients.tangent_density_first(toy_moment(kind), probes=-1)
+        weight_gradients.tangent_density_first(toy_checkpoint(kind), probes=-1)
 
 
 def test_logits_that_are_not_the_classifiers_are_refused():
     """A network that scales its logits after the classifier has another last-layer gradient."""
-    moment = toy_moment("conv")
-    network = moment.look.network()
+    checkpoint = toy_checkpoint("conv")
+    network = checkpoint.snapshot.network()
     original = network.forward
     network.forward = lambda images: 2 * original(images)
     with pytest.raises(RecipeError, match="not what its classifier gives"):
-        weight_gradients.last_layer_gradient_density(moment)
+        weight_gradients.last_layer_gradient_density(checkpoint)
     assert not network.classifier._forward_pre_hooks.keys() - {next(iter(network.classifier._forward_pre_hooks))}
 
 
@@ -326,7 +326,7 @@ def test_a_training_is_the_same_with_all_gradients_taken(model, precision):
     scores = {spec.name: compute(spec, collector.of(spec)) for spec in collector.specs}
     assert len(scores) >= 11
     assert all(len(np.unique(each)) > 5 for name, each in scores.items() if name != "critical_sample_steps")
-    assert {"grand", "adversarial_margin", "gradient_density_last_layer"} <= set(collector.moments)
+    assert {"grand", "adversarial_margin", "gradient_density_last_layer"} <= set(collector.epoch_scores)
     told = {
         name for memory in collector.memories.values() for each in memory.get("metrics", {}).values() for name in each
     }

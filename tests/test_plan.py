@@ -32,24 +32,24 @@ def test_networks_examples_and_looks_are_counted(recipe, store):
     ensemble, single = costs["ensemble"], costs["single"]
     assert (ensemble.networks, ensemble.done, ensemble.epochs) == (8, 0, 3)
     assert ensemble.examples == 4 * 3 * (36 + 84)
-    assert ensemble.looks == 8 * 150
+    assert ensemble.evaluations == 8 * 150
     assert (single.networks, single.done, single.epochs) == (2, 0, 3)
     assert single.examples == 2 * 3 * 120
-    assert single.looks == 2 * (3 + 1) * 150
+    assert single.evaluations == 2 * (3 + 1) * 150
 
 
 def test_fewer_looks_cost_less(recipe, store):
     """3 epochs, looked at after the second and the last, and before the first step."""
     seldom = recipe.model_copy(update={"single": recipe.single.model_copy(update={"evaluate_every": 2})})
     cost = plan_study(seldom, blobs(), store)["single"]
-    assert cost.looks == 2 * (2 + 1) * 150
+    assert cost.evaluations == 2 * (2 + 1) * 150
     assert cost.examples == 2 * 3 * 120
 
 
 def test_flops_are_those_of_the_layers(recipe, store):
     """A backward pass costs two forward ones."""
     for cost in plan_study(recipe, blobs(), store).values():
-        assert cost.flops == FORWARD * (3 * cost.examples + cost.looks)
+        assert cost.flops == FORWARD * (3 * cost.examples + cost.evaluations)
 
 
 @pytest.mark.parametrize("design", ["uniform", "balanced"])
@@ -72,7 +72,7 @@ def test_what_is_finished_costs_nothing_more(recipe, store):
     assert (cost.networks, cost.done) == (12, 8)
     assert cost.examples == 2 * 3 * (36 + 84)
     cost = plan_study(recipe, dataset, store)["ensemble"]
-    assert (cost.done, cost.examples, cost.looks, cost.flops, cost.seconds) == (8, 0, 0, 0, 0)
+    assert (cost.done, cost.examples, cost.evaluations, cost.flops, cost.seconds) == (8, 0, 0, 0, 0)
 
 
 def test_single_runs_count_as_done_when_they_hold_what_is_asked(recipe, store):
@@ -105,11 +105,11 @@ def test_the_lines_say_what_a_person_plans_with(recipe, store):
 
 
 def test_the_estimate_takes_the_rates_of_the_probe(recipe, store, monkeypatch):
-    """Where there are some, steps and looks count what they took; nothing is trained to find out."""
+    """Where there are some, steps and evaluations count what they took; nothing is trained to find out."""
     monkeypatch.setattr(speed, "measured_rate", lambda part, dataset, placement: Rate(2.0, 0.5))
     monkeypatch.setattr(speed, "fit", None)
     for cost in plan_study(recipe, blobs(), store).values():
-        assert cost.seconds == 2.0 * cost.examples + 0.5 * cost.looks
+        assert cost.seconds == 2.0 * cost.examples + 0.5 * cost.evaluations
 
 
 def test_several_devices_share_the_time(recipe, monkeypatch):

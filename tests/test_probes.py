@@ -51,22 +51,22 @@ def trained(dataset, recipe, see):
 
 
 @pytest.fixture(scope="module")
-def moment(dataset):
+def checkpoint(dataset):
     """The end of a short training of an MLP 16-8; its look stays valid, since nothing trains on."""
     seen = []
     trained(dataset, toy_recipe("single"), seen.append)
     return seen[0]
 
 
-def fresh(moment, **changed):
-    return Checkpoint(**{**vars(moment), "memory": {}, **changed})
+def fresh(checkpoint, **changed):
+    return Checkpoint(**{**vars(checkpoint), "memory": {}, **changed})
 
 
 @pytest.fixture(scope="module")
-def expected(moment):
+def expected(checkpoint):
     """Every layer of the MLP by hand, float64."""
-    network = moment.look.network()
-    inputs = moment.look.examples.block(0, moment.dataset.n).flatten(1)
+    network = checkpoint.snapshot.network()
+    inputs = checkpoint.snapshot.examples.block(0, checkpoint.dataset.n).flatten(1)
     with torch.no_grad():
         first = network.blocks[0](inputs)
         second = network.blocks[1](first.relu())
@@ -78,9 +78,9 @@ def expected(moment):
 
 
 @pytest.mark.parametrize("name", MLP_LAYERS)
-def test_layers_are_read_before_their_relu(moment, expected, name):
+def test_layers_are_read_before_their_relu(checkpoint, expected, name):
     """A.5: probes sit after the dense operations; after the ReLU they are less accurate (A.9)."""
-    layers = Layers(moment)
+    layers = Layers(checkpoint)
     assert layers.names == MLP_LAYERS
     found = layers.features(name).numpy()
     np.testing.assert_allclose(found, expected[name], rtol=1e-5, atol=1e-6)
@@ -88,35 +88,35 @@ def test_layers_are_read_before_their_relu(moment, expected, name):
         assert (found < 0).any()
 
 
-def test_the_softmax_is_float64(moment):
+def test_the_softmax_is_float64(checkpoint):
     """In float32 most outputs of a well trained network are 1 and 0, and all their neighbours tie."""
-    assert Layers(moment).features("softmax").dtype == torch.float64
+    assert Layers(checkpoint).features("softmax").dtype == torch.float64
 
 
-def test_rows_have_the_same_bits_however_they_are_read(moment, monkeypatch):
+def test_rows_have_the_same_bits_however_they_are_read(checkpoint, monkeypatch):
     """Products depend on the batch in their last bits; neighbours are searched in tiles of every size."""
     monkeypatch.setattr(activations, "ROWS", 32)
-    layers = Layers(moment)
+    layers = Layers(checkpoint)
     whole = layers.features("blocks.1")
     for low, high in ((0, 150), (0, 1), (31, 33), (64, 96), (149, 150), (7, 131)):
         assert (layers.features("blocks.1", low, high) == whole[low:high]).all()
 
 
-def test_a_layer_that_does_not_fit_comes_as_a_stream(moment, monkeypatch):
+def test_a_layer_that_does_not_fit_comes_as_a_stream(checkpoint, monkeypatch):
     """Feature maps of 65,536 numbers an example are 15 GB for 60,000."""
-    held = Layers(moment).features("blocks.0", 120, 150)
+    held = Layers(checkpoint).features("blocks.0", 120, 150)
     monkeypatch.setattr(activations, "HELD", 0)
-    stream = Layers(moment).features("blocks.0", 120, 150)
+    stream = Layers(checkpoint).features("blocks.0", 120, 150)
     assert isinstance(stream, Stream)
     assert stream.n == 30
     assert (stream.read(3, 9) == held[3:9]).all()
 
 
-def test_reading_leaves_no_hook_behind(moment):
+def test_reading_leaves_no_hook_behind(checkpoint):
     """The network trains on after a look in the middle of its training."""
-    Layers(moment).features("blocks.0")
-    Layers(moment).features("penultimate")
-    network = moment.look.network()
+    Layers(checkpoint).features("blocks.0")
+    Layers(checkpoint).features("penultimate")
+    network = checkpoint.snapshot.network()
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in network.modules())
 
 
@@ -132,9 +132,9 @@ class Counting(nn.Module):
         return rows
 
 
-def test_what_follows_a_layer_is_not_computed(moment):
+def test_what_follows_a_layer_is_not_computed(checkpoint):
     """Wide layers are early ones and read many times; the rest of the network would be most of the work."""
-    layers = Layers(moment)
+    layers = Layers(checkpoint)
     after = Counting()
     layers.network = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), after)
     assert layers.features("1").shape == (150, 5)
@@ -149,7 +149,7 @@ def test_a_relu_in_place_does_not_change_what_was_read(dataset):
     examples = SimpleNamespace(n=6, block=lambda low, high: images[low:high])
     look = SimpleNamespace(network=lambda: network, examples=examples)
     sized = SimpleNamespace(shape=(1, 32, 32), n_classes=3)
-    layers = Layers(SimpleNamespace(dataset=sized, spec=model, look=look))
+    layers = Layers(SimpleNamespace(dataset=sized, spec=model, snapshot=look))
     assert layers.names[1] == "bn1"
     with torch.no_grad():
         before_relu = network.bn1(network.conv1(images)).flatten(1)
@@ -192,37 +192,37 @@ def sklearns(expected, dataset, k):
     return np.array(answers), np.array(confidences)
 
 
-def test_probes_answer_as_sklearns_classifiers(moment, expected, dataset):
+def test_probes_answer_as_sklearns_classifiers(checkpoint, expected, dataset):
     """On every layer, for training and test examples, with neighbours among the training examples alone."""
-    found = probes(fresh(moment), k=K)
+    found = probes(fresh(checkpoint), k=K)
     answers, confidences = sklearns(expected, dataset, K)
     assert (found["probe_class"] == answers).all()
     np.testing.assert_allclose(found["probe_confidence"], confidences, atol=1e-6)
-    assert (found["final_class"] == moment.look.outcome().prediction).all()
+    assert (found["final_class"] == checkpoint.snapshot.outcome().prediction).all()
 
 
-def test_an_example_is_its_own_neighbor_unless_told(moment):
+def test_an_example_is_its_own_neighbor_unless_told(checkpoint):
     """The paper's probes are made of the whole training set; with k = 1 every training example knows itself."""
-    labels, train, test = moment.dataset.labels, slice(0, 120), slice(120, 150)
-    own, others = (probes(fresh(moment), k=1, own_neighbor=each)["probe_class"] for each in (True, False))
+    labels, train, test = checkpoint.dataset.labels, slice(0, 120), slice(120, 150)
+    own, others = (probes(fresh(checkpoint), k=1, own_neighbor=each)["probe_class"] for each in (True, False))
     assert (own[:, train] == labels[train]).all()
     assert (others[0, train] != labels[train]).any()
     assert (own[:, test] == others[:, test]).all()
 
 
-def test_layers_computed_again_give_the_same_answers(moment, monkeypatch):
+def test_layers_computed_again_give_the_same_answers(checkpoint, monkeypatch):
     """Memory is bounded by reading a wide layer twice, and that changes no answer."""
-    held = probes(fresh(moment), k=K)
+    held = probes(fresh(checkpoint), k=K)
     monkeypatch.setattr(activations, "HELD", 0)
     monkeypatch.setattr("study.kernels.knn.HELD", 5000)
-    again = probes(fresh(moment), k=K)
+    again = probes(fresh(checkpoint), k=K)
     for word, array in held.items():
         assert (again[word] == array).all(), word
 
 
-def test_the_run_keeps_the_probes(moment):
+def test_the_run_keeps_the_probes(checkpoint):
     """B-fig8 needs the votes for the consensus class, which only an ensemble knows."""
-    now = fresh(moment)
+    now = fresh(checkpoint)
     found = probes(now, k=K)
     kept = now.memory["arrays"]
     assert kept["layers"].tolist() == list(MLP_LAYERS)
@@ -234,18 +234,18 @@ def test_the_run_keeps_the_probes(moment):
     assert logged == {"depth/undefined_train": lost[:120].sum(), "depth/undefined_test": lost[120:].sum()}
 
 
-def test_progress_rises_to_one_over_all_layers(moment):
+def test_progress_rises_to_one_over_all_layers(checkpoint):
     """The bar is of the whole work, and hears a stop."""
     seen = []
-    probes(fresh(moment, progress=seen.append), k=K)
+    probes(fresh(checkpoint, progress=seen.append), k=K)
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1)
 
 
-def test_more_neighbors_than_training_examples_are_refused(moment):
+def test_more_neighbors_than_training_examples_are_refused(checkpoint):
     """A small data set and the paper's k."""
     with pytest.raises(DataError, match="121 neighbours cannot be found among 120 examples"):
-        probes(fresh(moment), k=121)
+        probes(fresh(checkpoint), k=121)
 
 
 def test_a_data_set_without_a_test_split_has_probes():
@@ -272,27 +272,27 @@ def test_a_single_run_has_depths_of_both_splits(dataset, stores):
 
 
 @pytest.mark.parametrize(("layer", "name"), [("blocks.0", "blocks.0"), ("2", "blocks.1"), ("softmax", "softmax")])
-def test_hidden_densities_are_of_the_layer_named(moment, expected, dataset, layer, name):
+def test_hidden_densities_are_of_the_layer_named(checkpoint, expected, dataset, layer, name):
     """Jiang takes the penultimate layer; which layer ranks best is a question that one may ask."""
-    sums = hidden_density(fresh(moment), layer=layer)
+    sums = hidden_density(fresh(checkpoint), layer=layer)
     same, _ = class_kernel_sums(expected[name][:120], dataset.labels[:120], 3)
     np.testing.assert_allclose(sums, same, rtol=1e-4)
 
 
-def test_hidden_densities_are_of_the_penultimate_layer_by_default(moment, expected, dataset):
+def test_hidden_densities_are_of_the_penultimate_layer_by_default(checkpoint, expected, dataset):
     """After its ReLU: what the classifier reads."""
     same, _ = class_kernel_sums(np.maximum(expected["blocks.1"][:120], 0), dataset.labels[:120], 3)
-    np.testing.assert_allclose(hidden_density(fresh(moment)), same, rtol=1e-4)
+    np.testing.assert_allclose(hidden_density(fresh(checkpoint)), same, rtol=1e-4)
 
 
-def test_the_outlier_factor_is_that_of_the_penultimate_layer(moment, expected):
+def test_the_outlier_factor_is_that_of_the_penultimate_layer(checkpoint, expected):
     """From look to score, against scikit-learn."""
-    found = local_densities(fresh(moment), k=5)
+    found = local_densities(fresh(checkpoint), k=5)
     scores = compute(PROXIES["local_outlier_factor"], found)
     known = LocalOutlierFactor(n_neighbors=5).fit(np.maximum(expected["blocks.1"][:120], 0).astype(np.float64))
     np.testing.assert_allclose(scores, -known.negative_outlier_factor_, rtol=1e-4)
 
 
-def test_the_outlier_factor_takes_all_others_where_there_are_few(moment):
+def test_the_outlier_factor_takes_all_others_where_there_are_few(checkpoint):
     """It is among the usual proxies; a dozen images must not end a run."""
-    assert local_densities(fresh(moment), k=500)["neighbor_density"].shape == (120, 119)
+    assert local_densities(fresh(checkpoint), k=500)["neighbor_density"].shape == (120, 119)

@@ -35,13 +35,13 @@ def test_the_papers_proxies_are_registered():
 @every_proxy
 def test_scores_pass_the_gate(spec, planted):
     """(n,) finite float64 from plausible evidence: what the tables are made of."""
-    assert proxies.compute(spec, planted[spec.on].evidence).shape == (N,)
+    assert proxies.compute(spec, planted[spec.on].signals).shape == (N,)
 
 
 @every_proxy
 def test_all_evidence_words_are_planted(spec):
     """A proxy on a word that tests/planted.py does not make would escape the tests below."""
-    assert set(spec.evidence) <= set(plants.WORD)
+    assert set(spec.signals) <= set(plants.WORD)
 
 
 @pytest.mark.parametrize("word", plants.WORD)
@@ -49,7 +49,7 @@ def test_planted_evidence_has_the_axes_of_its_word(word, planted):
     """Evidence that no source would give proves nothing."""
     sizes = {"n": N, "c": CLASSES, "e": plants.EPOCHS, "t": plants.EPOCHS + 1}
     for data in planted.values():
-        shape = data.evidence[word].shape
+        shape = data.signals[word].shape
         assert shape == tuple(sizes.get(axis, length) for axis, length in zip(axes(word), shape, strict=True))
 
 
@@ -60,15 +60,15 @@ def axes(word: str) -> tuple[str, ...]:
 @every_proxy
 def test_computing_twice_gives_the_same_bits(spec, planted):
     """A score that cannot be computed again cannot be compared."""
-    first, second = (proxies.compute(spec, planted[spec.on].evidence) for _ in range(2))
+    first, second = (proxies.compute(spec, planted[spec.on].signals) for _ in range(2))
     assert first.tobytes() == second.tobytes()
 
 
 @every_proxy
 def test_scores_follow_their_examples(spec, planted):
     """Permuting the examples permutes the scores: no proxy may know the order of the data."""
-    evidence, order = planted[spec.on].evidence, np.random.default_rng(3).permutation(N)
-    moved = {word: evidence[word].take(order, axis=axes(word).index("n")) for word in spec.evidence}
+    evidence, order = planted[spec.on].signals, np.random.default_rng(3).permutation(N)
+    moved = {word: evidence[word].take(order, axis=axes(word).index("n")) for word in spec.signals}
     np.testing.assert_allclose(
         proxies.compute(spec, moved), proxies.compute(spec, evidence)[order], rtol=1e-6, atol=1e-8
     )
@@ -84,7 +84,7 @@ def test_planted_examples_look_hard(spec, plant, planted):
     data = planted[spec.on]
     tidy = ~np.any([data.where[each] for each in HARD], axis=0)
     seen = tidy | data.where[plant]
-    scores = proxies.oriented(spec, proxies.compute(spec, data.evidence))
+    scores = proxies.oriented(spec, proxies.compute(spec, data.signals))
     assert rank_statistics.auroc(-scores[seen], data.where[plant][seen]) > 0.9
 
 
@@ -95,7 +95,7 @@ def test_exact_copies_look_easier_than_strays(spec, planted):
     """What comes five times over is as regular as examples get."""
     data = planted[spec.on]
     copies, seen = data.where["duplicate"], data.where["duplicate"] | data.where["stray"]
-    scores = proxies.oriented(spec, proxies.compute(spec, data.evidence))
+    scores = proxies.oriented(spec, proxies.compute(spec, data.signals))
     assert rank_statistics.auroc(scores[seen], copies[seen]) > 0.9
 
 
@@ -106,8 +106,8 @@ def test_proxies_blind_to_flips_do_not_see_them(spec, planted):
         return
     data = planted[spec.on]
     relabelled = SimpleNamespace(**vars(data) | {"labels": (data.labels + 1) % CLASSES})
-    again = {word: plants.WORD[word](relabelled) for word in spec.evidence}
-    before, after = (proxies.compute(spec, each) for each in (data.evidence, again))
+    again = {word: plants.WORD[word](relabelled) for word in spec.signals}
+    before, after = (proxies.compute(spec, each) for each in (data.signals, again))
     np.testing.assert_allclose(after, before, rtol=1e-6)  # kernel sums add up class by class, in part in float32
 
 
@@ -116,9 +116,9 @@ MISLED = {"variability"}
 
 
 @every_proxy
-def test_evidence_is_left_as_it_was(spec, planted):
+def test_signals_are_left_as_they_were(spec, planted):
     """Many proxies share one trajectory; one that writes into it would spoil the next."""
-    frozen = {word: array.copy() for word, array in planted[spec.on].evidence.items()}
+    frozen = {word: array.copy() for word, array in planted[spec.on].signals.items()}
     for array in frozen.values():
         array.setflags(write=False)
     proxies.compute(spec, frozen)
@@ -228,10 +228,10 @@ def test_densities_equal_a_loop_over_equations_3_to_5(kind, space, planted):
 
 
 def learned_by_loop(classes: np.ndarray) -> list[int]:
-    moments, n = classes.shape
+    checkpoints, n = classes.shape
     found = []
     for i in range(n):
-        learned = moments - 1
+        learned = checkpoints - 1
         while learned and classes[learned - 1, i] == classes[-1, i]:
             learned -= 1
         found.append(learned)
@@ -308,12 +308,12 @@ def test_scores_that_are_not_finite_name_proxy_and_row():
 @pytest.mark.parametrize(
     ("evidence", "fault"),
     [
-        ({"input_density": np.ones((3, 2))}, "lacks evidence: labels"),
+        ({"input_density": np.ones((3, 2))}, "lacks signals: labels"),
         ({"input_density": np.ones((3, 2)), "labels": np.zeros(4, int)}, "labels is"),
         ({"input_density": np.ones(3), "labels": np.zeros(3, int)}, "input_density is"),
     ],
 )
-def test_evidence_that_does_not_fit_names_the_proxy(evidence, fault):
+def test_signals_that_do_not_fit_name_the_proxy(evidence, fault):
     """Broadcasting would turn a wiring error into plausible numbers."""
     with pytest.raises(ValueError, match=f"'kernel_density_input_relative'.*{fault}"):
         proxies.compute(proxies.get("kernel_density_input_relative"), evidence)
@@ -400,7 +400,7 @@ def test_an_unknown_signal_is_told_when_the_proxy_is_used(monkeypatch):
     ("function", "declared", "fault"),
     [
         (undocumented, {}, "no docstring"),
-        (variadic, {}, "other than evidence and settings"),
+        (variadic, {}, "other than signals and settings"),
         (no_default, {}, "without a plain default"),
         (toy, {"easy": "up"}, "easy is 'up'"),
         (toy, {"on": "validation"}, "on is 'validation'"),
@@ -425,7 +425,7 @@ def test_a_name_twice_fails_at_import():
 def test_words_are_the_union():
     """A launch collects what its proxies read, and nothing else."""
     specs = [proxies.get("cbtl"), proxies.get("kernel_density_input_relative")]
-    assert proxies.words(specs) == {"correct", "input_density", "labels"}
+    assert proxies.signals_of(specs) == {"correct", "input_density", "labels"}
 
 
 def test_oriented_turns_low_and_leaves_high():
@@ -438,10 +438,10 @@ def test_oriented_turns_low_and_leaves_high():
 def test_moments_read_only_words_of_one_moment():
     """What is computed after every epoch must not need the whole trajectory, unless it is told which epoch to take."""
     for spec in SPECS:
-        if spec.moment and "epoch" not in spec.settings:
-            assert not {axis for word in spec.evidence for axis in axes(word)} & {"e", "t", "w"}, spec.name
-        if any(word.endswith("_now") for word in spec.evidence):
-            assert spec.moment, spec.name
+        if spec.single_checkpoint and "epoch" not in spec.settings:
+            assert not {axis for word in spec.signals for axis in axes(word)} & {"e", "t", "w"}, spec.name
+        if any(word.endswith("_now") for word in spec.signals):
+            assert spec.single_checkpoint, spec.name
 
 
 def test_a_moment_with_a_setting_for_its_epoch_is_asked_for_each():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from gradient_toys import SmallConv, images_of, state_of, toy_moment
+from gradient_toys import SmallConv, images_of, state_of, toy_checkpoint
 from torch.nn import functional
 from toys import blobs
 
@@ -30,7 +30,7 @@ every_source = pytest.mark.parametrize("function", SOURCES, ids=lambda function:
 
 def given(function, kind):
     """The array that a source of one word gives."""
-    found = function(toy_moment(kind))
+    found = function(toy_checkpoint(kind))
     return found["critical_steps"] if isinstance(found, dict) else found
 
 
@@ -59,36 +59,36 @@ def test_gini_refuses_what_has_no_share(scores):
 @both_networks
 def test_loss_sensitivity_equals_autograd_one_by_one(kind):
     """The block's sum must hold each example's own gradient, also behind BatchNorm in evaluation mode."""
-    moment = toy_moment(kind)
-    network, expected = moment.look.network(), []
-    for image, label in images_of(moment)[:40]:
+    checkpoint = toy_checkpoint(kind)
+    network, expected = checkpoint.snapshot.network(), []
+    for image, label in images_of(checkpoint)[:40]:
         image = image.clone().requires_grad_()
         expected.append(float(slope_of(functional.cross_entropy(network(image), label), image).abs().sum()))
-    np.testing.assert_allclose(input_gradients.loss_sensitivity(moment), expected, rtol=1e-9)
+    np.testing.assert_allclose(input_gradients.loss_sensitivity(checkpoint), expected, rtol=1e-9)
 
 
 @both_networks
 def test_class_matrix_equals_a_loop_over_examples_and_classes(kind):
     """Entry i, j: loss towards class i at inputs of class j; transposed it would still look plausible."""
-    moment = toy_moment(kind)
-    network, labels = moment.look.network(), moment.dataset.labels[:40]
+    checkpoint = toy_checkpoint(kind)
+    network, labels = checkpoint.snapshot.network(), checkpoint.dataset.labels[:40]
     towards = np.zeros((40, 3))
-    for row, (image, _) in enumerate(images_of(moment)[:40]):
+    for row, (image, _) in enumerate(images_of(checkpoint)[:40]):
         for index in range(3):
             image = image.clone().requires_grad_()
             loss = functional.cross_entropy(network(image), torch.tensor([index]))
             towards[row, index] = slope_of(loss, image).abs().sum()
     expected = np.array([[towards[labels == j, i].mean() for j in range(3)] for i in range(3)])
-    input_gradients.loss_sensitivity(moment)
-    np.testing.assert_allclose(moment.memory["arrays"]["class_sensitivity"], expected[None], rtol=1e-9)
-    input_gradients.loss_sensitivity(moment)
-    assert moment.memory["arrays"]["class_sensitivity"].shape == (2, 3, 3)
-    assert moment.memory["arrays"]["epochs"].tolist() == [1, 1]
+    input_gradients.loss_sensitivity(checkpoint)
+    np.testing.assert_allclose(checkpoint.memory["arrays"]["class_sensitivity"], expected[None], rtol=1e-9)
+    input_gradients.loss_sensitivity(checkpoint)
+    assert checkpoint.memory["arrays"]["class_sensitivity"].shape == (2, 3, 3)
+    assert checkpoint.memory["arrays"]["epochs"].tolist() == [1, 1]
 
 
 def test_gini_is_of_the_mean_so_far():
     """The coefficient goes with the score that is reported: the average over training up to that epoch."""
-    early, late = toy_moment(steps=1, epoch=1), toy_moment(steps=9, epoch=2)
+    early, late = toy_checkpoint(steps=1, epoch=1), toy_checkpoint(steps=9, epoch=2)
     late.memory = early.memory
     taken = np.stack([input_gradients.loss_sensitivity(early), input_gradients.loss_sensitivity(late)])
     metrics = early.memory["metrics"]
@@ -100,7 +100,7 @@ def test_gini_is_of_the_mean_so_far():
 def test_confident_examples_keep_their_order_in_float32():
     """Softmax less one-hot rounds to 0 at a confidence of 1 - 1e-8; half of MNIST would tie there."""
     logits = torch.tensor([[0.0, 25.0, 0.0], [0.0, 30.0, 0.0]])
-    slope = derivatives.loss_slope(logits, torch.tensor([1, 1]))
+    slope = derivatives.loss_gradient(logits, torch.tensor([1, 1]))
     others = torch.softmax(logits.double(), dim=1)[:, [0, 2]]
     torch.testing.assert_close(slope[:, [0, 2]].double(), others, rtol=1e-5, atol=0)
     torch.testing.assert_close(slope[:, 1].double(), -others.sum(dim=1), rtol=1e-5, atol=0)
@@ -109,9 +109,9 @@ def test_confident_examples_keep_their_order_in_float32():
 @both_networks
 def test_adversarial_margin_equals_a_loop(kind):
     """min over j of |z_i - z_j| / |grad (z_i - z_j)|, the paper's formula, class by class."""
-    moment = toy_moment(kind)
-    network, expected = moment.look.network(), []
-    for image, _ in images_of(moment):
+    checkpoint = toy_checkpoint(kind)
+    network, expected = checkpoint.snapshot.network(), []
+    for image, _ in images_of(checkpoint):
         ratios = []
         for other in range(3):
             image = image.clone().requires_grad_()
@@ -121,14 +121,14 @@ def test_adversarial_margin_equals_a_loop(kind):
                 gap = logits[top] - logits[other]
                 ratios.append(float(gap.detach() / slope_of(gap, image).norm()))
         expected.append(min(ratios))
-    np.testing.assert_allclose(input_gradients.adversarial_margins(moment), expected, rtol=1e-9)
+    np.testing.assert_allclose(input_gradients.adversarial_margins(checkpoint), expected, rtol=1e-9)
 
 
 def linear_moment(weight, bias=(0.0, 0.0), images=None):
     """Two classes on images of two pixels, with the logits of one linear layer on top of what ReLU leaves."""
     dataset = blobs(8, 2, n_classes=2, shape=(1, 1, 2))
-    moment = toy_moment("mlp", dataset, steps=0)
-    network = moment.look.network()
+    checkpoint = toy_checkpoint("mlp", dataset, steps=0)
+    network = checkpoint.snapshot.network()
     with torch.no_grad():
         for weights in network.parameters():
             weights.zero_()
@@ -138,8 +138,8 @@ def linear_moment(weight, bias=(0.0, 0.0), images=None):
         network.classifier.weight[:, :2] = torch.tensor(weight, dtype=torch.float64)
         network.classifier.bias.copy_(torch.tensor(bias, dtype=torch.float64))
     if images is not None:
-        moment.look.examples.images[:] = torch.tensor(images, dtype=torch.float64).reshape(-1, 1, 1, 2)
-    return moment
+        checkpoint.snapshot.examples.images[:] = torch.tensor(images, dtype=torch.float64).reshape(-1, 1, 1, 2)
+    return checkpoint
 
 
 def test_adversarial_margin_of_a_plane_is_the_distance_to_it():
@@ -162,7 +162,7 @@ def test_an_example_without_slope_gets_the_largest_margin():
 
 def test_a_collapsed_network_has_no_margins():
     """One line that says why, not ten thousand infinities."""
-    with pytest.raises(AnalysisError, match="no input has a slope"):
+    with pytest.raises(AnalysisError, match="all input gradients are 0"):
         input_gradients.adversarial_margins(linear_moment([[0.0, 0.0], [0.0, 0.0]]))
 
 
@@ -170,22 +170,22 @@ def test_search_without_noise_needs_the_steps_that_a_plane_asks_for():
     """z = (x, y): a step brings x - y nearer by twice its length, so ceil(gap / 2 step) by hand."""
     gaps = np.array([0.011, 0.03, 0.05, 0.07, 0.09, 0.15, 0.19, 0.21, 0.5, 0.9])
     images = np.stack([np.full(10, 0.95), 0.95 - gaps], axis=1)
-    moment = linear_moment([[1.0, 0.0], [0.0, 1.0]], images=images)
-    steps = input_gradients.critical_samples(moment, radius=0.1, step=0.01, noise=0.0, steps=12)["critical_steps"]
+    checkpoint = linear_moment([[1.0, 0.0], [0.0, 1.0]], images=images)
+    steps = input_gradients.critical_samples(checkpoint, radius=0.1, step=0.01, noise=0.0, steps=12)["critical_steps"]
     assert steps.tolist() == [1, 2, 3, 4, 5, 8, 10, 13, 13, 13]
-    assert moment.memory["metrics"][1]["sensitivity/critical_ratio_train"] == pytest.approx(7 / 8)
-    assert moment.memory["metrics"][1]["sensitivity/critical_ratio_test"] == 0
+    assert checkpoint.memory["metrics"][1]["sensitivity/critical_ratio_train"] == pytest.approx(7 / 8)
+    assert checkpoint.memory["metrics"][1]["sensitivity/critical_ratio_test"] == 0
 
 
 def test_the_box_is_in_shares_of_the_pixel_range():
     """With inputs at SD 1 the same box must hold the same images, or the ratio would hang on the scaling."""
-    moment = toy_moment(train=Train(normalize="standard"))
-    frozen = derivatives.Frozen(moment)
-    scale = float(moment.look.examples.scale.flatten()[0]) * 255
+    checkpoint = toy_checkpoint(train=Train(normalize="standard"))
+    frozen = derivatives.Frozen(checkpoint)
+    scale = float(checkpoint.snapshot.examples.scale.flatten()[0]) * 255
     assert scale > 1.5
     seen = []
     original = derivatives.Frozen.__call__
-    images = moment.look.examples.block(0, 50)
+    images = checkpoint.snapshot.examples.block(0, 50)
 
     def spy(self, batch):
         seen.append(batch.detach())
@@ -193,7 +193,7 @@ def test_the_box_is_in_shares_of_the_pixel_range():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(derivatives.Frozen, "__call__", spy)
-        input_gradients.critical_samples(moment, radius=0.05, step=0.04, noise=0.1, steps=3)
+        input_gradients.critical_samples(checkpoint, radius=0.05, step=0.04, noise=0.1, steps=3)
     moved = max(float((batch - images).abs().max()) for batch in seen if len(batch) == 50)
     assert frozen.dtype == torch.float64
     assert moved == pytest.approx(0.05 * scale, rel=1e-6)
@@ -204,8 +204,8 @@ def test_search_does_not_depend_on_the_size_of_a_block(monkeypatch):
     dataset = blobs(300, 20)
 
     def steps():
-        moment = toy_moment("mlp", dataset)
-        return input_gradients.critical_samples(moment, radius=0.2, step=0.02, noise=0.05)["critical_steps"]
+        checkpoint = toy_checkpoint("mlp", dataset)
+        return input_gradients.critical_samples(checkpoint, radius=0.2, step=0.02, noise=0.05)["critical_steps"]
 
     whole = steps()
     monkeypatch.setattr(derivatives, "ROWS", 64)
@@ -219,49 +219,51 @@ def test_before_the_last_epoch_a_sample_of_each_split_is_searched(monkeypatch):
     batch = Examples.batch
     monkeypatch.setattr(Examples, "batch", lambda self, rows: (asked.append(rows.tolist()), batch(self, rows))[1])
     for epoch in (1, 2):
-        moment = toy_moment("mlp", blobs(40, 10), epoch=epoch)
-        moment.last = False
-        assert input_gradients.critical_samples(moment, sample=12) == {}
-        assert set(moment.memory["metrics"][epoch]) == {f"sensitivity/critical_ratio_{s}" for s in ("train", "test")}
+        checkpoint = toy_checkpoint("mlp", blobs(40, 10), epoch=epoch)
+        checkpoint.last = False
+        assert input_gradients.critical_samples(checkpoint, sample=12) == {}
+        assert set(checkpoint.memory["metrics"][epoch]) == {
+            f"sensitivity/critical_ratio_{s}" for s in ("train", "test")
+        }
     assert asked[0] == asked[1] == sorted(set(asked[0]))
     assert (len(asked[0]), sum(row >= 40 for row in asked[0])) == (22, 10)
 
 
 def test_a_sample_of_everyone_has_the_ratio_of_everyone():
     """The same examples and the same noise, by row numbers instead of in passing."""
-    part, whole = (toy_moment("mlp", blobs(40, 10)) for _ in range(2))
+    part, whole = (toy_checkpoint("mlp", blobs(40, 10)) for _ in range(2))
     part.last = False
-    for moment in (part, whole):
-        input_gradients.critical_samples(moment, radius=0.2, step=0.02, noise=0.05, sample=40)
+    for checkpoint in (part, whole):
+        input_gradients.critical_samples(checkpoint, radius=0.2, step=0.02, noise=0.05, sample=40)
     assert part.memory["metrics"] == whole.memory["metrics"]
     assert 0 < part.memory["metrics"][1]["sensitivity/critical_ratio_train"] < 1
 
 
 def test_no_sample_is_no_search(monkeypatch):
     """Who draws no figure pays nothing before the end."""
-    moment = toy_moment("mlp")
-    moment.last = False
-    assert input_gradients.critical_samples(moment, sample=0) == {}
-    assert "metrics" not in moment.memory
+    checkpoint = toy_checkpoint("mlp")
+    checkpoint.last = False
+    assert input_gradients.critical_samples(checkpoint, sample=0) == {}
+    assert "metrics" not in checkpoint.memory
 
 
 @pytest.mark.parametrize("wrong", [{"radius": 0.0}, {"step": -0.1}, {"steps": 0}, {"noise": -1.0}, {"sample": -1}])
 def test_a_search_that_cannot_move_is_refused(wrong):
     """A radius of 0 would call every example easy."""
     with pytest.raises(RecipeError, match="critical_samples"):
-        input_gradients.critical_samples(toy_moment(), **wrong)
+        input_gradients.critical_samples(toy_checkpoint(), **wrong)
 
 
 @both_networks
 def test_variance_of_gradients_equals_numpys(kind):
-    """Running sums, taken block by block over the moments, against var over the stacked gradients."""
+    """Running sums, taken block by block over the checkpoints, against var over the stacked gradients."""
     memory, stacked = {}, []
     for number in range(4):
-        moment = toy_moment(kind, steps=3 * number, epoch=number + 1)
-        moment.memory = memory
-        found = input_gradients.logit_gradients_over_time(moment)
-        network, slopes = moment.look.network(), []
-        for image, label in images_of(moment)[:40]:
+        checkpoint = toy_checkpoint(kind, steps=3 * number, epoch=number + 1)
+        checkpoint.memory = memory
+        found = input_gradients.logit_gradients_over_time(checkpoint)
+        network, slopes = checkpoint.snapshot.network(), []
+        for image, label in images_of(checkpoint)[:40]:
             image = image.clone().requires_grad_()
             slopes.append(slope_of(network(image)[0, label], image).numpy())
         stacked.append(slopes)
@@ -287,10 +289,10 @@ def test_one_due_epoch_has_no_variance():
 @every_source
 def test_sources_leave_the_network_as_it_was(function, kind):
     """The weights are those that train on; a gradient left behind would move the next step."""
-    moment = toy_moment(kind)
-    network = moment.look.network()
+    checkpoint = toy_checkpoint(kind)
+    network = checkpoint.snapshot.network()
     before = state_of(network)
-    function(moment)
+    function(checkpoint)
     after = state_of(network)
     assert before.keys() == after.keys()
     for name, value in before.items():
@@ -310,9 +312,9 @@ def test_sources_do_not_depend_on_the_size_of_a_block(function, kind, monkeypatc
 @every_source
 def test_sources_tell_how_far_they_are(function):
     """A pass of minutes must be seen, and can be stopped where it reports."""
-    moment, told = toy_moment(), []
-    moment.progress = told.append
-    function(moment)
+    checkpoint, told = toy_checkpoint(), []
+    checkpoint.progress = told.append
+    function(checkpoint)
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1)
     assert 0 < told[0] <= 1
@@ -321,11 +323,11 @@ def test_sources_tell_how_far_they_are(function):
 @pytest.mark.parametrize("shape", [(1, 6, 6), (3, 5, 4)])
 def test_memory_of_one_example_counts_its_activations(shape):
     """Blocks are cut by this number; without the weights, which are there once."""
-    moment = toy_moment("conv", blobs(40, 10, shape=shape))
+    checkpoint = toy_checkpoint("conv", blobs(40, 10, shape=shape))
     pixels = shape[1] * shape[2]
-    kept = derivatives.Frozen(moment).image_bytes()
+    kept = derivatives.Frozen(checkpoint).image_bytes()
     assert 8 * (shape[0] + 2 * 4) * pixels <= kept <= 8 * (shape[0] + 40) * pixels + 1000
-    assert isinstance(moment.look.network(), SmallConv)
+    assert isinstance(checkpoint.snapshot.network(), SmallConv)
 
 
 def test_figures_draw():

@@ -15,7 +15,7 @@ from study.proxies import PROXIES, SIGNALS, Signal, chosen, registry
 from study.recipe import flatten, load
 from study.runs import single
 from study.runs.single import run_singles
-from study.signals import due_epochs, look_epochs, wanted
+from study.signals import due_epochs, evaluation_epochs, wanted
 from study.signals.collector import OUTCOME
 from study.signals.registry import SOURCES, SignalSource
 from study.training.placement import Placement
@@ -255,9 +255,9 @@ def test_the_table_comes_with_what_is_declared_about_its_columns(runs):
         "easy": "low",
         "on": "train",
     }
-    assert (told["settings"], told["evidence"], told["due"]) == ({}, {}, None)
+    assert (told["settings"], told["signals"], told["due"]) == ({}, {}, None)
     hidden = declared["kernel_density_hidden_relative"]
-    assert list(hidden["evidence"]) == ["hidden_density"]
+    assert list(hidden["signals"]) == ["hidden_density"]
 
 
 def test_every_proxy_says_what_it_cost(runs, dataset):
@@ -364,7 +364,7 @@ def test_finer_curves_asked_later_are_trained_for_again(recipe, dataset, stores)
 
 @pytest.fixture
 def counted(monkeypatch):
-    """A due source whose number is its setting, and two proxies on it: of one moment, and of all."""
+    """A due source whose number is its setting, and two proxies on it: of one checkpoint, and of all."""
     monkeypatch.setattr(registry, "PROXIES", dict(PROXIES))
     monkeypatch.setattr(proxies, "PROXIES", registry.PROXIES)
     for name in ("counted_now", "counted_all"):
@@ -372,17 +372,17 @@ def counted(monkeypatch):
         monkeypatch.setitem(SIGNALS, name, Signal(axes, "a number"))
         keep = "last" if name.endswith("now") else "all"
 
-        def source(moment, *, number: float = 1.0):
-            moment.log(f"counted/{moment.epoch}", number)
-            moment.keep("number", np.array([number]))
-            return np.full(moment.dataset.n, number)
+        def source(checkpoint, *, number: float = 1.0):
+            checkpoint.log(f"counted/{checkpoint.epoch}", number)
+            checkpoint.keep("number", np.array([number]))
+            return np.full(checkpoint.dataset.n, number)
 
         source_of = SignalSource(
-            name=name, function=source, words=(name,), when="due", keep=keep, settings={"number": 1.0}
+            name=name, function=source, signals=(name,), when="due", keep=keep, settings={"number": 1.0}
         )
         monkeypatch.setitem(SOURCES, name, source_of)
 
-    def of_a_moment(counted_now):
+    def of_a_checkpoint(counted_now):
         """The number now."""
         return counted_now.astype(float)
 
@@ -391,19 +391,19 @@ def counted(monkeypatch):
         return counted_all.sum(axis=0).astype(float)
 
     told = {"family": "x", "easy": "high", "unit": "1", "label": "x", "source": "x"}
-    proxies.proxy(**told, moment=True)(of_a_moment)
+    proxies.proxy(**told, single_checkpoint=True)(of_a_checkpoint)
     proxies.proxy(**told)(of_all)
 
 
-def test_other_settings_of_evidence_are_trained_for_again(recipe, dataset, stores, counted):
-    """[evidence] is no part of the digest, yet it decides the scores."""
+def test_other_settings_of_signals_are_trained_for_again(recipe, dataset, stores, counted):
+    """[signals] is no part of the digest, yet it decides the scores."""
     store = stores()
-    one = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"of_a_moment": {}})
+    one = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"of_a_checkpoint": {}})
     (run,) = run_singles(one, dataset, store)
     other = asked(one, signals={"counted_now": {"number": 2}})
     (again,) = run_singles(other, dataset, store)
     assert run.id != again.id
-    assert [each.read_table("scores.parquet")["of_a_moment"][0] for each in (run, again)] == [1, 2]
+    assert [each.read_table("scores.parquet")["of_a_checkpoint"][0] for each in (run, again)] == [1, 2]
     assert run_singles(asked(one, signals={"counted_now": {"number": 1}}), dataset, store)[0].id == run.id
     assert run_singles(other, dataset, store)[0].id == again.id
 
@@ -411,7 +411,7 @@ def test_other_settings_of_evidence_are_trained_for_again(recipe, dataset, store
 def test_moments_may_be_fewer_where_only_the_last_counts(recipe, dataset, stores, counted):
     """A run with finer curves serves for coarser ones, unless the proxy gathers all of them."""
     fine, coarse = (recipe.single.model_copy(update={"repeats": 1, "signals_every": every}) for every in (1, 2))
-    for name, same in (("of_a_moment", True), ("of_all", False)):
+    for name, same in (("of_a_checkpoint", True), ("of_all", False)):
         store = stores()
         (run,) = run_singles(asked(recipe, single=fine, proxies={name: {}}), dataset, store)
         (other,) = run_singles(asked(recipe, single=coarse, proxies={name: {}}), dataset, store)
@@ -496,7 +496,7 @@ def test_due_epochs_are_epochs_with_a_look(look, every, due):
     """By hand, for seven passes."""
     recipe = toy_recipe("single", train={"epochs": 7}, single={"evaluate_every": look, "signals_every": every})
     assert due_epochs(recipe, 120) == due
-    assert set(due) <= set(look_epochs(recipe, 120))
+    assert set(due) <= set(evaluation_epochs(recipe, 120))
 
 
 def test_a_run_with_other_looks_is_not_this_one(seldom, dataset, monkeypatch):
@@ -573,10 +573,10 @@ def test_stop_is_heard_while_densities_are_computed(recipe, dataset, stores, mon
     """On 60,000 images that takes minutes; SIGTERM means seconds."""
     store, stop = stores(), threading.Event()
 
-    def density(moment):
+    def density(checkpoint):
         stop.set()
         for share in (0.1, 0.2):
-            moment.progress(share)
+            checkpoint.progress(share)
         pytest.fail("the stop was not heard")
 
     monkeypatch.setitem(SOURCES, "input_density", replace(SOURCES["input_density"], function=density))

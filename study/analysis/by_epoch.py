@@ -10,7 +10,7 @@ from study.analysis.load import StudyRuns
 from study.data import Dataset
 from study.proxies import PROXIES, Spec, compute, oriented
 from study.scores.rank_statistics import spearman
-from study.signals import evidence
+from study.signals import select_signals
 from study.tracking import Run
 
 
@@ -57,13 +57,13 @@ def _scores_by_epoch(run: Run, dataset: Dataset) -> Iterator[tuple[Spec, int, np
     """(proxy, epoch, scores of the training rows), for every proxy of a single epoch and every epoch that has it."""
     stored, series_by_key = run.read_arrays("curves.npz"), trajectory(run, dataset)
     for spec in PROXIES.values():
-        if not spec.moment or spec.on != "train":
+        if not spec.single_checkpoint or spec.on != "train":
             continue
         if spec.name in stored:
             yield from (
                 (spec, int(epoch), scores) for epoch, scores in zip(stored["epochs"], stored[spec.name], strict=True)
             )
-        elif set(spec.evidence) <= {"labels", "target_confidence_now", "top_confidence_now"}:
+        elif set(spec.signals) <= {"labels", "target_confidence_now", "top_confidence_now"}:
             for count, epoch in enumerate(series_by_key["epochs"].tolist(), 1):
                 so_far = {key: series[:count] for key, series in series_by_key.items()}
-                yield spec, epoch, compute(spec, evidence(spec, dataset, so_far, {}))
+                yield spec, epoch, compute(spec, select_signals(spec, dataset, so_far, {}))

@@ -192,7 +192,7 @@ def _trained(recipe: "Recipe", dataset: "Dataset", bar: "Bar") -> SingleRun:
     scored = score_single(collector)
     trajectory = {name: np.stack(arrays) for name, arrays in collector.series.items() if arrays}
     costs = pd.DataFrame([{"proxy": name, **cost} for name, cost in scored.costs.items()])
-    epochs = np.array(collector.looked, dtype=np.int64)
+    epochs = np.array(collector.evaluated, dtype=np.int64)
     return SingleRun(scored.table, {"epochs": epochs, **trajectory}, collector.network, costs, dataset)
 
 

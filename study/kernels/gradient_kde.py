@@ -1,6 +1,6 @@
 """Kernel sums among per-example gradients that are never written out.  in: factors per layer   out: (n, c) sums
 
-The gradient of a linear layer is the outer product of its output's slope d and its input (a, 1), so the inner product
+The gradient of a linear layer is the outer product of its output gradient d and its input (a, 1), so the inner product
 of two examples' gradients is (d . d') (a . a' + 1): two small products per tile in place of one of all weights.
 """
 
@@ -20,34 +20,38 @@ Progress = Callable[[float], None]
 
 
 class Factor(NamedTuple):
-    """One linear layer's per-example gradients, as outer products of a slope and an input.
+    """One linear layer's per-example gradients, as outer products of an output gradient and an input.
 
     inputs: (n, a), what the layer reads.
-    slopes: (n, b), the gradient with respect to what it gives; None for plain features, whose inner products are those
-        of `inputs`.
-    bias: whether the layer has one; its gradient is the slope itself.
+    gradients: (n, b), the gradient with respect to what it gives; None for plain features, whose inner products are
+        those of `inputs`.
+    bias: whether the layer has one; its gradient is the output gradient itself.
     """
 
     inputs: Tensor
-    slopes: Tensor | None = None
+    gradients: Tensor | None = None
     bias: bool = True
 
     def squares(self, rows: slice | Tensor) -> Tensor:
         """Squared norms of the gradients of some examples, (rows,)."""
-        own = self.inputs[rows].square().sum(dim=1)
-        return own if self.slopes is None else (own + self.bias) * self.slopes[rows].square().sum(dim=1)
+        squares = self.inputs[rows].square().sum(dim=1)
+        return squares if self.gradients is None else (squares + self.bias) * self.gradients[rows].square().sum(dim=1)
 
     def products(self, i: slice, j: slice) -> Tensor:
         """Inner products of the gradients of two slices of examples, (i, j)."""
-        own = self.inputs[i] @ self.inputs[j].T
-        return own if self.slopes is None else own.add_(self.bias).mul_(self.slopes[i] @ self.slopes[j].T)
+        products = self.inputs[i] @ self.inputs[j].T
+        return (
+            products
+            if self.gradients is None
+            else products.add_(self.bias).mul_(self.gradients[i] @ self.gradients[j].T)
+        )
 
     def paired(self, i: Tensor, j: Tensor) -> Tensor:
         """Inner products of the gradients of pairs of examples, (pairs,)."""
-        own = torch.linalg.vecdot(self.inputs[i], self.inputs[j])
-        if self.slopes is None:
-            return own
-        return (own + self.bias) * torch.linalg.vecdot(self.slopes[i], self.slopes[j])
+        products = torch.linalg.vecdot(self.inputs[i], self.inputs[j])
+        if self.gradients is None:
+            return products
+        return (products + self.bias) * torch.linalg.vecdot(self.gradients[i], self.gradients[j])
 
 
 def gradient_class_sums(
@@ -111,7 +115,7 @@ def mean_gradient_distance(factors: Sequence[Factor], *, tile: int = 1024) -> fl
         mean = total / (n * (n - 1))
     if not mean > 0:
         raise DataError(
-            f"all {n} gradients are the same, so there is no distance to set a bandwidth by; look earlier in training"
+            f"all {n} gradients are the same, so there is no distance to set a bandwidth by; take an earlier epoch"
         )
     return mean
 

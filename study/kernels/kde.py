@@ -320,15 +320,15 @@ def _part(
 
     The rows of j begin with those of i, or lie beyond.
     """
-    own, others = (slice(int(labels[k.start]), int(labels[k.stop - 1]) + 1) for k in (i, j))
-    left, right = labels[i] - own.start, labels[j] - others.start
-    across = rows.norms.new_zeros((others.stop - others.start, len(left)), dtype=torch.float64)
-    down = rows.norms.new_zeros((own.stop - own.start, len(right)), dtype=torch.float64)
+    first, second = (slice(int(labels[k.start]), int(labels[k.stop - 1]) + 1) for k in (i, j))
+    left, right = labels[i] - first.start, labels[j] - second.start
+    across = rows.norms.new_zeros((second.stop - second.start, len(left)), dtype=torch.float64)
+    down = rows.norms.new_zeros((first.stop - first.start, len(right)), dtype=torch.float64)
     at_once = STRIP * tile if add is _add_native and rows.whole is not None else tile
     for part in _slices(j.stop, at_once, j.start):
         within = slice(part.start - j.start, part.stop - j.start)
         add(rows, i, part, left, right[within], across, down[:, within], distances)
-    return [(others, i, across), (own, j, down)]
+    return [(second, i, across), (first, j, down)]
 
 
 def _add(

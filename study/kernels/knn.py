@@ -1,9 +1,9 @@
 """Exact nearest neighbours, in tiles.  in: features (n, d), queries (q, d)   out: distances and rows (q, k)
 
-Nothing q x n is held.  On a CPU the project's own kernel looks at the products of a tile as they are made; where the
+Nothing q x n is held.  On a CPU the project's kernel reads the products of a tile as they are made; where the
 features are the queries, once for both sides.  Elsewhere, two passes over the features: the first finds, by float32
 products, every row that can be among the k nearest once the products' rounding is allowed for; the second measures
-these by direct differences in float64.  Either way the answer is that of float64 brute force, equal distances by the
+these by direct differences in float64.  Either way the result is that of float64 brute force, equal distances by the
 lower row.
 """
 
@@ -71,29 +71,29 @@ def nearest(
         DataError: k is not between 1 and the number of rows to be found, or features are not finite.
         ValueError: widths that differ, or `exclude_self` with queries.
 
-    Memory beyond the features: 1 GiB for tiles, 64 (k + 8) q bytes for the answer, and 1.5 GiB more for a Stream of
+    Memory beyond the features: 1 GiB for tiles, 64 (k + 8) q bytes for the result, and 1.5 GiB more for a Stream of
     queries.  Of a row with many exact copies, the k + 1 first are searched: later ones lose every tie.
     """
     if exclude_self and queries is not None:
         raise ValueError("queries that are not the features have no self to exclude")
     queries = None if queries is features else queries
     searched = _stream(features, device)
-    asked = searched if queries is None else _stream(queries, device)
+    requested = searched if queries is None else _stream(queries, device)
     if not 1 <= k <= searched.n - exclude_self:
         raise DataError(f"{k} neighbours cannot be found among {searched.n - exclude_self} examples; set another k")
     with torch.no_grad():
         field = _Field(searched, k, tile, held=not isinstance(features, Stream))
         if field.native and field.held and queries is None:
             return field.search_itself(k, exclude_self, _part(progress, 0, 1))
-        distances, rows = np.empty((asked.n, k)), np.empty((asked.n, k), dtype=np.int64)
-        for low, high in spans(asked.n, _held_rows(asked, features if queries is None else queries)):
-            heard = _part(progress, low / asked.n, high / asked.n)
-            own = _finite(asked.read(low, high), low)
-            if own.shape[1] != field.width:
-                raise ValueError(f"queries are {own.shape[1]} wide, the features {field.width}")
+        distances, rows = np.empty((requested.n, k)), np.empty((requested.n, k), dtype=np.int64)
+        for low, high in spans(requested.n, _held_rows(requested, features if queries is None else queries)):
+            part = _part(progress, low / requested.n, high / requested.n)
+            block = _finite(requested.read(low, high), low)
+            if block.shape[1] != field.width:
+                raise ValueError(f"queries are {block.shape[1]} wide, the features {field.width}")
             search = field.search_native if field.native else field.search
-            distances[low:high], rows[low:high] = search(own, low, k, exclude_self, heard)
-            del own  # before the next are computed
+            distances[low:high], rows[low:high] = search(block, low, k, exclude_self, part)
+            del block  # before the next are computed
     return distances, rows
 
 
@@ -204,8 +204,8 @@ class _Field:
                             block.offer(compared, squares, numbers, exclude_self)
                         done += 1
                         progress(done / steps)
-        found = [block.best() for block in blocks]
-        return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
+        parts = [block.best() for block in blocks]
+        return np.concatenate([each[0] for each in parts]), np.concatenate([each[1] for each in parts])
 
 
 class _Block:
@@ -252,10 +252,10 @@ class _Block:
         counts = torch.bincount(row, minlength=len(values))
         place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
         shape = (len(values), int(counts.max()))
-        found = torch.full(shape, torch.inf, dtype=self.values.dtype, device=row.device)
+        inserted = torch.full(shape, torch.inf, dtype=self.values.dtype, device=row.device)
         named = torch.zeros(shape, dtype=torch.int64, device=row.device)
-        found[row, place], named[row, place] = values[row, column], columns[column]
-        self.values, order = torch.cat([self.values, found], dim=1).sort(dim=1)
+        inserted[row, place], named[row, place] = values[row, column], columns[column]
+        self.values, order = torch.cat([self.values, inserted], dim=1).sort(dim=1)
         self.rows = torch.cat([self.rows, named], dim=1).gather(1, order)
 
     def measure(self, right: Tensor, low: int) -> None:
@@ -289,9 +289,9 @@ def _forget(values: Tensor, columns: Tensor, low: int) -> None:
     """Make the value of a row with itself infinite; row i of `values` is row low + i of the features."""
     if not len(columns):
         return
-    own = torch.arange(low, low + len(values), device=columns.device)
-    place = torch.searchsorted(columns, own).clamp_(max=len(columns) - 1)
-    hit = columns[place] == own
+    selves = torch.arange(low, low + len(values), device=columns.device)
+    place = torch.searchsorted(columns, selves).clamp_(max=len(columns) - 1)
+    hit = columns[place] == selves
     values[hit, place[hit]] = torch.inf
 
 
@@ -311,11 +311,11 @@ def _stream(features: Features | Stream, device: Device) -> Stream:
     return Stream(len(rows), lambda low, high: rows[low:high])
 
 
-def _held_rows(asked: Stream, given: Features | Stream) -> int:
+def _held_rows(requested: Stream, given: Features | Stream) -> int:
     """How many queries are searched for in one go: all that are there anyway, and HELD bytes of computed ones."""
     if not isinstance(given, Stream):
-        return asked.n
-    first = asked.read(0, 1)
+        return requested.n
+    first = requested.read(0, 1)
     return max(1, HELD // (first.element_size() * first.shape[1]))
 
 
@@ -352,5 +352,5 @@ def _first_copies(marks: Tensor, copies: int) -> Tensor:
 
 
 def _part(progress: Progress | None, begin: float, end: float) -> Progress:
-    """Progress of a part, told as progress of the whole."""
+    """Progress of a part, reported as progress of the whole."""
     return (lambda share: progress(begin + share * (end - begin))) if progress else lambda share: None

@@ -2,7 +2,7 @@
 
 A form says what rows become before they meet: float64 that is subtracted, up to 32 columns; uint8 as it is, at four
 times the speed of float32; bfloat16 at twice; float32.  Products of the last two give a lower bound of each distance,
-of which study/native/nearest.cpp makes the exact answer: a margin of every row holds what rounding can do.
+of which study/native/nearest.cpp computes the exact result: a margin of every row holds what rounding can do.
 """
 
 import ctypes
@@ -170,11 +170,11 @@ def form_of(sample: Tensor, kind: torch.dtype, k: int, n: int, centre: Tensor | 
     if sample.dtype == kind == torch.uint8 and width < WIDEST and library.study_has_bytes():
         return Form("bytes", width, None)
     halves = Form("halves", width, centre)
-    told = library.study_has_bfloat16() and _tells_apart(halves, sample, k, n)
-    return halves if told else Form("floats", width, centre)
+    separable = library.study_has_bfloat16() and _separates(halves, sample, k, n)
+    return halves if separable else Form("floats", width, centre)
 
 
-def _tells_apart(form: Form, sample: Tensor, k: int, n: int) -> bool:
+def _separates(form: Form, sample: Tensor, k: int, n: int) -> bool:
     """Whether the bounds of a form leave few rows to measure: collapsed classes differ by less than bfloat16 shows."""
     centred = sample.float() - form.centre
     margin = form.margin(centred, centred.to(WORDS[form.kind]))
@@ -212,10 +212,10 @@ def among_others(lists: Lists, form: Form, ask: Read, read: Read, n: int, tile: 
     part = _kept_parts(form, ask, min(tile, queries))
     pairs = itertools.product(spans(n, tile), spans(queries, tile))
     steps, rows, here = -(-n // tile) * -(-queries // tile), None, None
-    for done, (searched, asked) in enumerate(pairs, 1):
+    for done, (searched, requested) in enumerate(pairs, 1):
         if searched != here:
             rows, here = form.part(*read(*searched), 0), searched
-        lists.one_way(part(*asked), rows)
+        lists.one_way(part(*requested), rows)
         progress(done / steps)
 
 

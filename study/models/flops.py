@@ -47,7 +47,7 @@ class FlopCounter(TorchDispatchMode):
 
 
 def convolution_backward(
-    slope: Tensor, inputs: Tensor, weight: Tensor, *args: Any, out_val: Sequence[Tensor | None], **kwargs: Any
+    gradient: Tensor, inputs: Tensor, weight: Tensor, *args: Any, out_val: Sequence[Tensor | None], **kwargs: Any
 ) -> int:
     """FLOPs of aten's convolution_backward: the gradients of input and weight each take what the forward pass takes.
 
@@ -56,8 +56,8 @@ def convolution_backward(
     per-example gradients are one group per example, so it finds them dearer by the number of examples in a block.
     """
     transposed = kwargs["transposed"] if "transposed" in kwargs else args[4]
-    once = 2 * (inputs if transposed else slope).numel() * weight[0].numel()
-    return once * sum(gradient is not None for gradient in out_val[:2])
+    once = 2 * (inputs if transposed else gradient).numel() * weight[0].numel()
+    return once * sum(each is not None for each in out_val[:2])
 
 
 FORMULAS: Mapping[Any, Callable[..., int]] = {

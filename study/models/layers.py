@@ -28,7 +28,7 @@ class StandardizedConv2d(nn.Conv2d):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups; its answer for an image does not depend on the batch."""
+    """GroupNorm with 32 groups; its output for an image does not depend on the batch."""
     return nn.GroupNorm(GROUPS, channels)
 
 

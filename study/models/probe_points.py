@@ -76,7 +76,7 @@ def _passages(network: nn.Module, shape: tuple[int, int, int], device: str) -> d
     """{name: Passage} of one pass, in the order in which the submodules return."""
     clock = itertools.count()
     begins: dict[str, list[int]] = defaultdict(list)
-    found: dict[str, Passage] = {}
+    passages: dict[str, Passage] = {}
     b = 3  # unlike most widths, so that a first axis of 3 is the batch's
 
     def enter(name: str) -> None:
@@ -85,7 +85,7 @@ def _passages(network: nn.Module, shape: tuple[int, int, int], device: str) -> d
     def leave(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         ends = (*inputs[:1], output)
         if all(isinstance(each, Tensor) and each.ndim >= 2 and len(each) == b for each in ends):
-            found[name] = Passage(name, module, inputs[0], output, begins[name][0], next(clock))
+            passages[name] = Passage(name, module, inputs[0], output, begins[name][0], next(clock))
 
     for name, module in network.named_modules():
         if name:
@@ -93,7 +93,7 @@ def _passages(network: nn.Module, shape: tuple[int, int, int], device: str) -> d
             module.register_forward_hook(lambda module, inputs, output, name=name: leave(name, module, inputs, output))
     with torch.no_grad():
         network(torch.zeros(b, *shape, device=device))
-    return {name: passage for name, passage in found.items() if len(begins[name]) == 1}
+    return {name: passage for name, passage in passages.items() if len(begins[name]) == 1}
 
 
 def _hidden_layers(network: nn.Module, passages: dict[str, Passage]) -> list[Passage]:
@@ -140,7 +140,7 @@ def _stem(passages: dict[str, Passage], before: int) -> list[Passage]:
     """The last normalization that returns before the first block begins, else the last convolution or linear layer."""
     early = [passage for passage in passages.values() if passage.end < before]
     for kinds in (NORM, PRODUCT):
-        found = [passage for passage in early if isinstance(passage.module, kinds)]
-        if found:
-            return found[-1:]
+        matching = [passage for passage in early if isinstance(passage.module, kinds)]
+        if matching:
+            return matching[-1:]
     return []

@@ -24,7 +24,7 @@ GIVEN = ("image_shape", "in_chans", "n_classes", "num_classes")  # by the data
 class RegisteredModel:
     """What is declared about a network.
 
-    usual: (channels, height, width) of the images and number of classes in the source; sizes are told for these.
+    usual: (channels, height, width) of the images and number of classes in the source; sizes are listed for these.
     source: id of the paper's passage, or where the network comes from.
     build: `(image_shape, num_classes, *, settings)`; none for one of timm's.
     version: of what it computes; to be raised when its code changes and other weights or logits come out.
@@ -78,7 +78,7 @@ def register_model(
     version: int = 1,
     later: Mapping[str, Any] | None = None,
 ) -> "Callable[[Builder], Builder]":
-    """Register the decorated builder, `(image_shape, num_classes, *, settings)`, under its own name.
+    """Register the decorated builder, `(image_shape, num_classes, *, settings)`, under its name.
 
     Args:
         what: in a few words.

@@ -1,4 +1,4 @@
-"""Numbers per example that stand in for the C-score.  in: evidence of one training run   out: scores (n,)"""
+"""Numbers per example that stand in for the C-score.  in: signals of one training run   out: scores (n,)"""
 
 from study.proxies import confidence, density, depth, gradient, learning_speed, margin, sensitivity  # noqa: F401  register
 from study.proxies.registry import (
@@ -15,7 +15,7 @@ from study.proxies.registry import (
     oriented,
     proxies_markdown,
     proxy,
-    words,
+    signals_of,
 )
 
 __all__ = [
@@ -38,6 +38,6 @@ __all__ = [
     "proxies_markdown",
     "proxy",
     "sensitivity",
+    "signals_of",
     "speed",
-    "words",
 ]

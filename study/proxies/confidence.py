@@ -1,4 +1,4 @@
-"""Softmax confidence and loss.  in: probabilities, losses of one moment (n,) or all epochs (e, n)   out: scores (n,)"""
+"""Softmax confidence and loss.  in: probabilities, losses, (n,) or by epoch (e, n)   out: scores (n,)"""
 
 import numpy as np
 
@@ -12,11 +12,11 @@ from study.proxies.registry import FloatArray, proxy
     label="confidence of the label",
     source="Jiang, Sec. 4.3 and Fig. 9b, p_L (J-fig9b)",
     ties="many at 1 late in training, where float32 saturates",
-    moment=True,
+    single_checkpoint=True,
     cost="pass",
 )
 def target_confidence(target_confidence_now: FloatArray) -> FloatArray:
-    """Softmax probability of the labelled class at one moment of training, p_L.
+    """Softmax probability of the labelled class at one checkpoint of training, p_L.
 
     Args:
         target_confidence_now: (n,) on training rows; after the last epoch for a final score.
@@ -35,17 +35,17 @@ def target_confidence(target_confidence_now: FloatArray) -> FloatArray:
     source="Jiang, Sec. 4.3 and Fig. 9b, p_max (J-fig9b)",
     ties="many at 1 late in training, where float32 saturates",
     blind_to=("flip",),
-    moment=True,
+    single_checkpoint=True,
     cost="pass",
 )
 def top_confidence(top_confidence_now: FloatArray) -> FloatArray:
-    """Softmax probability of the predicted class at one moment of training, p_max.
+    """Softmax probability of the predicted class at one checkpoint of training, p_max.
 
     Args:
         top_confidence_now: (n,) on training rows; after the last epoch for a final score.
 
     Returns:
-        (n,) 1 / c to 1, high means easy.  It never looks at the label, so a confidently mistaken one ranks as easy;
+        (n,) 1 / c to 1, high means easy.  It does not use the label, so a confidently mistaken one ranks as easy;
         far from all data a network may be confident too.
     """
     return top_confidence_now.astype(np.float64)
@@ -100,7 +100,7 @@ def variability(confidence: FloatArray) -> FloatArray:
     easy="low",
     unit="nats",
     label="cumulative loss",
-    source="the loss of J-cbtl before it is made binary, averaged over epochs",
+    source="the loss of J-cbtl before binarization, averaged over epochs",
 )
 def cumulative_loss(loss: FloatArray) -> FloatArray:
     """Mean over the epochs of the cross-entropy of the label, at epoch ends.
@@ -121,7 +121,7 @@ def cumulative_loss(loss: FloatArray) -> FloatArray:
     unit="1",
     label="error norm (EL2N)",
     source="Paul et al. 2021, EL2N",
-    moment=True,
+    single_checkpoint=True,
 )
 def el2n(error_norm: FloatArray, *, epoch: int = 0) -> FloatArray:
     """Euclidean norm of the error, softmax minus one-hot label, early in training: EL2N.

@@ -9,7 +9,7 @@ import numpy as np
 from study.proxies.registry import FloatArray, IntArray, proxy
 
 INPUT = {"family": "density", "easy": "high", "unit": "kernel mass", "cost": "n x n", "ties": "exact duplicates only"}
-HIDDEN = {**INPUT, "moment": True}
+HIDDEN = {**INPUT, "single_checkpoint": True}
 
 
 @proxy(**INPUT, label="class-relative density, input", source="Jiang, Eq. 3 (J-kde-input)")
@@ -40,7 +40,7 @@ def kernel_density_input_independent(input_density: FloatArray) -> FloatArray:
 
 @proxy(**HIDDEN, label="class-relative density, hidden", source="Jiang, Sec. 4.2 and Eq. 3 (J-kde-hidden)")
 def kernel_density_hidden_relative(hidden_density: FloatArray, labels: IntArray) -> FloatArray:
-    """Density of the own class less the density of all others, on the penultimate layer at one moment of training.
+    """Density of the own class less the density of all others, on the penultimate layer at one checkpoint of training.
 
     Args:
         hidden_density: (n, c).
@@ -88,7 +88,7 @@ def local_outlier_factor(local_density: FloatArray, neighbor_density: FloatArray
 
     Returns:
         (n,) about 1 within a cluster, above it for outliers; low means easy.  Beside k + 1 and more exact copies an
-        ordinary example looks like an outlier, since theirs is a density of 1e10.
+        ordinary example resembles an outlier, since theirs is a density of 1e10.
     """
     return neighbor_density.mean(axis=1, dtype=np.float64) / local_density
 

@@ -15,7 +15,7 @@ DEPTH = {
     "unit": "layer",
     "source": "Baldock, Sec. 2.1, A.5 and A.6.1 (B-depth)",
     "ties": "many: one of l + 1 values; midranks, never broken",
-    "never_learned": "no special case: the depth is that of the network's own answer, right or wrong",
+    "never_learned": "no special case: the depth is that of the predicted class, right or wrong",
     "cost": "probes",
 }
 
@@ -25,8 +25,8 @@ def prediction_depth(probe_class: IntArray, final_class: IntArray) -> FloatArray
     """Find the first layer from which on all k-NN probes agree with the network's final class.
 
     Args:
-        probe_class: (l, n) answers of the probes, input first, softmax last; on training rows.
-        final_class: (n,) answers of the network.
+        probe_class: (l, n) classes predicted by the probes, input first, softmax last; on training rows.
+        final_class: (n,) classes predicted by the network.
 
     Returns:
         (n,) 0 (the input) to l - 1 (the softmax), low means easy.  Where the softmax probe disagrees with the network
@@ -65,13 +65,13 @@ def majority(votes: IntArray) -> IntArray:
     """Class with most votes: (q, c) to (q,).
 
     Equal votes go to the lowest class.  The paper says nothing of them; for its consensus it takes the lowest class too
-    where the true one is not among the tied (A.6.2), and a probe must not be told the true class.
+    where the true one is not among the tied (A.6.2), and a probe must not see the true class.
     """
     return votes.argmax(axis=1)
 
 
 def probe_accuracy(probe_class: IntArray, classes: IntArray, rows: IntArray | BoolArray | slice) -> FloatArray:
-    """Share of these rows whose probe answers their class, layer by layer: (l,), 0 to 1; NaN without rows.
+    """Share of these rows whose probe predicts their class, layer by layer: (l,), 0 to 1; NaN without rows.
 
     Args:
         probe_class: (l, n).

@@ -12,9 +12,9 @@ DENSITY = {"family": "gradient", "easy": "high", "cost": "gradients", "unit": "k
 APPENDIX = "Jiang, App. C (J-kde-gradient)"
 
 
-@proxy(**NORM, label="GraNd", source="Paul et al. 2021, Def. 2.1 (not in the inventory)", moment=True)
+@proxy(**NORM, label="GraNd", source="Paul et al. 2021, Def. 2.1 (not in the inventory)", single_checkpoint=True)
 def grand(gradient_norm: FloatArray) -> FloatArray:
-    """Norm of the gradient of an example's loss with respect to all trained weights, at one moment.
+    """Norm of the gradient of an example's loss with respect to all trained weights, at one checkpoint.
 
     Args:
         gradient_norm: (n,).
@@ -44,7 +44,7 @@ def grand_first(gradient_norm_first: FloatArray) -> FloatArray:
     return gradient_norm_first.astype(np.float64)
 
 
-@proxy(**DENSITY, label="gradient density, last layer", source=APPENDIX, moment=True)
+@proxy(**DENSITY, label="gradient density, last layer", source=APPENDIX, single_checkpoint=True)
 def gradient_density_last_layer(last_layer_gradient_density: FloatArray) -> FloatArray:
     """Density of an example among the gradients of all with respect to the last layer; mean of K(g_i, g).
 

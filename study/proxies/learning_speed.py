@@ -1,4 +1,4 @@
-"""Learning speed.  in: correct (e, n) at epoch ends or in passing, classes (e + 1, n)   out: counts and epochs (n,)
+"""Learning speed.  in: correct (e, n) at epoch ends or online, classes (e + 1, n)   out: counts and epochs (n,)
 
 Jiang, Sec. 4.3, and Zhang, Eq. 1 and 2; on test rows the same functions are Zhang's CBGL and mal-generalizing events.
 """
@@ -28,8 +28,8 @@ def cbtl(correct: BoolArray) -> FloatArray:
     Returns:
         (n,) 0 to e, high means easy; a count of successes in spite of the papers' name.  Never learned: 0.
 
-    Jiang counts "training epochs in which the instance is classified correctly", which may mean in passing, as its
-    batch comes by; Zhang and we look at epoch ends (Z-online: the two agree to Pearson .9896).
+    Jiang counts "training epochs in which the instance is classified correctly", which may mean online, as its
+    batch comes by; Zhang and we evaluate at epoch ends (Z-online: the two agree to Pearson .9896).
     """
     return correct.sum(axis=0).astype(np.float64)
 
@@ -78,8 +78,8 @@ def forgetting_events(correct: BoolArray) -> FloatArray:
         ValueError: fewer than two epochs; there is no transition to count.
 
     Zhang's sum starts at the untrained network, ours after the first epoch.  Zhang's formula gives the never learned 0
-    events, the easiest score; e is the choice of Toneva et al.'s code.  They look when a batch comes by, Zhang and we
-    at epoch ends.
+    events, the easiest score; e is the choice of Toneva et al.'s code.  They evaluate online, when a batch comes by,
+    Zhang and we at epoch ends.
 
     >>> forgetting_events(np.array([[0, 1, 0], [1, 1, 0], [0, 1, 0]], bool))
     array([1., 0., 3.])
@@ -146,20 +146,20 @@ def first_epoch_learned(correct: BoolArray) -> FloatArray:
     family="learning speed",
     easy="high",
     unit="epochs",
-    label="cumulative binary training loss, in passing",
+    label="cumulative binary training loss, online",
     source="Jiang, Sec. 4.3 (J-cbtl), as Zhang, Sec. 3.1 compares (Z-online)",
     ties=TIES,
     never_learned="0, the hardest score",
 )
 def cbtl_online(online_correct: BoolArray) -> FloatArray:
-    """Count the epochs in which a training example is classified correctly as its batch comes by: CBTL in passing.
+    """Count the epochs in which a training example is classified correctly as its batch comes by: online CBTL.
 
     Args:
         online_correct: (e, n) on training rows, before the step on the batch, of the images as they are augmented; a
             pass that `train.steps` cuts short is left out, since it has not seen everyone.
 
     Returns:
-        (n,) 0 to e, high means easy.  It needs no look at the data; `cbtl` looks at epoch ends.
+        (n,) 0 to e, high means easy.  It needs no evaluation of all examples; `cbtl` takes one at each epoch end.
     """
     return cbtl(_seen(online_correct))
 
@@ -168,7 +168,7 @@ def cbtl_online(online_correct: BoolArray) -> FloatArray:
     family="learning speed",
     easy="low",
     unit="events",
-    label="forgetting events, in passing",
+    label="forgetting events, online",
     source="Toneva et al. 2019, Sec. 2, as Zhang, Sec. 3.1 compares (Z-online)",
     ties=TIES,
     never_learned="e, above every count",
@@ -180,7 +180,7 @@ def forgetting_events_online(online_correct: BoolArray) -> FloatArray:
         online_correct: (e, n) as in `cbtl_online`.
 
     Returns:
-        (n,) 0 to e // 2, low means easy; never right gets e: see `forgetting_events`, which looks at epoch ends.
+        (n,) 0 to e // 2, low means easy; never right gets e: see `forgetting_events`, which evaluates at epoch ends.
 
     Raises:
         ValueError: fewer than two whole passes.
@@ -195,7 +195,7 @@ def _seen(online_correct: BoolArray) -> BoolArray:
 
 
 def online_agreement(at_epoch_ends: FloatArray, in_passing: FloatArray) -> tuple[float, float]:
-    """How well the counts at epoch ends agree with those taken in passing (Z-online).
+    """How well the counts at epoch ends agree with those taken online (Z-online).
 
     Returns:
         Pearson correlation, NaN where one of them does not vary, and mean absolute error.  Zhang has .9896 and 1.2614
@@ -224,12 +224,12 @@ def iteration_learned(predicted: IntArray) -> FloatArray:
         predicted: (t, n) on training rows, t = e + 1: before the first step and at the end of each epoch.
 
     Returns:
-        (n,) 0 and up, low means easy: the first moment from which on all classes are the last one's, 0 for those that
-        have it from initialization on, scaled so that the 95th percentile of the rows is 1.  Where that percentile is
-        0 the numbers stay epochs.
+        (n,) 0 and up, low means easy: the first checkpoint from which on all classes are the last one's, 0 for those
+        that have it from initialization on, scaled so that the 95th percentile of the rows is 1.  Where that percentile
+        is 0 the numbers stay epochs.
 
-    The paper looks after every step, we at epoch ends; the converged network is ours after the last epoch.  It gives
-    one percentile per model; ours is over the rows of one split, which changes no rank.  The label is never looked at.
+    The paper evaluates after every step, we at epoch ends; the converged network is ours after the last epoch.  It
+    gives one percentile per model; ours is over the rows of one split, which changes no rank.  The label is not used.
     """
     changed = predicted != predicted[-1]
     learned = np.where(changed.any(axis=0), len(predicted) - changed[::-1].argmax(axis=0), 0)

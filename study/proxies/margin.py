@@ -1,4 +1,4 @@
-"""Margins of the output.  in: margins of all epochs (e, n) or of one moment (n,)   out: scores (n,)"""
+"""Margins of the output.  in: margins of all epochs (e, n) or of one checkpoint (n,)   out: scores (n,)"""
 
 import numpy as np
 
@@ -19,8 +19,8 @@ def aum(margin: FloatArray) -> FloatArray:
         margin: (e, n) on training rows.
 
     Returns:
-        (n,) high means easy, below 0 for an example that is mostly taken for another class.  The source looks when an
-        example's batch comes by, we at epoch ends.
+        (n,) high means easy, below 0 for an example that is mostly taken for another class.  The source evaluates when
+        an example's batch comes by, we at epoch ends.
     """
     return margin.mean(axis=0, dtype=np.float64)
 
@@ -32,17 +32,17 @@ def aum(margin: FloatArray) -> FloatArray:
     label="output margin",
     source="Baldock, Sec. 3.3 (B-margin)",
     blind_to=("flip",),
-    moment=True,
+    single_checkpoint=True,
     cost="pass",
 )
 def output_margin(output_margin_now: FloatArray) -> FloatArray:
-    """Difference between the largest and the second largest logit at one moment of training.
+    """Difference between the largest and the second largest logit at one checkpoint of training.
 
     Args:
         output_margin_now: (n,) on training rows; after the last epoch for a final score.
 
     Returns:
-        (n,) 0 and up, high means easy.  It never looks at the label, so a confidently mistaken example ranks as easy.
+        (n,) 0 and up, high means easy.  It does not use the label, so a confidently mistaken example ranks as easy.
         The paper takes its logarithm, which ranks the same.
     """
     return output_margin_now.astype(np.float64)
@@ -56,17 +56,17 @@ def output_margin(output_margin_now: FloatArray) -> FloatArray:
     source="B-margin, of probabilities instead of logits",
     ties="many at 1 late in training, where float32 saturates",
     blind_to=("flip",),
-    moment=True,
+    single_checkpoint=True,
     cost="pass",
 )
 def softmax_margin(softmax_margin_now: FloatArray) -> FloatArray:
-    """Difference between the largest and the second largest softmax probability at one moment of training.
+    """Difference between the largest and the second largest softmax probability at one checkpoint of training.
 
     Args:
         softmax_margin_now: (n,) on training rows; after the last epoch for a final score.
 
     Returns:
         (n,) 0 to 1, high means easy.  With two classes it ranks as the output margin does; with more, the other
-        logits count too.  It never looks at the label.
+        logits count too.  It does not use the label.
     """
     return softmax_margin_now.astype(np.float64)

@@ -1,6 +1,6 @@
-"""Every proxy and what is declared about it.  in: evidence {word: array}, settings   out: finite scores (n,)
+"""Every proxy and what is declared about it.  in: {signal: array}, settings   out: finite scores (n,)
 
-A proxy is a function whose signature is its specification: positional parameters are evidence words, keyword-only
+A proxy is a function whose signature is its specification: positional parameters are signals, keyword-only
 parameters are settings with defaults.  `compute` is the one gate, `oriented` the one place that turns signs.
 """
 
@@ -27,7 +27,7 @@ class Signal(NamedTuple):
     """One array that proxies read: its axes and what it holds.
 
     axes: letters; n examples, e evaluations, t evaluations and the untrained network, w epochs with costly signals, c
-        classes, k neighbours, l layers; any other letter is the signal's own.
+        classes, k neighbours, l layers; any other letter belongs to that signal alone.
     """
 
     axes: tuple[str, ...]
@@ -44,23 +44,23 @@ SIGNALS = {
     "error_norm": Signal(("e", "n"), "Euclidean norm of softmax minus one-hot label at the end of each epoch"),
     "predicted": Signal(("t", "n"), "class predicted before the first step and at the end of each epoch"),
     "online_correct": Signal(("e", "n"), "whether the example is classified correctly online, before the step on it"),
-    "target_confidence_now": Signal(("n",), "probability of the labelled class (p_L) at one moment"),
-    "top_confidence_now": Signal(("n",), "largest probability of any class (p_max) at one moment"),
-    "output_margin_now": Signal(("n",), "largest logit minus the second largest at one moment"),
-    "softmax_margin_now": Signal(("n",), "largest probability minus the second largest at one moment"),
+    "target_confidence_now": Signal(("n",), "probability of the labelled class (p_L) at one checkpoint"),
+    "top_confidence_now": Signal(("n",), "largest probability of any class (p_max) at one checkpoint"),
+    "output_margin_now": Signal(("n",), "largest logit minus the second largest at one checkpoint"),
+    "softmax_margin_now": Signal(("n",), "largest probability minus the second largest at one checkpoint"),
     "input_density": Signal(("n", "c"), "kernel sums over the training examples of each class, over N, on inputs"),
-    "hidden_density": Signal(("n", "c"), "the same on one layer, the penultimate by default, at one moment"),
+    "hidden_density": Signal(("n", "c"), "the same on one layer, the penultimate by default, at one checkpoint"),
     "local_density": Signal(("n",), "local reachability density among the k nearest on one layer, at the end"),
     "neighbor_density": Signal(("n", "k"), "local reachability densities of the k nearest"),
-    "probe_class": Signal(("l", "n"), "class that the k-NN probe after each layer answers, input first, softmax last"),
+    "probe_class": Signal(("l", "n"), "class that the k-NN probe after each layer predicts, input first, softmax last"),
     "probe_confidence": Signal(("l", "n"), "share of the k neighbours after each layer that have the labelled class"),
-    "final_class": Signal(("n",), "class that the trained network answers"),
+    "final_class": Signal(("n",), "class that the trained network predicts"),
     "loss_sensitivity": Signal(("w", "n"), "L1 norm of the loss's gradient in the input, at each due epoch"),
     "critical_steps": Signal(("n",), "steps of an adversarial search until the class changes, at the end"),
-    "adversarial_margin_now": Signal(("n",), "linear estimate of the distance to another class, at one moment"),
+    "adversarial_margin_now": Signal(("n",), "linear estimate of the distance to another class, at one checkpoint"),
     "logit_gradient_variance": Signal(("w", "n"), "variance so far of the input gradient of the label's logit"),
     "gradient_norm_first": Signal(("n",), "norm of the loss's gradient in the weights, before the first step"),
-    "gradient_norm": Signal(("n",), "the same at one moment"),
+    "gradient_norm": Signal(("n",), "the same at one checkpoint"),
     "last_layer_gradient_density": Signal(("n", "c"), "kernel sums on the last layer's gradients of the loss"),
     "gradient_density": Signal(("n", "c"), "kernel sums on the gradients of the loss in all weights, at the end"),
     "tangent_density_first": Signal(("n", "c"), "kernel sums on the gradients of the logits, before the first step"),
@@ -68,12 +68,12 @@ SIGNALS = {
 }
 PLANTS = {
     "flip": "an example of a tidy class under the label of another",
-    "stray": "an example far from its class, under its own label",
-    "duplicate": "an exact copy of a tidy example; unlike the others it must look easy",
+    "stray": "an example far from its class, under its label",
+    "duplicate": "an exact copy of a tidy example; unlike the others it must score as easy",
 }
 COSTS = {
-    "free": "read from the looks that a single run takes at its epoch ends, or from the training itself",
-    "pass": "one more look at all examples",
+    "free": "read from the evaluations at epoch ends, or from the training itself",
+    "pass": "one more evaluation of all examples",
     "n x n": "distances between all pairs of training examples",
     "gradients": "a backward pass for every example, or several",
     "probes": "nearest neighbours in every layer",
@@ -89,8 +89,8 @@ class Spec:
     """What is declared about a proxy.
 
     name: registry name, column of scores.parquet and key in a recipe.
-    function: takes evidence words by name and settings by keyword, gives (n,) float64.
-    evidence: the words that it reads (keys of SIGNALS).
+    function: takes signals by name and settings by keyword, gives (n,) float64.
+    signals: the names of what it reads (keys of SIGNALS).
     settings: names and defaults.
     family: density, confidence or learning speed.
     easy: "high" or "low", whichever means easy, that is consistent.
@@ -100,15 +100,15 @@ class Spec:
     ties: how ties come about and what is done with them.
     never_learned: what an example gets that was never classified correctly.
     blind_to: the PLANTS that it cannot see by construction.
-    moment: the score of one moment of training, so there is one after each epoch; of the epoch that the setting
-        `epoch` names where the proxy has one, else of the last.
+    single_checkpoint: computed from one checkpoint of training, so that there is a score after each epoch; of the epoch
+        that the setting `epoch` names where the proxy has one, else of the last.
     cost: a key of COSTS; what it came to is measured in each run.
     version: of what it computes; to be raised when its code changes and other scores come out.
     """
 
     name: str
     function: Callable[..., FloatArray]
-    evidence: tuple[str, ...]
+    signals: tuple[str, ...]
     settings: Mapping[str, Setting]
     family: str
     easy: str
@@ -119,13 +119,13 @@ class Spec:
     ties: str = "rare"
     never_learned: str = "no special case"
     blind_to: tuple[str, ...] = ()
-    moment: bool = False
+    single_checkpoint: bool = False
     cost: str = "free"
     version: int = 1
 
     @property
     def code(self) -> str | None:
-        """What a run notes of its code: None for version 1 of this package's own, a hash for a plugin's."""
+        """What a run notes of its code: None for version 1 of a proxy of this package, a hash for a plugin's."""
         if self.function.__module__.split(".")[0] == "study":
             return None if self.version == 1 else f"version {self.version}"
         return code_hash(self.function)
@@ -152,13 +152,13 @@ def check_signals_of(spec: Spec) -> None:
     Raises:
         RecipeError: names the nearest signal, or all that there are.
     """
-    for name in spec.evidence:
+    for name in spec.signals:
         if name not in SIGNALS:
             raise RecipeError(f"proxy {spec.name!r} reads an unknown signal {name!r}{did_you_mean(name, SIGNALS)}")
 
 
 def proxy(**declared: Any) -> Callable[[Callable[..., FloatArray]], Callable[..., FloatArray]]:
-    """Register the decorated function under its own name; `declared` are the fields of Spec from `family` on.
+    """Register the decorated function under its name; `declared` are the fields of Spec from `family` on.
 
     Raises:
         ValueError: a name twice, an unknown plant, no docstring, a direction other than high or low;
@@ -178,19 +178,19 @@ def proxy(**declared: Any) -> Callable[[Callable[..., FloatArray]], Callable[...
 def specify(function: Callable[..., FloatArray], **declared: Any) -> Spec:
     """Read the signature of a proxy and check what is declared about it; see `proxy`."""
     parameters = inspect.signature(function).parameters.values()
-    evidence = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+    signals = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
     settings = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     name = function.__name__
     try:
         spec = Spec(
-            name=name, function=function, evidence=evidence, settings=types.MappingProxyType(settings), **declared
+            name=name, function=function, signals=signals, settings=types.MappingProxyType(settings), **declared
         )
     except TypeError as error:
         raise ValueError(f"proxy {name!r}: {error}") from error
     faults = {
         "no docstring": not (function.__doc__ or "").strip(),
-        "no evidence": not evidence,
-        f"parameters other than evidence and settings in {inspect.signature(function)}": len(evidence) + len(settings)
+        "no signals": not signals,
+        f"parameters other than signals and settings in {inspect.signature(function)}": len(signals) + len(settings)
         != len(parameters),
         "a setting without a plain default": not all(isinstance(value, Setting) for value in settings.values()),
         f"easy is {spec.easy!r}, not 'high' or 'low'": spec.easy not in ("high", "low"),
@@ -206,7 +206,7 @@ def specify(function: Callable[..., FloatArray], **declared: Any) -> Spec:
 
 
 def get(name: str) -> Spec:
-    """Snapshot a proxy up by name.
+    """Look a proxy up by name.
 
     Raises:
         RecipeError: unknown; names the nearest one.
@@ -225,7 +225,9 @@ def chosen(named: Mapping[str, Any]) -> list[Spec]:
         RecipeError: unknown, settings of `all`, or a proxy that reads an unknown signal.
     """
     if named.get(ALL):
-        raise RecipeError(f"proxies.{ALL} takes no settings, it stands for every proxy; write them under its own name")
+        raise RecipeError(
+            f"proxies.{ALL} takes no settings, it stands for every proxy; write them under the proxy that they are for"
+        )
     if not named:
         specs = [spec for spec in PROXIES.values() if spec.cost in USUAL]
     else:
@@ -253,34 +255,34 @@ def bind(spec: Spec, settings: Mapping[str, Any]) -> dict[str, Setting]:
 
 
 def at_epoch(spec: Spec, settings: Mapping[str, Any], epoch: int) -> dict[str, Any]:
-    """The settings under which a proxy of one moment is computed for the moment after `epoch`."""
+    """The settings under which a proxy of one checkpoint is computed for the checkpoint after `epoch`."""
     return {**settings, "epoch": epoch} if "epoch" in spec.settings else dict(settings)
 
 
-def words(specs: Iterable[Spec]) -> set[str]:
-    """Evidence that these proxies read together, and nothing else."""
-    return {word for spec in specs for word in spec.evidence}
+def signals_of(specs: Iterable[Spec]) -> set[str]:
+    """Signals that these proxies read together, and nothing else."""
+    return {name for spec in specs for name in spec.signals}
 
 
-def compute(spec: Spec, evidence: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> FloatArray:
-    """Compute a proxy through the one gate: evidence of fitting shapes in, (n,) finite float64 scores out.
+def compute(spec: Spec, signals: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> FloatArray:
+    """Compute a proxy through the one gate: signals of fitting shapes in, (n,) finite float64 scores out.
 
     Args:
         spec: of the proxy.
-        evidence: arrays by word, at least those of the spec, restricted to the rows of `spec.on`.
+        signals: arrays by name, at least those of the spec, restricted to the rows of `spec.on`.
         settings: as in `bind`.
 
     Raises:
         RecipeError: the proxy reads a signal that nobody declares.
-        AnalysisError: the proxy refuses the evidence (too few epochs), or a score is not finite (diverged training).
-        ValueError: missing evidence, axes that do not fit, a result of the wrong shape or type; an error of the caller
+        AnalysisError: the proxy refuses the signals (too few epochs), or a score is not finite (diverged training).
+        ValueError: missing signals, axes that do not fit, a result of the wrong shape or type; an error of the caller
             or of the proxy's author.
     """
     check_signals_of(spec)
-    missing = [word for word in spec.evidence if word not in evidence]
+    missing = [name for name in spec.signals if name not in signals]
     if missing:
-        raise ValueError(f"proxy {spec.name!r} lacks evidence: {', '.join(missing)}")
-    arrays = {word: np.asarray(evidence[word]) for word in spec.evidence}
+        raise ValueError(f"proxy {spec.name!r} lacks signals: {', '.join(missing)}")
+    arrays = {name: np.asarray(signals[name]) for name in spec.signals}
     n = _axes(spec, arrays)["n"]
     filled = bind(spec, settings or {})
     try:
@@ -288,8 +290,8 @@ def compute(spec: Spec, evidence: Mapping[str, Any], settings: Mapping[str, Any]
     except ValueError as error:
         raise AnalysisError(f"proxy {spec.name!r}: {error}") from error
     if not isinstance(scores, np.ndarray) or scores.shape != (n,) or scores.dtype != np.float64:
-        made = f"{getattr(scores, 'dtype', type(scores).__name__)} {np.shape(scores)}"
-        raise ValueError(f"proxy {spec.name!r} gave {made} instead of float64 {(n,)}")
+        given = f"{getattr(scores, 'dtype', type(scores).__name__)} {np.shape(scores)}"
+        raise ValueError(f"proxy {spec.name!r} gave {given} instead of float64 {(n,)}")
     wrong = np.flatnonzero(~np.isfinite(scores))
     if len(wrong):
         raise AnalysisError(
@@ -318,11 +320,11 @@ def proxies_markdown(specs: Iterable[Spec] | None = None) -> str:
 
 def _axes(spec: Spec, arrays: Mapping[str, NDArray]) -> dict[str, int]:
     lengths: dict[str, int] = {}
-    for word, array in arrays.items():
-        axes = SIGNALS[word].axes
+    for name, array in arrays.items():
+        axes = SIGNALS[name].axes
         expected = tuple(lengths.get(axis, length) for axis, length in zip(axes, array.shape, strict=False))
         if array.ndim != len(axes) or array.shape != expected:
-            known = ", ".join(f"{axis} = {length}" for axis, length in lengths.items()) or "nothing else given"
-            raise ValueError(f"proxy {spec.name!r}: {word} is {array.shape}, not ({', '.join(axes)}) with {known}")
+            others = ", ".join(f"{axis} = {length}" for axis, length in lengths.items()) or "nothing else given"
+            raise ValueError(f"proxy {spec.name!r}: {name} is {array.shape}, not ({', '.join(axes)}) with {others}")
         lengths |= zip(axes, array.shape, strict=True)
     return lengths

@@ -1,6 +1,6 @@
-"""How near an example is to another answer.  in: slopes with respect to inputs   out: scores (n,), a Gini coefficient
+"""How near an example is to another prediction.  in: gradients in the inputs   out: scores (n,), a Gini coefficient
 
-Slopes are taken with respect to the inputs as the network sees them, after normalization.
+Gradients are taken with respect to the inputs as the network sees them, after normalization.
 """
 
 import numpy as np
@@ -15,9 +15,9 @@ MARGIN = {
     "unit": "input units",
     "cost": "gradients",
     "source": "Baldock, Sec. 3.3 (B-margin)",
-    "ties": "examples without any slope share the largest margin",
+    "ties": "examples whose gradients are all 0 share the largest margin",
     "blind_to": ("flip",),
-    "moment": True,
+    "single_checkpoint": True,
 }
 
 
@@ -87,7 +87,7 @@ def critical_sample_steps(critical_steps: FloatArray) -> FloatArray:
 
 @proxy(**MARGIN, label="adversarial input margin")
 def adversarial_margin(adversarial_margin_now: FloatArray) -> FloatArray:
-    """Linear estimate of the smallest change of a training input that changes the class, at one moment.
+    """Linear estimate of the smallest change of a training input that changes the class, at one checkpoint.
 
     Args:
         adversarial_margin_now: (n,) min over j of |z_i - z_j| / |grad_x (z_i - z_j)|, i the predicted class.

@@ -17,7 +17,7 @@ from study.proxies.learning_speed import online_agreement
 from study.recipe import Recipe, dump, flatten
 from study.runs.ensemble import keys, waiting
 from study.runs.jobs import SinglePlan, runtime_of, single_plan
-from study.signals import Collector, Cost, Shared, conditions, curved, due_epochs, look_epochs, wanted
+from study.signals import Collector, Cost, Shared, conditions, curved, due_epochs, evaluation_epochs, wanted
 from study.tracking import Run, Store, descriptions
 from study.training.autotune import place_network
 from study.training.evaluation import Snapshot
@@ -34,7 +34,7 @@ def run_singles(
 
     Returns:
         The runs, FINISHED, one per repeat: `trajectory.npz`, `curves.npz`, `scores.parquet`, `scores.json`, and a
-        <source>.npz of each source of evidence that keeps arrays.
+        <source>.npz of each signal source that keeps arrays.
 
     Raises:
         Stopped: `stop` was set, also while another process trained the same and this one waited for it.
@@ -83,7 +83,7 @@ def _percent(advance: Advance, stop: threading.Event) -> Callable[[str, float], 
 
 
 def _aside(advance: Advance, stop: threading.Event) -> Callable[[str, float], None]:
-    """Say which evidence is being gathered, while the training waits; end the work once `stop` is set."""
+    """Say which signals are being collected while the training waits; end the work once `stop` is set."""
 
     def progress(source: str, share: float) -> None:
         if stop.is_set():
@@ -285,7 +285,7 @@ def _log_training(
     collector, final = train_single(
         single_plan(recipe), dataset, placement, repeat=repeat, shared=shared, on_epoch=on_epoch, stop=stop, bar=bar
     )
-    steps = [epoch for epoch in look_epochs(recipe, dataset.n_train) if epoch <= len(final.losses)]
+    steps = [epoch for epoch in evaluation_epochs(recipe, dataset.n_train) if epoch <= len(final.losses)]
     run.series("train/loss", [final.losses[epoch - 1] for epoch in steps], steps)
     run.log({"time/train_s": time.perf_counter() - begun})
     if final.diverged:
@@ -300,23 +300,23 @@ def _log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
     confidence, top_confidence (e, n) float32, because float16 ties everything above .9995; n, n_train.  Where a proxy
     reads them also loss, margin, error_norm (e, n) float32, predicted (e + 1, n) int16, online_correct (e,
     ceil(n_train / 8)) packed bits.
-    curves.npz: epochs (w,), and (w, n of its split) float32 per proxy of one moment but those on confidences.
+    curves.npz: epochs (w,), and (w, n of its split) float32 per proxy of one checkpoint but those on confidences.
     scores.json: per proxy what it declares, and its conditions.
     costs.json: per proxy what it cost beyond the steps of the training, seconds and flops of its signals and its own
     computation; see `Collector.cost`.  A file of its own, since no two trainings take equally long.
     """
-    header = {"epochs": np.array(collector.looked, dtype=np.int64), "n": np.int64(dataset.n)}
+    header = {"epochs": np.array(collector.evaluated, dtype=np.int64), "n": np.int64(dataset.n)}
     run.arrays("trajectory.npz", **header, n_train=np.int64(dataset.n_train), **_series(collector))
     run.arrays(
         "curves.npz",
         epochs=np.array(collector.epochs, dtype=np.int64),
-        **{name: np.stack(scores) for name, scores in collector.moments.items()},
+        **{name: np.stack(scores) for name, scores in collector.epoch_scores.items()},
     )
     scores = score_single(collector)
     run.table("scores.parquet", scores.table)
     run.json("costs.json", scores.costs)
     run.json("scores.json", scores.declared)
-    _log_evidence(run, collector, scores.values)
+    _log_signals(run, collector, scores.values)
 
 
 def _series(collector: Collector) -> dict[str, np.ndarray]:
@@ -325,8 +325,8 @@ def _series(collector: Collector) -> dict[str, np.ndarray]:
     return {word: np.packbits(array, axis=1) if array.dtype == bool else array for word, array in stacked.items()}
 
 
-def _log_evidence(run: Run, collector: Collector, scores: dict[str, np.ndarray]) -> None:
-    """Log what sources say of each moment, what they cost in all, and how online states agree
+def _log_signals(run: Run, collector: Collector, scores: dict[str, np.ndarray]) -> None:
+    """Log what sources report of each checkpoint, what they cost in all, and how online states agree
     with those at epoch ends (Z-online)."""
     for source, memory in collector.memories.items():
         for epoch, numbers in memory.get("metrics", {}).items():

@@ -106,7 +106,7 @@ class Search:
         return {"study.digest": self.name, "study.data": self.dataset.digest}
 
     def locked(self) -> object:
-        """A lock for moments: joining and ending are not done by two processes at once."""
+        """A lock: joining and ending are not done by two processes at once."""
         return locks.waited_for(self.store.root / "locks" / f"search-{self.name}.lock")
 
     def round(self, storage: object, scope: Scope, turn: int, parent: Run) -> TrialQueue:

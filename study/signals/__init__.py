@@ -1,11 +1,20 @@
-"""What proxies read, collected while one network trains.  in: a look at all examples per epoch   out: {word: array}
+"""What proxies read, collected while one network trains.  in: an evaluation per epoch   out: {signal: array}
 
-Only the words that the recipe's proxies name are collected.  Sources reduce features and gradients to a few numbers per
-example at once, so none of them is kept.
+Only the signals that the recipe's proxies name are collected.  Sources reduce features and gradients to a few numbers
+per example at once, so none of them is kept.
 """
 
 from study.signals import densities, input_gradients, knn_probes, weight_gradients  # noqa: F401  registers its sources
-from study.signals.collector import Collector, Shared, conditions, curved, due_epochs, evidence, look_epochs, wanted
+from study.signals.collector import (
+    Collector,
+    Shared,
+    conditions,
+    curved,
+    due_epochs,
+    evaluation_epochs,
+    select_signals,
+    wanted,
+)
 from study.signals.costs import Cost
 from study.signals.member_depths import MemberDepths
 from study.signals.registry import SOURCES, check_signals
@@ -20,7 +29,7 @@ __all__ = [
     "conditions",
     "curved",
     "due_epochs",
-    "evidence",
-    "look_epochs",
+    "evaluation_epochs",
+    "select_signals",
     "wanted",
 ]

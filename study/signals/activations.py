@@ -1,4 +1,4 @@
-"""What a network makes of the examples, layer by layer.  in: a moment, a layer   out: features (n, d), held or a Stream
+"""Activations of the examples, layer by layer.  in: a checkpoint, a layer   out: features (n, d), held or a Stream
 
 Layers are the input, the placements of the network, and the softmax; and "penultimate", the classifier's input.
 """
@@ -19,7 +19,7 @@ ROWS = 512  # examples in a pass; always the same ones together, so that a row h
 
 
 class _Reached(Exception):  # noqa: N818  no error
-    """The layer has spoken; what follows it is not computed."""
+    """The output of the layer is caught; the layers after it are not computed."""
 
 
 def layer_names(spec: NetworkSpec, shape: tuple[int, int, int], n_classes: int) -> tuple[str, ...]:
@@ -27,32 +27,32 @@ def layer_names(spec: NetworkSpec, shape: tuple[int, int, int], n_classes: int) 
     return (INPUT, *placements(spec, shape, n_classes), SOFTMAX)
 
 
-def find_layer(given: str, names: tuple[str, ...]) -> str:
+def find_layer(layer: str, names: tuple[str, ...]) -> str:
     """The layer that a recipe means, by its name or by its number in `names` written as text; "penultimate" is one too.
 
     Raises:
         RecipeError: no such layer; names those there are.
     """
-    if given in (*names, PENULTIMATE):
-        return given
-    if given.lstrip("-").isdigit() and -len(names) <= int(given) < len(names):
-        return names[int(given)]
+    if layer in (*names, PENULTIMATE):
+        return layer
+    if layer.lstrip("-").isdigit() and -len(names) <= int(layer) < len(names):
+        return names[int(layer)]
     raise RecipeError(
-        f"no layer {given!r}{did_you_mean(given, names)}; there are {', '.join(names)}, {PENULTIMATE}, "
+        f"no layer {layer!r}{did_you_mean(layer, names)}; there are {', '.join(names)}, {PENULTIMATE}, "
         f"or their numbers '0' to '{len(names) - 1}'"
     )
 
 
 class Layers:
-    """The layers of a network at one moment of its training, in evaluation mode and in the master precision.
+    """The layers of a network at one checkpoint of its training, in evaluation mode and in the master precision.
 
     names: as in `layer_names`.
     """
 
-    def __init__(self, moment: Checkpoint) -> None:
-        dataset = moment.dataset
-        self.names = layer_names(moment.spec, dataset.shape, dataset.n_classes)
-        self.network, self.examples = moment.look.network(), moment.look.examples
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        dataset = checkpoint.dataset
+        self.names = layer_names(checkpoint.spec, dataset.shape, dataset.n_classes)
+        self.network, self.examples = checkpoint.snapshot.network(), checkpoint.snapshot.examples
         weight = next(self.network.parameters())
         self.device, self.dtype = weight.device, weight.dtype
 
@@ -73,22 +73,22 @@ class Layers:
             return Stream(len(rows), lambda low, high: self._rows(name, rows[low:high]))
         return self._rows(name, rows)
 
-    def answers(self) -> np.ndarray:
-        """(n,) int16, the class that the network answers for every example."""
+    def predictions(self) -> np.ndarray:
+        """(n,) int16, the class that the network predicts for every example."""
         edges = range(0, self.examples.n, ROWS)
         return torch.cat([self._batch(SOFTMAX, start).argmax(dim=1) for start in edges]).to(torch.int16).cpu().numpy()
 
     @torch.no_grad()
     def _rows(self, name: str, rows: np.ndarray) -> Tensor:
         """Fill block by block, so that no layer is held twice; blocks without any of the rows are not computed."""
-        found: Tensor | None = None
+        features: Tensor | None = None
         for start in np.unique(rows - rows % ROWS).tolist():
             low, high = np.searchsorted(rows, (start, start + ROWS))
             batch = self._batch(name, start)
-            if found is None:
-                found = batch.new_empty(len(rows), batch.shape[1])
-            found[low:high] = batch[torch.from_numpy(rows[low:high] - start).to(batch.device)]
-        return found
+            if features is None:
+                features = batch.new_empty(len(rows), batch.shape[1])
+            features[low:high] = batch[torch.from_numpy(rows[low:high] - start).to(batch.device)]
+        return features
 
     @torch.no_grad()
     def _batch(self, name: str, start: int) -> Tensor:
@@ -104,8 +104,8 @@ class Layers:
     def _hooked(self, name: str, images: Tensor) -> Tensor:
         caught: list[Tensor] = []
 
-        def catch(found: Tensor) -> None:
-            caught.append(found.flatten(1).clone())  # a ReLU in place may write over it
+        def catch(output: Tensor) -> None:
+            caught.append(output.flatten(1).clone())  # a ReLU in place may write over it
             raise _Reached
 
         if name == PENULTIMATE:
@@ -122,14 +122,14 @@ class Layers:
         return caught[0]
 
 
-def train_features(moment: Checkpoint, layer: str) -> np.ndarray | Tensor:
+def train_features(checkpoint: Checkpoint, layer: str) -> np.ndarray | Tensor:
     """(n_train, d) of a layer that a recipe names; "penultimate" as in the compute precision of the training.
 
     Raises:
         RecipeError: no such layer.
     """
-    rows = moment.dataset.rows("train")
+    rows = checkpoint.dataset.rows("train")
     if layer == PENULTIMATE:
-        return moment.look.features()[rows]
-    layers = Layers(moment)
+        return checkpoint.snapshot.features()[rows]
+    layers = Layers(checkpoint)
     return layers._rows(find_layer(layer, layers.names), np.arange(rows.start, rows.stop))

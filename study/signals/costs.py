@@ -1,4 +1,4 @@
-"""What evidence costs beyond the steps of the training.  in: a piece of work   out: seconds, FLOPs"""
+"""What signals cost beyond the steps of the training.  in: a piece of work   out: seconds, FLOPs"""
 
 import time
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""Gradients of a network that stays as it is.  in: a look at the network   out: slopes with respect to inputs, weights
+"""Gradients of a frozen network.  in: a snapshot   out: gradients of the logits in inputs, in weights
 
 All examples of a block at once, in blocks whose activations fit BUDGET.  In evaluation mode no example sees another, so
-the gradient of a sum over examples holds each example's own.
+the gradient of a sum over examples holds the gradient of each.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,17 +17,17 @@ from study.signals.registry import Checkpoint
 
 BUDGET = 2**29  # bytes of activations, or of per-example gradients, in one block
 ROWS = 2048  # examples in a block at most
-Slopes = Callable[[Tensor, Tensor], Tensor]
-"""Logits (b, c) and labels (b,) to the slopes (s, b, c) whose gradients are wanted, one for each of their sum."""
+LogitGradients = Callable[[Tensor, Tensor], Tensor]
+"""Logits (b, c) and labels (b,) to s gradients of functions of the logits (s, b, c), which are propagated back."""
 
 
 class Frozen:
     """A network's present weights as constants: calling it records no gradient of them and leaves nothing behind."""
 
-    def __init__(self, moment: Checkpoint) -> None:
-        self.network: nn.Module = moment.look.network()
-        self.examples = moment.look.examples
-        self.progress = moment.progress
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.network: nn.Module = checkpoint.snapshot.network()
+        self.examples = checkpoint.snapshot.examples
+        self.progress = checkpoint.progress
         parameters = dict(self.network.named_parameters())
         self.trained = {name: weight.detach() for name, weight in parameters.items() if weight.requires_grad}
         self.constants = {name: weight.detach() for name, weight in parameters.items() if not weight.requires_grad}
@@ -79,63 +79,65 @@ class Frozen:
                 self.progress(share * high / n)
 
 
-def loss_slope(logits: Tensor, labels: Tensor) -> Tensor:
+def loss_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     """Gradient of the cross-entropy of `labels` (b,) with respect to the logits: softmax less one-hot, (b, c).
 
     The label's entry is minus the sum of the others, so that a confidence of 1 - 1e-12 still has a gradient in float32.
     """
-    own = labels.unsqueeze(1)
-    others = torch.softmax(logits.detach(), dim=1).scatter(1, own, 0)
-    return others.scatter(1, own, -others.sum(dim=1, keepdim=True))
+    index = labels.unsqueeze(1)
+    others = torch.softmax(logits.detach(), dim=1).scatter(1, index, 0)
+    return others.scatter(1, index, -others.sum(dim=1, keepdim=True))
 
 
-def pulled_back(frozen: Frozen, images: Tensor, slope_of: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Logits (b, c), and the gradient (b, channels, h, w) of the sum over classes of slope_of(logits) times logits."""
+def input_gradient(frozen: Frozen, images: Tensor, gradient_of: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits (b, c), and the gradient (b, channels, h, w) of the sum over classes of gradient_of(logits) * logits."""
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = frozen(images)
-        (slope,) = torch.autograd.grad(logits, images, slope_of(logits.detach()))
-    return logits.detach(), slope
+        (gradient,) = torch.autograd.grad(logits, images, gradient_of(logits.detach()))
+    return logits.detach(), gradient
 
 
-def logit_gradients(frozen: Frozen, images: Tensor) -> tuple[Tensor, Tensor]:
+def input_jacobian(frozen: Frozen, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (b, c) and the gradient of each with respect to its input, (b, c, d): c backward passes."""
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = frozen(images)
         classes = logits.shape[1]
-        slopes = images.new_empty(len(images), classes, images[0].numel())
+        jacobian = images.new_empty(len(images), classes, images[0].numel())
         for index, total in enumerate(logits.sum(dim=0)):
-            (slope,) = torch.autograd.grad(total, images, retain_graph=index < classes - 1)
-            slopes[:, index] = slope.flatten(1)
-    return logits.detach(), slopes
+            (gradient,) = torch.autograd.grad(total, images, retain_graph=index < classes - 1)
+            jacobian[:, index] = gradient.flatten(1)
+    return logits.detach(), jacobian
 
 
-def mlp_factors(layers: list[nn.Linear], images: Tensor, slope_of: Callable[[Tensor], Tensor]) -> list[Factor]:
-    """Per-example gradients of slope_of(logits) times logits with respect to an MLP's weights, layer by layer.
+def mlp_factors(layers: list[nn.Linear], images: Tensor, gradient_of: Callable[[Tensor], Tensor]) -> list[Factor]:
+    """Per-example gradients of gradient_of(logits) times logits with respect to an MLP's weights, layer by layer.
 
-    Exact: the gradient of a layer with inputs a and output slope d is d (a, 1)^T.
+    Exact: the gradient of a layer with inputs a and output gradient d is d (a, 1)^T.
     """
     with torch.no_grad():
         hidden = [images.flatten(1)]
         for layer in layers[:-1]:
             hidden.append(torch.relu(layer(hidden[-1])))
-        slope = slope_of(layers[-1](hidden[-1]))
+        gradient = gradient_of(layers[-1](hidden[-1]))
         factors = []
         for inputs, layer in zip(reversed(hidden), reversed(layers), strict=True):
-            factors.insert(0, Factor(inputs, slope))
-            slope = (slope @ layer.weight) * (inputs > 0)
+            factors.insert(0, Factor(inputs, gradient))
+            gradient = (gradient @ layer.weight) * (inputs > 0)
     return factors
 
 
-def per_example_gradients(frozen: Frozen, images: Tensor, labels: Tensor, slopes: Slopes) -> dict[str, Tensor]:
-    """Gradients (b, s, *weight) of sum(slope * logits) of each example, by the name of the weight, for any network.
+def per_example_gradients(
+    frozen: Frozen, images: Tensor, labels: Tensor, logit_gradients: LogitGradients
+) -> dict[str, Tensor]:
+    """Gradients (b, s, *weight) of sum(gradient * logits) of each example, by the name of the weight, for any network.
 
     Args:
         frozen: the network; weights that are not trained have no gradient here.
         images: (b, channels, h, w).
         labels: (b,).
-        slopes: of the logits of one example at a time, s of them; the forward pass is made once for all.
+        logit_gradients: of one example at a time, s of them; the forward pass is made once for all.
     """
 
     def gradients(image: Tensor, label: Tensor) -> dict[str, Tensor]:
@@ -143,7 +145,7 @@ def per_example_gradients(frozen: Frozen, images: Tensor, labels: Tensor, slopes
             return functional_call(frozen.network, {**weights, **frozen.constants}, (image.unsqueeze(0),))
 
         logits, pull = vjp(logits_of, frozen.trained)
-        return vmap(lambda slope: pull(slope)[0])(slopes(logits, label.unsqueeze(0)))
+        return vmap(lambda gradient: pull(gradient)[0])(logit_gradients(logits, label.unsqueeze(0)))
 
     return vmap(gradients)(images, labels)
 

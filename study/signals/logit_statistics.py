@@ -1,6 +1,6 @@
-"""What the logits say of each example at one moment.  in: logits (b, c), labels (b,)   out: a number per example (b,)
+"""Statistics of the logits of each example at one checkpoint.  in: logits (b, c), labels (b,)   out: (b,)
 
-A look makes all that are wanted in the pass that it takes anyway; the logits are not kept.
+An evaluation computes those that are wanted in its one forward pass; the logits are not kept.
 """
 
 import torch
@@ -16,7 +16,7 @@ def loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logit of the label minus the largest other one; below 0 where the answer is wrong."""
+    """Logit of the label minus the largest other one; below 0 where the prediction is wrong."""
     return -_against(logits, labels).amax(dim=-1)
 
 
@@ -33,8 +33,8 @@ def _against(logits: Tensor, labels: Tensor) -> Tensor:
     With s their log-sum-exp the loss is log(1 + e^s) and the error of the label 1 / (1 + e^-s): neither is 0 where the
     label's probability rounds to 1, nor infinite where it rounds to 0.
     """
-    own = labels.unsqueeze(-1)
-    return logits.scatter(-1, own, -torch.inf) - logits.gather(-1, own)
+    index = labels.unsqueeze(-1)
+    return logits.scatter(-1, index, -torch.inf) - logits.gather(-1, index)
 
 
 def output_margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,4 +51,4 @@ def softmax_margin(logits: Tensor, labels: Tensor) -> Tensor:
 SERIES: dict[str, Measure] = {"loss": loss, "margin": margin, "error_norm": error_norm}
 """Kept for every epoch."""
 NOW: dict[str, Measure] = {"output_margin_now": output_margin, "softmax_margin_now": softmax_margin}
-"""Kept of the last look alone."""
+"""Kept of the last evaluation alone."""

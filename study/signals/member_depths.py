@@ -16,11 +16,11 @@ from study.training.results import AnyOf
 from study.training.types import Job, JobTemplate
 
 
-def member_depth(moment: Checkpoint, subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def member_depth(checkpoint: Checkpoint, subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Prediction depth of all examples in a network that was trained on some of them (B-fig7).
 
     Args:
-        moment: after the last epoch of a network that trains alone.
+        checkpoint: after the last epoch of a network that trains alone.
         subset: row numbers that it was trained on, rising: what its probes are made of.  Another example is no
             neighbour; one of these is its own nearest, as in the source `probes`.
 
@@ -32,17 +32,17 @@ def member_depth(moment: Checkpoint, subset: np.ndarray) -> tuple[np.ndarray, np
     Raises:
         DataError: fewer than 30 examples in the subset.
     """
-    layers = Layers(moment)
+    layers = Layers(checkpoint)
     small = np.min_scalar_type(-len(layers.names))
-    final = layers.answers()
-    if moment.look.outcome().diverged:
-        return np.full(moment.dataset.n, -1, dtype=small), final
-    answers = np.stack([majority(each) for each in polls(moment, layers, subset, NEIGHBORS)])
-    return np.where(undefined(answers, final), -1, prediction_depth(answers, final)).astype(small), final
+    final = layers.predictions()
+    if checkpoint.snapshot.outcome().diverged:
+        return np.full(checkpoint.dataset.n, -1, dtype=small), final
+    classes = np.stack([majority(each) for each in polls(checkpoint, layers, subset, NEIGHBORS)])
+    return np.where(undefined(classes, final), -1, prediction_depth(classes, final)).astype(small), final
 
 
 class MemberDepths:
-    """Takes the depths of members after their last epoch, and gives them back in the order that is asked for.
+    """Takes the depths of members after their last epoch, and gives them back in any order.
 
     It may be called from several threads, each of which trains a member.
     """
@@ -60,8 +60,8 @@ class MemberDepths:
         """
         if epoch == job.training.length(len(job.rows))[0]:
             where = (self.device, self.template.stream, self._progress)
-            moment = Checkpoint(self.dataset, epoch, snapshot, *where, spec=job.network)
-            self.depths[job.key] = member_depth(moment, job.rows)
+            checkpoint = Checkpoint(self.dataset, epoch, snapshot, *where, spec=job.network)
+            self.depths[job.key] = member_depth(checkpoint, job.rows)
 
     def _progress(self, share: float) -> None:
         if self.stop.is_set():

@@ -77,7 +77,7 @@ SINGLE = """
 - `scores.parquet`: a row per example, a column per proxy; `scores.json` says of each whether high or low means easy,
   its unit, settings and source.
 - `trajectory.npz`: right or wrong and softmax confidence of every example after every epoch.
-- `curves.npz`: proxies of one moment (densities in hidden space, margins, ...) after every so many epochs.
+- `curves.npz`: proxies of one checkpoint (densities in hidden space, margins, ...) after every so many epochs.
   `preview/`: the first 500 rows, to look at here.
 - `probes.npz`, where the recipe asks for prediction depth: what k-nearest-neighbour probes answer in every layer.
 - `train/accuracy`, `test/accuracy`, `train/loss` are curves over the epochs (step = epoch).

@@ -10,7 +10,7 @@ from study.runs import ensemble, single
 from study.runs.jobs import ensemble_plan, runtime_of, template_of
 from study.runs.members import plan_shards
 from study.runs.speed import seconds_per_example
-from study.signals import look_epochs
+from study.signals import evaluation_epochs
 from study.tracking import Store
 from study.training.autotune import place_network
 
@@ -21,7 +21,7 @@ DEPTH_BYTES = 0.5  # of compressed depths (.06 on the digits) and classes (10 al
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one part of a study; `examples` and `looks` are forward passes with and without a backward one.
+    """Cost of one part of a study; `examples` and `evaluations` are forward passes with and without a backward one.
 
     beyond: what the estimate leaves out, in words.
     """
@@ -30,7 +30,7 @@ class Cost:
     done: int
     epochs: int
     examples: int
-    looks: int
+    evaluations: int
     flops: float
     seconds: float
     disk: float
@@ -47,43 +47,45 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
         shards = plan_shards(plan, done, part.runtime.shard)
         members = len(part.subset.ratios) * part.subset.members
         examples = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
-        looks = sum(len(shard.members) for shard in shards) * dataset.n
+        evaluations = sum(len(shard.members) for shard in shards) * dataset.n
         each = 1 / 8 + MISS_BYTES + (DEPTH_BYTES if part.subset.depth else 0)
         disk = members * dataset.n * each + dataset.n * len(part.subset.ratios) * 12
-        cost = _cost(part, dataset, members, len(done), examples, looks, disk)
+        cost = _cost(part, dataset, members, len(done), examples, evaluations, disk)
         costs["ensemble"] = replace(cost, beyond="the prediction depths" if part.subset.depth else "")
     if recipe.kind in ("study", "single"):
         part = recipe.part("single")
-        repeats, looks = part.single.repeats, len(look_epochs(part, dataset.n_train))
+        repeats, evaluations = part.single.repeats, len(evaluation_epochs(part, dataset.n_train))
         done = len(single.finished_repeats(store, part, dataset))
         left = repeats - done
-        disk = repeats * looks * dataset.n * 16
+        disk = repeats * evaluations * dataset.n * 16
         costs["single"] = _cost(
             part,
             dataset,
             repeats,
             done,
             left * part.train.length(dataset.n_train)[0] * dataset.n_train,
-            left * (looks + 1) * dataset.n,
+            left * (evaluations + 1) * dataset.n,
             disk,
         )
     return costs
 
 
-def _cost(part: Recipe, dataset: Dataset, members: int, done: int, examples: int, looks: int, disk: float) -> Cost:
+def _cost(
+    part: Recipe, dataset: Dataset, members: int, done: int, examples: int, evaluations: int, disk: float
+) -> Cost:
     forward = build.flops(part.model.spec(), dataset.shape, dataset.n_classes)
     template = template_of(part)
     alone, depth = part.kind == "single", part.subset.depth
     placement = place_network(template, dataset, runtime_of(part), examples, alone=alone, snapshots=depth)
-    train_s, look_s = seconds_per_example(template, dataset, placement) if examples else (0.0, 0.0)
+    train_s, evaluation_s = seconds_per_example(template, dataset, placement) if examples else (0.0, 0.0)
     return Cost(
         members,
         done,
         part.train.length(dataset.n_train)[0],
         examples,
-        looks,
-        forward * (3.0 * examples + looks),
-        train_s * examples + look_s * looks,
+        evaluations,
+        forward * (3.0 * examples + evaluations),
+        train_s * examples + evaluation_s * evaluations,
         disk,
     )
 

@@ -53,7 +53,7 @@ def check_names(recipe: Recipe) -> None:
 
 
 def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
-    """Compute every proxy of the recipe on two made-up examples, over as many looks as its single run takes.
+    """Compute every proxy of the recipe on two made-up examples, over as many evaluations as its single run takes.
 
     A recipe that counts steps has as many epochs as the data say; until `n_train` is known, the most that there can be.
 
@@ -64,8 +64,8 @@ def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
     at_most = part.train.steps or part.train.epochs  # a pass has one step at least
     epochs = at_most if n_train is None else part.train.length(n_train)[0]
     look, every = part.single.evaluate_every, math.lcm(part.single.evaluate_every, part.single.signals_every)
-    looks, due = -(-epochs // look), -(-epochs // every)
-    sizes = dict.fromkeys("nclk", 2) | {"e": looks, "t": looks + 1, "w": due}
+    evaluations, due = -(-epochs // look), -(-epochs // every)
+    sizes = dict.fromkeys("nclk", 2) | {"e": evaluations, "t": evaluations + 1, "w": due}
     made_up = {
         word: np.ones([sizes.get(axis, 2) for axis in told.axes], dtype=np.int64) for word, told in SIGNALS.items()
     }
@@ -87,7 +87,7 @@ def check_fit(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> No
 
 
 def _check_layers(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> None:
-    """The layers that [evidence] names are layers of the single run's network; members with depths have probes."""
+    """The layers that [signals] names are layers of the single run's network; members with depths have probes."""
     if recipe.subset.depth and recipe.kind != "single":
         from study.models.probe_points import placements
 

@@ -1,4 +1,4 @@
-"""What a look says, what evidence costs, how it is arranged for the proxies."""
+"""What an evaluation gives, what signals cost, how they are arranged for the proxies."""
 
 import threading
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from gradient_toys import toy_moment
+from gradient_toys import toy_checkpoint
 from loops import Member, fit
 from scipy.special import log_softmax, softmax
 from torch import nn
@@ -23,7 +23,7 @@ from study.signals import (
     curved,
     derivatives,
     due_epochs,
-    evidence,
+    select_signals,
     wanted,
     weight_gradients,
 )
@@ -135,7 +135,7 @@ def test_only_what_proxies_read_is_kept():
     assert set(collectors["aum"].series) == {*OUTCOME, "margin"}
     assert len(collectors["iteration_learned"].series["predicted"]) == 4
     assert set(collectors["output_margin"].latest) == {"output_margin_now"}
-    assert set(collectors["output_margin"].moments) == {"output_margin"}
+    assert set(collectors["output_margin"].epoch_scores) == {"output_margin"}
 
 
 def test_a_network_that_left_the_finite_numbers_leaves_nothing():
@@ -200,10 +200,10 @@ def test_per_example_gradients_cost_three_forward_passes(n):
     However many examples share a block: vmap turns them into groups of one convolution.
     """
     dataset = blobs(n, 1, shape=(2, 6, 6))
-    moment = toy_moment("conv", dataset, steps=0)
-    moment.look.network().first.weight.requires_grad_(True)
+    checkpoint = toy_checkpoint("conv", dataset, steps=0)
+    checkpoint.snapshot.network().first.weight.requires_grad_(True)
     first, second, last = 4 * 2 * 9 * 36, 5 * 4 * 9 * 16, 5 * 3
-    frozen, cost = derivatives.Frozen(moment), Cost()
+    frozen, cost = derivatives.Frozen(checkpoint), Cost()
     images, labels = frozen.examples.block(0, n), frozen.examples.labels[:n]
     with cost.measured():
         derivatives.per_example_gradients(frozen, images, labels, weight_gradients._loss)
@@ -254,12 +254,12 @@ def test_costs_add():
 # -------------------------------------------------------------------------------------------------- how it is arranged
 
 
-def test_conditions_are_settings_evidence_and_what_is_gathered():
+def test_conditions_are_settings_signals_and_accumulated_epochs():
     """A run is used again only where all of them are the same."""
     recipe = toy_recipe("single", single={"signals_every": 2}, proxies={"el2n": {"epoch": 1}})
-    assert conditions(get("el2n"), recipe, 120) == {"settings": {"epoch": 1}, "evidence": {}, "due": None}
+    assert conditions(get("el2n"), recipe, 120) == {"settings": {"epoch": 1}, "signals": {}, "due": None}
     told = conditions(get("kernel_density_hidden_relative"), recipe, 120)
-    assert list(told["evidence"]) == ["hidden_density"]
+    assert list(told["signals"]) == ["hidden_density"]
     assert told["due"] is None
     assert conditions(get("loss_sensitivity"), recipe, 120)["due"] == [2, 3]
 
@@ -271,9 +271,9 @@ def test_curves_are_of_moments_that_the_trajectory_does_not_tell():
     assert not names & {"target_confidence", "cbtl", "kernel_density_input_relative", "prediction_depth"}
 
 
-def test_a_source_of_every_word():
+def test_a_source_of_every_signal():
     """A word that nobody gives makes its proxies fail after the training."""
-    given = {word for known in registry.SOURCES.values() for word in known.words}
+    given = {word for known in registry.SOURCES.values() for word in known.signals}
     looked = {"labels", "target_confidence_now", "top_confidence_now", "predicted", "online_correct"}
     assert set(SIGNALS) - given == {*looked, *OUTCOME, *SERIES, *NOW}
 
@@ -286,18 +286,18 @@ def test_the_axis_of_the_examples_is_restricted(axes, on, monkeypatch):
     monkeypatch.setitem(SIGNALS, "toy", Signal(axes, "x"))
     rng, sizes = np.random.default_rng(0), {"n": dataset.n, "w": 3, "k": 4}
     array = rng.random([sizes[axis] for axis in axes])
-    found = evidence(SimpleNamespace(on=on, evidence=("toy",)), dataset, {}, {"toy": array})["toy"]
+    found = select_signals(SimpleNamespace(on=on, signals=("toy",)), dataset, {}, {"toy": array})["toy"]
     np.testing.assert_array_equal(found, np.compress(dataset.split() == on, array, axis=axes.index("n")))
 
 
 def test_arrays_over_the_training_rows_stay():
     """Densities are among the training examples."""
     dataset, array = blobs(12, 5), np.random.default_rng(0).random((12, 3))
-    spec = SimpleNamespace(on="train", evidence=("hidden_density",))
-    assert evidence(spec, dataset, {}, {"hidden_density": array})["hidden_density"] is array
+    spec = SimpleNamespace(on="train", signals=("hidden_density",))
+    assert select_signals(spec, dataset, {}, {"hidden_density": array})["hidden_density"] is array
 
 
-def test_settings_of_evidence_are_checked():
+def test_settings_of_signals_are_checked():
     """One line, before anything trains."""
     known = registry.SOURCES["loss_sensitivity"]
     assert registry.settings_of(known, {"by_class": False}) == {"by_class": False}
