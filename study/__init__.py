@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from study.data.types import NoiseSpec
     from study.errors import StudyError
 
-    __version__: str
+__version__ = "0.2.0"
 
 __all__ = [
     "Dataset",
@@ -53,15 +53,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("study")
-    elif name in _HOMES:
-        module, attribute = _HOMES[name]
-        value = getattr(import_module(module), attribute)
-    else:
+    if name not in _HOMES:
         raise AttributeError(f"module 'study' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(import_module(module), attribute)
     globals()[name] = value
     return value
 
