@@ -12,7 +12,7 @@ import typer
 from study import plugins
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.options import Overrides, Plugins, RecipePath, Root
-from study.errors import StudyError
+from study.errors import RecipeError, StudyError
 from study.progress import bar, say, show_messages
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def _open(
     """Recipe, data and store, checked in the order of what each check costs."""
     recipe, _ = _load(path, overrides)
     recipe = recipe.model_copy(update={"kind": kind}) if kind else recipe
+    if recipe.sweep.values:
+        raise RecipeError(f"{path} is a sweep; `study run`, `plan`, `check` and `compare` take it")
     plugins.load(plugin_files)
     from study import data, tracking
     from study.workflows import preflight
@@ -60,8 +62,29 @@ def _open(
     return recipe, dataset, tracking.open_store(root)
 
 
+def _open_sweep(
+    path: Path, overrides: list[str], root: Path, plugin_files: list[Path], kind: str | None = None
+) -> "tuple[Recipe, Store]":
+    """The recipe of a sweep, its cells' form checked, and the store; the cells open their data themselves."""
+    recipe, _ = _load(path, overrides)
+    recipe = recipe.model_copy(update={"kind": kind}) if kind else recipe
+    from study.experiments.cells import cells
+
+    say(f"a sweep of {len(cells(recipe))} cells")
+    plugins.load(plugin_files)
+    from study import tracking
+
+    return recipe, tracking.open_store(root)
+
+
 def _work(kind: str | None, path: Path, overrides: list[str], root: Path, plugin_files: list[Path]) -> None:
     with interruptible() as stop:
+        if _load(path, overrides)[0].sweep.values:
+            swept, store = _open_sweep(path, overrides, root, plugin_files, kind)
+            from study.workflows.sweep import work_sweep
+
+            _where(store, [work_sweep(swept, store, stop=stop, bar=bar)])
+            return
         recipe, dataset, store = _open(path, overrides, root, plugin_files, kind)
         from study.workflows import plan, study
 
@@ -188,10 +211,17 @@ def plan(
     recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []
 ) -> None:
     """Say what a study will cost: networks, time, disk.  Measures a second of training on this machine."""
-    opened = _open(recipe, overrides, root, plugin)
-    from study.workflows import plan as plans
+    if _load(recipe, overrides)[0].sweep.values:
+        swept = _open_sweep(recipe, overrides, root, plugin)
+        from study.workflows import plan as plans
 
-    for line in plans.describe(plans.plan_study(*opened)):
+        costs = plans.plan_sweep(*swept)
+    else:
+        opened = _open(recipe, overrides, root, plugin)
+        from study.workflows import plan as plans
+
+        costs = plans.plan_study(*opened)
+    for line in plans.describe(costs):
         print(line)
     say(f"to begin: study {shlex.join(['run', str(recipe), *_options(overrides, plugin)])}")
 
@@ -248,7 +278,7 @@ def reference(
 
 @app.command(name="list")
 def list_runs(
-    kind: Annotated[str, typer.Option(help="ensemble, shard, single, search, trial, report or reference")] = "",
+    kind: Annotated[str, typer.Option(help="ensemble, shard, single, search, trial, sweep, report or reference")] = "",
     root: Root = Path("mlruns"),
 ) -> None:
     """List the runs of the store, newest first."""

@@ -4,6 +4,7 @@ from study.recipe.load import dump, dump_table, load, parse
 from study.recipe.schema import Recipe, flatten, merge
 from study.recipe.search import Search
 from study.recipe.sections import Data, Model, Noise, Optimizer, Runtime, Schedule, Single, Subset, Train
+from study.recipe.sweep import Sweep
 
 __all__ = [
     "Data",
@@ -16,6 +17,7 @@ __all__ = [
     "Search",
     "Single",
     "Subset",
+    "Sweep",
     "Train",
     "dump",
     "dump_table",

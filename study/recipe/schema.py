@@ -24,6 +24,7 @@ from study.recipe.sections import (
     Subset,
     Train,
 )
+from study.recipe.sweep import Sweep
 from study.recipe.validation_messages import one_line
 
 SCHEMA = 2
@@ -55,6 +56,7 @@ class Recipe(Section):
     proxies: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     signals: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     search: Search = Search()
+    sweep: Sweep = Sweep()
     runtime: Runtime = Runtime()
 
     @model_validator(mode="after")
@@ -115,7 +117,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def flatten(recipe: Recipe) -> dict[str, str]:
     """Dotted names to text, every default filled in: MLflow's params.  Only what can tell two runs of a kind apart."""
-    told = recipe.model_dump(exclude={"why", "kind", "single", "proxies", "signals", "search", "runtime"})
+    told = recipe.model_dump(exclude={"why", "kind", "single", "proxies", "signals", "search", "sweep", "runtime"})
     told["data"] = {key: told["data"][key] for key in ("name", *PIXELS)}
     if recipe.kind != "ensemble":
         told.pop("subset")

@@ -25,6 +25,10 @@ COLUMNS = {
         ),
         ("model.name", "optimizer.lr", "train.epochs", "subset.members"),
     ),
+    "sweep": (
+        ("cells/done",),
+        ("model.name", "optimizer.name", "optimizer.lr", "train.epochs", "sweep.repeats"),
+    ),
     "reference": (("cscore/mean", "cscore/share_at_1"), ("file",)),
     "search": (
         ("score", "val/accuracy", "val/loss", "train/loss", "search/value", "test/accuracy"),
@@ -36,6 +40,7 @@ EXPERIMENTS = {
     "ensemble": "Subset ensembles, one run each; the plus sign unfolds the shards of members that were trained for it.",
     "single": "Single runs on the whole training set, one per repeat, with the proxies of every example.",
     "report": "Reports: proxies against C-scores.  Open a run, Artifacts, report.html.",
+    "sweep": "Sweeps: a recipe at several values.  A run names its cells, which are runs of other tables.",
     "reference": "Published C-scores that reports compare with.",
     "search": (
         "Searches for hyper-parameters; the plus sign unfolds the trials.  Tick them all, then Compare, for parallel "
@@ -117,6 +122,15 @@ TRIAL = """
 that it has not trained on; `reliability/half_soft` is one over the members (step = members at each ratio).
 """
 
+SWEEP = """
+**A sweep of {cells} cells: {values}.**
+
+- `cells.parquet`: a row per run of a cell, with the values that it was trained at and its run id.
+- The cells are runs of the tables `.../single` and `.../ensemble`, with all their parameters; filter there with
+  ``tags.`study.sweep.{digest}` != ''``.  A cell that was trained before, by another sweep or alone, is the same run.
+- `comparison/`: accuracies, agreement and learning curves side by side, once `study compare` has been there.
+"""
+
 MEASURES = {"accuracy": "validation accuracy", "reliability": "split-half reliability (soft)"}
 
 
@@ -154,6 +168,12 @@ def search_name(recipe: Recipe, name: str) -> str:
 def trial_name(number: int, of_round: int | None) -> str:
     """`trial 7`, or `round 2: trial 7`."""
     return f"trial {number}" if of_round is None else f"round {of_round}: trial {number}"
+
+
+def sweep_note(recipe: Recipe, digest: str, cells: int) -> str:
+    """Say what a sweep is, and how its cells are seen."""
+    values = ", ".join(f"{name} at {len(values)} values" for name, values in recipe.sweep.values.items())
+    return _note(recipe, SWEEP.format(cells=cells, values=values, digest=digest))
 
 
 def search_note(recipe: Recipe) -> str:

@@ -216,6 +216,14 @@ class Store:
                 break
         return runs
 
+    def search(self, condition: str) -> list[Run]:
+        """Find runs by a condition in MLflow's syntax, newest first, such as `params.model.name = 'mlp'`.
+
+        Raises:
+            StoreError: a condition that MLflow cannot read.
+        """
+        return list(self._pages(None, condition))
+
     def reap(self, tags: Mapping[str, object] | None = None) -> list[Run]:
         """Mark as FAILED the RUNNING runs of this machine whose process is gone; their tag `study.end` says "died".
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 
 from study.data import Dataset
+from study.experiments.cells import cells, parts
+from study.experiments.sweep import CellData, check_cells
 from study.models import build
 from study.progress import duration, number
 from study.recipe import Recipe
@@ -13,6 +15,7 @@ from study.runs.speed import seconds_per_example
 from study.signals import evaluation_epochs
 from study.tracking import Store
 from study.training.autotune import place_network
+from study.workflows.preflight import check_data
 
 MISS_BYTES = 0.1  # of compressed predictions, per example and member (measured on MNIST at 95 % accuracy: 0.06)
 
@@ -35,6 +38,14 @@ class Cost:
     seconds: float
     disk: float
     beyond: str = ""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Both together; of different trainings the longer one names the epochs."""
+        summed = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in ("networks", "done", "examples", "evaluations", "flops", "seconds", "disk")
+        }
+        return Cost(**summed, epochs=max(self.epochs, other.epochs), beyond=self.beyond or other.beyond)
 
 
 def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost]:
@@ -67,6 +78,27 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
             left * (evaluations + 1) * dataset.n,
             disk,
         )
+    return costs
+
+
+def plan_sweep(recipe: Recipe, store: Store) -> dict[str, Cost]:
+    """Estimate the cells of a sweep together; a part that several cells share counts once.
+
+    Raises:
+        StudyError: the first cell at fault, in one line.
+    """
+    listed, data = cells(recipe), CellData()
+    check_cells(listed, data, check_data)
+    costs: dict[str, Cost] = {}
+    seen = set()
+    for cell in listed:
+        dataset = data(cell.recipe)
+        for part in parts(cell.recipe):
+            key = (part.digest(), dataset.digest, part.subset.model_dump_json(), part.single.repeats)
+            if key not in seen:
+                seen.add(key)
+                cost = plan_study(part, dataset, store)[part.kind]
+                costs[part.kind] = costs[part.kind] + cost if part.kind in costs else cost
     return costs
 
 

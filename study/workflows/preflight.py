@@ -12,6 +12,7 @@ import numpy as np
 
 from study.data import Dataset
 from study.errors import AnalysisError, RecipeError, StudyError
+from study.experiments.cells import cells
 from study.proxies import SIGNALS, bind, chosen, compute
 from study.recipe import Recipe, load
 from study.recipe.load import recipe_files
@@ -139,8 +140,11 @@ def check_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Iterator[
     for file in files:
         try:
             recipe = load(file, overrides)
-            check_names(recipe)
-            _check_network(recipe)
+            if recipe.sweep.values:
+                check_sweep(recipe)
+            else:
+                check_names(recipe)
+                _check_network(recipe)
             if recipe.search.space:
                 from study.search.run import check_search
 
@@ -148,6 +152,20 @@ def check_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Iterator[
             yield file, None
         except StudyError as error:
             yield file, str(error)
+
+
+def check_sweep(recipe: Recipe) -> None:
+    """Check the form of every cell, then its names and its network.
+
+    Raises:
+        RecipeError: the first cell at fault, in one line.
+    """
+    for cell in cells(recipe):
+        try:
+            check_names(cell.recipe)
+            _check_network(cell.recipe)
+        except StudyError as error:
+            raise RecipeError(f"sweep: cell {cell.name}: {error}") from None
 
 
 def _check_network(recipe: Recipe) -> None:
