@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from study.data.dataset import Dataset
     from study.data.types import NoiseSpec
     from study.errors import StudyError
+    from study.recorder.importers import read_trace
+    from study.recorder.recorder import Recorder, merge
 
 __version__ = "0.2.0"
 
 __all__ = [
     "Dataset",
     "NoiseSpec",
+    "Recorder",
     "SingleRun",
     "StudyError",
     "__version__",
@@ -34,12 +37,15 @@ __all__ = [
     "list_datasets",
     "list_models",
     "list_proxies",
+    "merge",
     "open",
+    "read_trace",
     "single_run",
 ]
 _HOMES = {
     "Dataset": ("study.data.dataset", "Dataset"),
     "NoiseSpec": ("study.data.types", "NoiseSpec"),
+    "Recorder": ("study.recorder.recorder", "Recorder"),
     "SingleRun": ("study.api.training", "SingleRun"),
     "StudyError": ("study.errors", "StudyError"),
     "correlate": ("study.api.comparison", "correlate"),
@@ -47,7 +53,9 @@ _HOMES = {
     "list_datasets": ("study.api.catalogs", "list_datasets"),
     "list_models": ("study.api.catalogs", "list_models"),
     "list_proxies": ("study.api.catalogs", "list_proxies"),
+    "merge": ("study.recorder.recorder", "merge"),
     "open": ("study.api.stores", "open_runs"),
+    "read_trace": ("study.recorder.importers", "read_trace"),
     "single_run": ("study.api.training", "single_run"),
 }
 

@@ -26,7 +26,7 @@ DOORS = {  # one library, one package that imports it
     "sqlalchemy": {"tracking"},
     "timm": {"models"},
     "tomli_w": {"recipe"},
-    "torch": {"data", "kernels", "models", "signals", "training"},
+    "torch": {"data", "kernels", "models", "recorder", "signals", "training"},
     "torchvision": {"data"},
     "typer": {"cli"},
 }
