@@ -64,7 +64,7 @@ def test_it_learns(name):
     """Far above the quarter that guessing gets, on unseen rows too, on any processor.
 
     Adam, whose steps do not depend on the scale of the gradients: with SGD one seed in three of VGG16 learned nothing.
-    With these settings 5 seeds gave .88 to 1 of the training rows and .69 to 1 of the unseen ones.
+    With these settings 5 seeds gave .98 to 1 of the training rows and .72 to 1 of the unseen ones.
     """
     settings, lr, epochs, pixels = LEARNS[name]
     data = colors(128, 32, pixels)
