@@ -239,6 +239,18 @@ def test_ranks_that_saw_parts_are_merged(tmp_path):
     pd.testing.assert_frame_equal(merged.scores(), trained().scores())
 
 
+def test_a_recorded_training_is_a_run_in_mlflow(tmp_path):
+    """Found by its kind, with the curves and the tables of a single run."""
+    run_id = trained().log(tmp_path, "toys/recorded", params={"lr": 0.1})
+    (run,) = study.open(tmp_path).runs("recorded")
+    assert (run.id, run.params["lr"]) == (run_id, "0.1")
+    pd.testing.assert_frame_equal(run.scores().set_index("id"), trained().scores(), check_index_type=False)
+    trajectory = run.trajectory()
+    np.testing.assert_array_equal(trajectory["correct"], signals()["correct"])
+    np.testing.assert_allclose(trajectory["loss"], signals()["loss"], rtol=1e-4, atol=1e-5)
+    assert run.metrics["train/accuracy"] == signals()["correct"][-1].mean()
+
+
 def test_logits_are_kept_on_request(tmp_path):
     recorder = trained(keep_logits=True, folder=tmp_path)
     recorder.end_epoch()

@@ -119,7 +119,7 @@ class RunStore:
         """The finished runs of a kind.
 
         Args:
-            kind: "ensemble", "single", "report", "search", "reference", "shard" or "trial".
+            kind: "ensemble", "single", "recorded", "report", "search", "reference", "shard" or "trial".
             name: of the data set, the first part of its experiments' names; None: all.
         """
         runs = self.store.find(kind, status="FINISHED")

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from study.models.catalog import Row
     from study.recipe.catalog import Header
 
-KINDS = ("ensemble", "single", "search", "sweep", "report", "reference")
+KINDS = ("ensemble", "single", "recorded", "search", "sweep", "report", "reference")
 PARTS = ("shard", "trial")  # children of a run; many of them
 TELLING = {  # the metric that sums up a run of each kind
     "ensemble": ("reliability/full", "reliability"),
     "shard": ("holdout/accuracy", "held-out accuracy"),
     "single": ("test/accuracy", "test accuracy"),
+    "recorded": ("train/accuracy", "train accuracy"),
     "search": ("search/value", "best"),
     "sweep": ("cells/done", "cells"),
     "trial": ("score", "score"),

@@ -1,7 +1,7 @@
 """Keeps what a training loop knows of each example.  in: logits by id, batch by batch   out: proxies by id"""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -235,6 +235,29 @@ class Recorder:
         """
         self.end_epoch()
         copy_trace(self.trace, Trace(self.examples.arrays(), Path(folder)))
+
+    def log(
+        self, store: Any, experiment: str, *, name: str = "recorded", params: Mapping[str, object] | None = None
+    ) -> str:
+        """Make a finished run in MLflow of what was recorded: accuracy and loss by epoch, scores, trajectory.
+
+        Args:
+            store: a folder such as "mlruns", or an MLflow tracking URI.
+            experiment: its name in MLflow, such as "my-images/recorded".
+            name: of the run.
+            params: hyper-parameters of the loop, for the comparison in the MLflow UI.
+
+        Returns:
+            The id of the run; `study.open(store)` and `study show` read it.
+
+        Raises:
+            StoreError: a store that cannot be opened or written.
+            DataError: nothing recorded.
+        """
+        from study.recorder.mlflow_run import log_run  # MLflow takes a second to import
+
+        scores = self.scores()
+        return log_run(Signals(self.trace, self.examples), scores, store, experiment, name, params or {}).id
 
     def _add(self, kind: str, buffers: EpochBuffers) -> None:
         """Keep an epoch; one that has the other kind alone gets this one beside it."""
