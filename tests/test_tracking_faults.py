@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 from dataclasses import replace
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -226,6 +228,36 @@ def test_an_empty_file_becomes_a_store(template, tmp_path, monkeypatch):
     assert open_store(tmp_path).find() == []
 
 
+@pytest.mark.parametrize("leave", [lambda database: database.unlink(), lambda database: database.write_bytes(b"")])
+def test_a_lost_database_beside_files_of_runs_is_refused(store, leave):
+    """A new one would not name the runs, and all of them would be trained again."""
+    start(store).text("recipe.toml", "seed = 1")
+    store.client._tracking_client.store.engine.dispose()
+    leave(store.database)
+    with pytest.raises(StoreError, match=r"^[^\n]*restore mlflow\.db from a backup, or move [^\n]* away[^\n]*$"):
+        open_store(store.root)
+
+
+def test_a_checkpoint_brings_all_runs_into_the_one_file(store, tmp_path):
+    """People copy mlflow.db without its -wal."""
+    run = start(store)
+    store.checkpoint()
+    (tmp_path / "copy").mkdir()
+    shutil.copyfile(store.database, tmp_path / "copy" / "mlflow.db")
+    assert open_store(tmp_path / "copy").get(run.id).id == run.id
+
+
+def test_unfinished_files_of_a_dead_launch_are_swept(store, monkeypatch):
+    """A kill in the middle of a write leaves one."""
+    run = start(store)
+    unfinished = run.read(run.text("recipe.toml", "seed = 1")).with_name(".artifact.uploading.1.members.npz")
+    unfinished.touch()
+    run.tag("study.pid", "none")
+    store.reap()
+    assert not unfinished.exists()
+    assert run.read_text("recipe.toml") == "seed = 1"
+
+
 @pytest.mark.parametrize(("revision", "cure"), [("older", "mlflow db upgrade"), ("0123456789ab", "newer MLflow")])
 def test_another_schema_is_never_migrated_in_place(template, tmp_path, revision, cure):
     """MLflow migrates without a backup when a table is missing; that is for a person to decide."""
@@ -303,6 +335,25 @@ def test_a_dead_server_is_one_line_and_quick(monkeypatch, port):
     monkeypatch.setattr(client.time, "monotonic", lambda: next(clock))
     with pytest.raises(StoreError, match=rf"^http://{address}: no tracking server answers there[^\n]*$"):
         open_store(Path("/nowhere"), f"http://me:secret@{address}")
+
+
+def test_a_closed_port_is_told_within_two_seconds(port):
+    """Nobody listens there, so waiting longer helps only a server that is being started."""
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match="no tracking server answers there"):
+        client.reach(f"http://127.0.0.1:{port}")
+    assert time.monotonic() - begun < 2.5
+
+
+def test_a_server_of_errors_is_one_line(monkeypatch):
+    """Its database is away: MLflow would try again for minutes."""
+
+    def fail(url, timeout):
+        raise urllib.error.HTTPError(url, 500, "Internal Server Error", Message(), None)
+
+    monkeypatch.setattr(client.urllib.request, "urlopen", fail)
+    with pytest.raises(StoreError, match=r"replies HTTP 500; [^\n]*restart it[^\n]*$"):
+        client.reach("http://127.0.0.1:5000", patience=0.0)
 
 
 def test_a_plain_folder_as_store_names_the_cure(tmp_path, monkeypatch):

@@ -134,24 +134,29 @@ def failure(error: Exception, where: str) -> StoreError:
 def reach(uri: str, *, patience: float = 10.0) -> None:
     """Ask a tracking server for a sign of life, before the slow import and MLflow's minutes of retries.
 
-    Any HTTP answer counts, also a refusal to a stranger.
+    A refusal to a stranger (HTTP 4xx) counts; a closed port gets two seconds to open.
 
     Raises:
-        StoreError: nobody answered within `patience` seconds.
+        StoreError: within `patience` seconds nobody replied, or only with server errors (HTTP 5xx).
     """
     start = time.monotonic()
     while True:
         try:
             with urllib.request.urlopen(public(uri).rstrip("/") + "/health", timeout=5):
                 return
-        except urllib.error.HTTPError as answer:
-            answer.close()
-            return
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code < 500:
+                return
+            if time.monotonic() - start + 1.0 > patience:
+                cure = "look at its log and restart it, or unset MLFLOW_TRACKING_URI to use the local store"
+                raise StoreError(f"{public(uri)}: the tracking server replies HTTP {error.code}; {cure}") from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             if "certificate" in str(reason).lower():  # requests has its own certificates; let MLflow judge
                 return
-            if time.monotonic() - start + 1.0 > patience:
+            allowed = min(patience, 2.0) if isinstance(reason, ConnectionRefusedError) else patience
+            if time.monotonic() - start + 1.0 > allowed:
                 cure = "start it, or unset MLFLOW_TRACKING_URI to use the local store"
                 raise StoreError(f"{public(uri)}: no tracking server answers there ({reason}); {cure}") from error
         time.sleep(1.0)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from study.tracking.store import Store
 
 SUMS = "study.files"  # tag, {file: sha256}; MLflow itself keeps no checksum and serves damaged files
+UNFINISHED = ".artifact.uploading."  # MLflow's own prefix for unfinished files: its UI does not list them
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
 PREVIEW_ROWS = 500  # of a CSV, as many as the MLflow UI shows
@@ -232,6 +233,12 @@ class Run:
         """End because somebody stopped it: KILLED."""
         self._end("KILLED", why)
 
+    def sweep(self) -> None:
+        """Remove unfinished files that a killed process has left; only for a run that nobody writes."""
+        folder = self._local(".")
+        for file in folder.rglob(f"{UNFINISHED}*") if folder else ():
+            file.unlink(missing_ok=True)
+
     def __enter__(self) -> Self:
         return self
 
@@ -342,8 +349,7 @@ class Run:
                 self.store.call(self.store.client.log_artifact, self.id, str(temporary), target)
             return
         place.parent.mkdir(parents=True, exist_ok=True)
-        # MLflow's own prefix for unfinished files: its UI does not list them
-        temporary = place.with_name(f".artifact.uploading.{os.getpid()}.{place.name}")
+        temporary = place.with_name(f"{UNFINISHED}{os.getpid()}.{place.name}")
         try:
             yield temporary
             with temporary.open("rb") as file:

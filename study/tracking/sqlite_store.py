@@ -29,7 +29,7 @@ def prepare(database: Path) -> None:
         database: absolute path of the SQLite file; artifacts are in the folder `artifacts` beside it.
 
     Raises:
-        StoreError: not writable, damaged, not MLflow's, or of another MLflow version.
+        StoreError: not writable, damaged, not MLflow's, of another MLflow version, or missing beside files of runs.
     """
     artifacts = database.parent / "artifacts"
     if _missing(database):
@@ -138,6 +138,7 @@ def _create(database: Path, artifacts: Path) -> None:
     with locks.waited_for(database.parent / ".lock"):
         if not _missing(database):
             return
+        _refuse_files_without_database(database, artifacts)
         temporary = database.with_name(f".{database.name}.new-{os.getpid()}")
         try:
             _sweep(database)
@@ -150,6 +151,23 @@ def _create(database: Path, artifacts: Path) -> None:
         finally:
             with suppress(OSError):
                 _sweep(database)
+
+
+def _refuse_files_without_database(database: Path, artifacts: Path) -> None:
+    """A new database would not name these runs, and all of them would be trained again."""
+    if any(path.is_file() for path in artifacts.rglob("*")):
+        cure = f"restore {database.name} from a backup, or move {artifacts} away to start a new store"
+        raise StoreError(f"{database}: missing or empty, but there are files of runs in {artifacts}; {cure}")
+
+
+def checkpoint(database: Path) -> None:
+    """Move what SQLite keeps in `<database>-wal` into the database, so that a copy of that one file has all runs.
+
+    Raises:
+        StoreError: damaged, locked for 20 s, not readable.
+    """
+    with _opened(database) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _migrate(database: Path, artifacts: Path) -> None:

@@ -233,6 +233,7 @@ class Store:
         here = {**(tags or {}), "study.host": socket.gethostname()}
         dead = [run for run in self.find(tags=here, status="RUNNING") if not _alive(run)]
         for run in dead:
+            run.sweep()
             run.fail("died")
         return dead
 
@@ -247,6 +248,11 @@ class Store:
             StoreError: on entering: another process holds it; says which, and since when.
         """
         return locks.held(self.root / "locks" / f"{_file_safe(name)}.lock", waiting)
+
+    def checkpoint(self) -> None:
+        """Make the SQLite file whole without its `-wal`, at the end of a launch; elsewhere this does nothing."""
+        if self.database is not None:
+            sqlite_store.checkpoint(self.database)
 
     def link(self, run: Run) -> str:
         """Write the address at which a person sees the run; for a local store after `study ui`."""

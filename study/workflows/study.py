@@ -2,9 +2,10 @@
 
 import logging
 import threading
+from contextlib import suppress
 
 from study.data import Dataset
-from study.errors import Stopped
+from study.errors import Stopped, StoreError
 from study.progress import Bar, quiet
 from study.recipe import Recipe
 from study.report.build import run_report
@@ -23,6 +24,14 @@ def run_study(
     Returns:
         The runs that hold the results: the ensemble, the single runs, the report.
     """
+    try:
+        return _run_parts(recipe, dataset, store, stop, bar)
+    finally:
+        with suppress(StoreError):  # of the launch itself matters more
+            store.checkpoint()
+
+
+def _run_parts(recipe: Recipe, dataset: Dataset, store: Store, stop: threading.Event | None, bar: Bar) -> list[Run]:
     runs = []
     if recipe.kind in ("study", "ensemble"):
         runs.append(run_ensemble(recipe, dataset, store, stop=stop, bar=bar))
