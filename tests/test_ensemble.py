@@ -289,14 +289,19 @@ def test_a_diverged_member_is_left_out_and_counted(recipe, dataset, stores, memb
     assert finished_shards(store, recipe, dataset)[0].diverged == 1
 
 
-def test_an_ensemble_that_diverged_as_a_whole_has_no_scores_and_says_so(dataset, stores, monkeypatch, capsys):
+def test_an_ensemble_that_diverged_as_a_whole_is_failed_however_often_it_is_run(dataset, stores, monkeypatch):
     """A learning rate that is too high is found after hours; the next step is not a report of NaN."""
-    monkeypatch.setattr(members_module, "fit", nans_for())
+    store = stores()
     recipe = toy_recipe(subset={"ratios": [0.5], "members": 2})
-    run = run_ensemble(recipe, dataset, stores())
-    assert run.read_table("cscore.parquet")["cscore"].isna().all()
-    assert np.isnan(run.metrics["holdout/accuracy"])
-    assert "2 of 2 networks diverged" in capsys.readouterr().err
+    monkeypatch.setattr(members_module, "fit", nans_for())
+    for _ in range(2):  # the second time all shards are there
+        with pytest.raises(StoreError, match=r"all 2 networks diverged.*lower optimizer\.lr \(now "):
+            run_ensemble(recipe, dataset, store)
+        (run,) = store.find("ensemble")
+        assert run.status == "FAILED"
+        assert "cscore.parquet" not in run.files
+        seen = trained_in(monkeypatch)
+    assert seen == []
 
 
 # ------------------------------------------------------------------------------------------------------------- MLflow

@@ -13,6 +13,7 @@ from study import analysis, figures
 from study.analysis import StudyRuns, correlations, influences, leaderboard, proxy_matrix, within_class
 from study.cli import main as cli
 from study.cli.tables import leaderboard_markdown, leaderboard_table
+from study.errors import StoreError
 from study.figures.leaderboard import choose_lines
 from study.proxies import PROXIES
 from study.runs.ensemble import run_ensemble
@@ -139,6 +140,20 @@ def test_cost_is_the_mean_over_the_runs_and_missing_where_nothing_was_recorded(t
     assert row(table, "cbtl")["cost"] == PROXIES["cbtl"].cost
     silent = tuple(run(**{name: {"settings": {}} for name in NAMES}) for _ in range(SEEDS))
     assert leaderboard(replace(runs, singles=silent), dataset)[["seconds", "flops"]].isna().all(axis=None)
+
+
+def test_damaged_costs_are_named_and_missing(runs, dataset, capsys):
+    """A finished run is not trained again for them, so they must not end the report."""
+
+    def read_json(name):
+        if name == "costs.json":
+            raise StoreError("run x: file costs.json is damaged at y; run its recipe again")
+        return {proxy: {"settings": {}} for proxy in NAMES}
+
+    damaged = SimpleNamespace(id="x", files=["scores.json", "costs.json"], read_json=read_json)
+    table = leaderboard(replace(runs, singles=(damaged,) * SEEDS), dataset)
+    assert table["seconds"].isna().all()
+    assert "costs.json is damaged at y; its costs are missing in the table" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,8 @@ from scipy.stats import rankdata
 from study.analysis.correlations import correlations, parts, references
 from study.analysis.load import StudyRuns
 from study.data import Dataset
+from study.errors import StoreError
+from study.progress import say
 from study.proxies import PROXIES, Spec, oriented
 from study.scores.rank_statistics import spearman
 from study.tracking import Run
@@ -41,13 +43,24 @@ def leaderboard(runs: StudyRuns, dataset: Dataset, table: pd.DataFrame | None = 
     overall = table[(table["reference"] == runs.main) & (table["part"] == "all")]
     means = overall.groupby(KEYS, sort=False)[MEASURES].mean().reset_index()
     declared = [_read_mapping(run, "scores.json") for run in runs.singles]
-    costs = [_read_mapping(run, "costs.json") if "costs.json" in run.files else {} for run in runs.singles]
+    costs = [_read_costs(run) for run in runs.singles]
     values = references(runs)[runs.main]
     rows = [_agreement_and_cost(PROXIES[name], runs, dataset, values, declared, costs) for name in means["proxy"]]
     joined = means.merge(pd.DataFrame(rows), on="proxy")
     return joined[[*KEYS, "cost", *MEASURES, *AGREEMENT_AND_COST]].sort_values(
         "spearman", ascending=False, kind="stable", ignore_index=True
     )
+
+
+def _read_costs(run: Run) -> dict[str, dict[str, Any]]:
+    """Costs of a run's proxies; none where the file was never kept or is damaged: no score depends on them."""
+    if "costs.json" not in run.files:
+        return {}
+    try:
+        return _read_mapping(run, "costs.json")
+    except StoreError as error:
+        say(f"{error.args[0].rpartition('; ')[0]}; its costs are missing in the table")
+        return {}
 
 
 def _read_mapping(run: Run, name: str) -> dict[str, dict[str, Any]]:

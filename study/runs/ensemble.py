@@ -69,6 +69,7 @@ def run_ensemble(
         The parent run, FINISHED, with `cscore.parquet` and `profile.parquet`.
 
     Raises:
+        StoreError: every network diverged; the parent run is then FAILED.
         Stopped: `stop` was set, also while another process trained the same ensemble and this one waited for it.
     """
     recipe = recipe.part("ensemble")
@@ -78,7 +79,7 @@ def run_ensemble(
         store.reap(tags)
         sized = tags | {"study.size": size_tag(recipe)}
         earlier = store.find("ensemble", tags=sized, max=1)
-        if earlier and earlier[0].status == "FINISHED" and _readable(earlier[0]):
+        if earlier and earlier[0].status == "FINISHED" and _complete(earlier[0], recipe):
             say(f"ensemble {recipe.digest()}: finished before, {size_text(size_tag(recipe))}")
             return earlier[0]
         folded, done, like = finished_shards(store, recipe, dataset)
@@ -94,6 +95,8 @@ def run_ensemble(
             except Stopped:
                 parent.kill("stopped on request; the same command resumes it")
                 raise
+            if profile.diverged == _total(recipe):
+                raise StoreError(_all_diverged(recipe))
             _log_scores(parent, recipe, dataset, profile)
         return store.get(parent.id)
 
@@ -112,7 +115,20 @@ def waiting(what: str, stop: threading.Event) -> Callable[[str], None]:
     return wait
 
 
-def _readable(run: Run) -> bool:
+def _total(recipe: Recipe) -> int:
+    """Networks that the ensemble asks for."""
+    return recipe.subset.members * len(recipe.subset.ratios)
+
+
+def _all_diverged(recipe: Recipe) -> str:
+    cure = f"lower optimizer.lr (now {recipe.optimizer.lr:g})"
+    return f"ensemble {recipe.digest()}: all {_total(recipe)} networks diverged, so there are no scores; {cure}"
+
+
+def _complete(run: Run, recipe: Recipe) -> bool:
+    """Whether a finished ensemble has scores that can be read."""
+    if run.metrics.get("members/diverged") == _total(recipe):  # such a run counted as finished before 0.2
+        return False
     try:
         run.read("cscore.parquet"), run.read("profile.parquet")
     except StoreError as error:
@@ -254,11 +270,10 @@ def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) ->
     if dataset.n_test:
         run.series("test/accuracy", _accuracy(profile, slice(dataset.n_train, None)), steps)
     if profile.diverged:
-        total = recipe.subset.members * len(recipe.subset.ratios)
-        say(f"{profile.diverged} of {total} networks diverged and count for nothing; lower optimizer.lr")
+        say(f"{profile.diverged} of {_total(recipe)} networks diverged and count for nothing; lower optimizer.lr")
     halves = cscore.reliability(profile, slice(0, dataset.n_train))
-    if np.isnan(halves.hard.value):
-        blocks = [block_length(ratio) for ratio in profile.ratios] if recipe.subset.design == "balanced" else [1]
+    blocks = [block_length(ratio) for ratio in profile.ratios] if recipe.subset.design == "balanced" else [1]
+    if np.isnan(halves.hard.value) and recipe.subset.members < 2 * max(blocks):
         say(f"too few members for a reliability and a noise ceiling; --set subset.members={2 * max(blocks)}")
     run.log(
         {
