@@ -250,17 +250,33 @@ def test_published_scores_are_in_the_next_report(again):
 
 
 def test_single_runs_alone_are_held_against_published_scores(recipe, dataset, stores, tmp_path):
-    """One ResNet and the authors' file: no ensemble of one's own is needed."""
+    """One ResNet, with the authors' file or without: no ensemble of one's own is needed."""
     store, alone = stores(), recipe.model_copy(update={"kind": "single"})
-    run_study(alone, dataset, store)
-    with pytest.raises(AnalysisError, match="study reference"):
-        run_report(alone, dataset, store)
+    without = run_study(alone, dataset, store)[-1]
+    listed = pd.read_csv(without.read("suspects.csv"))
+    assert len(listed) == dataset.n_train  # a proxy of the training scores no test example
+    assert listed["target_confidence"].is_monotonic_increasing
+    assert "Check these first" in without.read_text("report.html")
+    assert {"figures/Z-fig2.png", "figures/matrix.png"} <= set(without.files)
+    unranked = without.read_table("leaderboard.parquet")
+    assert unranked["spearman"].isna().all()
+    assert unranked["seeds"].notna().any()
     labels = dataset.labels[: dataset.n_train]
     np.savez(tmp_path / "theirs.npz", labels=labels, scores=np.linspace(0, 1, dataset.n_train))
     log_reference(tmp_path / "theirs.npz", "digits", dataset, store)
     report = run_report(alone, dataset, store)
     assert set(report.read_table("correlations.parquet")["reference"]) == {"published"}
     assert metrics(report, "published")
+
+
+def test_an_ensemble_alone_has_its_report(runs, recipe, dataset, store):
+    """Suspects by the soft C-score, and every figure that reads no proxy."""
+    report = run_report(recipe.model_copy(update={"kind": "ensemble"}), dataset, store)
+    listed = pd.read_csv(report.read("suspects.csv"))
+    assert listed["cscore_soft"].is_monotonic_increasing
+    assert {"figures/J-fig4.png", "figures/J-fig2.png"} <= set(report.files)
+    assert "figures/proxies.png" not in report.files
+    assert "% of unseen images right" in report.read_text("report.html")
 
 
 def test_permuted_examples_give_a_study_of_their_own(runs, recipe, dataset, store):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from study.figures import FAMILY_COLOURS
 from study.proxies import PROXIES
+from study.report.gallery import Suspect
 from study.report.html import FigureSection, FileEntry, RunEntry, TableSection, groups, render_figure, write_report
 
 EVIL = "<script>alert('x')</script>\"&"
@@ -209,10 +210,11 @@ def test_the_noise_ceilings_of_train_and_test_are_told_apart():
 
 def test_the_lead_points_to_the_pictures_that_the_page_has(small):
     """The person who looks for label errors wants one click, not a scroll past the statistics."""
-    shown = small(
-        figures=[FigureSection("J-fig6", "classes", "s", lines()), FigureSection("suspects", "look", "s", image())]
-    )
-    assert '<a href="#figure-2">the lowest C-scores</a>' in shown
+    picture = Suspect("a/1.png", "a", "b", 0.25, "file:///a/1.png", "data:image/png;base64,AA==")
+    shown = small(figures=[FigureSection("J-fig6", "classes", "s", lines())], suspects=[picture], folded=True)
+    assert '<a href="#suspects">the suspects</a>' in shown
+    assert '<a class="file" href="file:///a/1.png">a/1.png</a>' in shown
+    assert shown.index('id="suspects"') < shown.index("<details>") < shown.index('id="correlations"')
     assert '<a href="#figure-1">classes</a>' in shown
 
 

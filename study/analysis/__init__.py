@@ -21,6 +21,7 @@ from study.analysis.single_run import (
     sensitivity_series,
     single_run_depths,
 )
+from study.analysis.suspects import ranked_by, suspects
 
 __all__ = [
     "Difficulty",
@@ -43,9 +44,11 @@ __all__ = [
     "planes",
     "probe_curves",
     "proxy_matrix",
+    "ranked_by",
     "references",
     "sensitivity_series",
     "single_run_depths",
+    "suspects",
     "trajectory",
     "within_class",
 ]

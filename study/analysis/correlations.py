@@ -12,6 +12,11 @@ from study.scores import cscore
 from study.scores.cscore import Profile
 from study.scores.rank_statistics import distinct, kendall, noise_ceiling, spearman
 
+COLUMNS = [  # of `correlations`
+    *("proxy", "label", "family", "easy", "on", "spearman", "low", "high", "kendall", "kendall_low", "kendall_high"),
+    *("n", "distinct", "reference", "part", "repeat", "ceiling"),
+]
+
 
 def correlations_by_ratio(cscores: pd.DataFrame) -> pd.DataFrame:
     """Correlate each ratio's C-score with the integral one over the training rows (J-fig5).
@@ -64,7 +69,8 @@ def correlations(runs: StudyRuns) -> pd.DataFrame:
     Returns:
         proxy label family easy on | reference part repeat | spearman low high | kendall kendall_low kendall_high |
         ceiling (the Spearman that a perfect proxy could reach, NaN for published scores) | n | distinct values of the
-        proxy.  The unsaturated part is that of the hard C-score, also for the soft one.
+        proxy.  The unsaturated part is that of the hard C-score, also for the soft one.  No row where there is no
+        reference or no single run.
     """
     rows = []
     split = runs.cscores["split"].to_numpy()
@@ -81,6 +87,8 @@ def correlations(runs: StudyRuns) -> pd.DataFrame:
                         for spec in _specs(table, on)
                         if mask.any()
                     ]
+    if not references(runs) or not runs.scores:
+        return pd.DataFrame(columns=COLUMNS)
     if not rows:
         raise AnalysisError("none of the single runs holds a proxy that is still registered")
     return pd.DataFrame(rows)

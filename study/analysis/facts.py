@@ -1,5 +1,7 @@
 """Facts about the runs, for a reader.  in: joined tables   out: {name: sentence}"""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -11,30 +13,33 @@ from study.scores.rank_statistics import spearman, tie_ceiling
 from study.scores.subsets import percent
 from study.tracking import Run
 
+TRUST = (  # the least share of the way from chance to 1, and what suspects are worth from there on
+    (0.8, "the first suspects are likely to be mislabeled or odd"),
+    (0.4, "many suspects are mislabeled, others are only hard for these networks"),
+    (-np.inf, "suspects are mostly guesses; train longer, or take a better network or larger images"),
+)
+
 
 def facts(runs: StudyRuns, dataset: Dataset, points: pd.DataFrame) -> dict[str, str]:
     """Describe the runs in words: {name: sentence}, in the order of the report."""
     train = runs.cscores[runs.cscores["split"] == "train"]
     described = {
+        "trust": trust(runs, dataset),
         "data": f"{dataset.name}: {dataset.n_train:,} train, {dataset.n_test:,} test examples, "
-        f"{dataset.n_classes} classes (digest {dataset.digest})"
+        f"{dataset.n_classes} classes (digest {dataset.digest})",
     }
     if runs.ensemble and runs.profile:
         described |= _ensemble_facts(runs.ensemble, runs.profile, dataset, train)
-    described["C-scores"] = f"mean {train['cscore'].mean():.4f}, {(train['cscore'] == 1).mean():.1%} at exactly 1"
-    described["ties"] = f"a score without ties can reach Spearman {tie_ceiling(train['cscore']):.3f} at most"
+    if train["cscore"].notna().any():
+        described["C-scores"] = f"mean {train['cscore'].mean():.4f}, {(train['cscore'] == 1).mean():.1%} at exactly 1"
+        described["ties"] = f"a score without ties can reach Spearman {tie_ceiling(train['cscore']):.3f} at most"
     if points.shape[0] and points["spearman"].notna().any():
         best = points.loc[points["spearman"].idxmax()]
         described["best single ratio"] = (
             f"{best['percent']:g} % (Spearman {best['spearman']:.3f} with the integral C-score)"
         )
-    final = runs.singles[0]
-    test = f", test {final.metrics['test/accuracy']:.4f}" if "test/accuracy" in final.metrics else ""
-    described["single runs"] = (
-        f"{len(runs.singles)}, {final.params['model.name']}, {final.params['train.epochs']} epochs; "
-        f"first run at its last epoch: train accuracy {final.metrics['train/accuracy']:.4f}{test}"
-    )
-    described |= _online_statistics(final)
+    if runs.singles:
+        described |= {"single runs": _accuracies(runs.singles)} | _online_statistics(runs.singles[0])
     if runs.reference and runs.ensemble:
         hard, soft = (spearman(train[name], train["published"]).value for name in ("cscore", "cscore_soft"))
         described["published C-scores"] = (
@@ -42,9 +47,46 @@ def facts(runs: StudyRuns, dataset: Dataset, points: pd.DataFrame) -> dict[str, 
         )
     elif runs.reference:
         described["published C-scores"] = f"{runs.reference.name}; this study has no ensemble"
-    machine = (runs.ensemble or final).tags
+    machine = (runs.ensemble or runs.singles[0]).tags
     described["machine"] = f"{machine['study.device']}, {machine['study.precision']} matrix products"
     return described
+
+
+def trust(runs: StudyRuns, dataset: Dataset) -> str:
+    """How many unseen examples the networks get right, and what that means for the suspects.
+
+    Of an ensemble at its largest subset ratio, of single runs on the test split, means over the repeats.  Bounds are of
+    the share between chance and 1.
+    """
+    accuracy = np.nan
+    if runs.profile:
+        last = int(np.argmax(runs.profile.ratios))
+        sums = (sums[last, :, : dataset.n_train].sum() for sums in (runs.profile.correct, runs.profile.held_out))
+        accuracy = np.divide(*sums)
+    elif all("test/accuracy" in run.metrics for run in runs.singles):
+        accuracy = np.mean([run.metrics["test/accuracy"] for run in runs.singles])
+    if not np.isfinite(accuracy):
+        return "Held-out accuracy is unknown without a test split or an ensemble: check some suspects first."
+    chance = 1 / dataset.n_classes
+    share = (accuracy - chance) / (1 - chance)
+    meaning = next(text for bound, text in TRUST if share >= bound)
+    return f"Networks get {accuracy:.0%} of unseen images right: {meaning}."
+
+
+def _accuracies(singles: Sequence[Run]) -> str:
+    """Accuracies at the last epoch: means over the repeats, and how far these lie apart."""
+    parts = []
+    for split in ("train", "test"):
+        values = [run.metrics[f"{split}/accuracy"] for run in singles if f"{split}/accuracy" in run.metrics]
+        if values:
+            between = f" ({min(values):.4f} to {max(values):.4f})" if len(values) > 1 else ""
+            parts.append(f"{split} {np.mean(values):.4f}{between}")
+    first = singles[0].params
+    mean = ", means over the repeats" if len(singles) > 1 else ""
+    return (
+        f"{len(singles)}, {first['model.name']}, {first['train.epochs']} epochs; "
+        f"accuracy at the last epoch{mean}: {', '.join(parts)}"
+    )
 
 
 def _ensemble_facts(ensemble: Run, profile: Profile, dataset: Dataset, train: pd.DataFrame) -> dict[str, str]:

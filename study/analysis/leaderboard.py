@@ -16,7 +16,7 @@ from study.data import Dataset
 from study.errors import StoreError
 from study.progress import say
 from study.proxies import PROXIES, Spec, oriented
-from study.scores.rank_statistics import spearman
+from study.scores.rank_statistics import distinct, spearman
 from study.tracking import Run
 
 KEYS = ["proxy", "label", "family", "easy", "on"]
@@ -42,11 +42,13 @@ def leaderboard(runs: StudyRuns, dataset: Dataset, table: pd.DataFrame | None = 
     table = correlations(runs) if table is None else table
     overall = table[(table["reference"] == runs.main) & (table["part"] == "all")]
     means = overall.groupby(KEYS, sort=False)[MEASURES].mean().reset_index()
+    if not references(runs):
+        means = _unranked(runs, dataset)
     declared = [_read_mapping(run, "scores.json") for run in runs.singles]
     costs = [_read_costs(run) for run in runs.singles]
-    values = references(runs)[runs.main]
+    values = references(runs).get(runs.main, np.full(dataset.n, np.nan))
     rows = [_agreement_and_cost(PROXIES[name], runs, dataset, values, declared, costs) for name in means["proxy"]]
-    joined = means.merge(pd.DataFrame(rows), on="proxy")
+    joined = means.merge(pd.DataFrame(rows, columns=["proxy", "cost", *AGREEMENT_AND_COST]), on="proxy")
     return joined[[*KEYS, "cost", *MEASURES, *AGREEMENT_AND_COST]].sort_values(
         "spearman", ascending=False, kind="stable", ignore_index=True
     )
@@ -61,6 +63,21 @@ def _read_costs(run: Run) -> dict[str, dict[str, Any]]:
     except StoreError as error:
         say(f"{error.args[0].rpartition('; ')[0]}; its costs are missing in the table")
         return {}
+
+
+def _unranked(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
+    """The proxies of single runs without any C-score: what is known of each but its rank correlation."""
+    specs = [spec for spec in PROXIES.values() if any(spec.name in table for table in runs.scores)]
+    values = {spec.name: [t[spec.name][dataset.rows(spec.on)] for t in runs.scores if spec.name in t] for spec in specs}
+    return pd.DataFrame(
+        [
+            {name: getattr(spec, "name" if name == "proxy" else name) for name in KEYS}
+            | dict.fromkeys(MEASURES, np.nan)
+            | {"distinct": _mean([float(distinct(column.to_numpy())) for column in values[spec.name]])}
+            for spec in specs
+        ],
+        columns=[*KEYS, *MEASURES],
+    )
 
 
 def _read_mapping(run: Run, name: str) -> dict[str, dict[str, Any]]:
@@ -141,19 +158,21 @@ def proxy_matrix(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
     """Spearman among all proxies on training rows, and with the C-score, similar ones next to each other.
 
     Returns:
-        proxy label family, then one column per proxy in the same order; `runs.main` is one of them.  Oriented,
+        proxy label family, then one column per proxy in the same order; `runs.main` is one of them, if any.  Oriented,
         means over the repeats, over the examples that have a C-score.  Ordered by average linkage of 1 - rho (an
         undefined rho counts as 0 there), with the leaves ordered so that neighbours are as similar as possible.
     """
     rows = dataset.rows("train")
-    values = references(runs)[runs.main][rows]
+    compared = references(runs)
+    values = compared[runs.main][rows] if compared else np.zeros(dataset.n_train)
     scored = np.isfinite(values)
     specs = [spec for spec in PROXIES.values() if spec.on == "train" and all(spec.name in t for t in runs.scores)]
-    names = [runs.main, *(spec.name for spec in specs)]
+    first = [runs.main] if compared else []
+    names = [*first, *(spec.name for spec in specs)]
     matrices = []
     for table in runs.scores:
         proxies = [oriented(spec, table[spec.name].to_numpy(dtype=float)[rows][scored]) for spec in specs]
-        matrices.append(_spearman_matrix(np.stack([values[scored], *proxies])))
+        matrices.append(_spearman_matrix(np.stack([values[scored]] * len(first) + proxies)))
     matrix = np.mean(matrices, axis=0)
     order = _clustered(matrix)
     label = {runs.main: "published C-score" if runs.main == "published" else "C-score"}

@@ -24,9 +24,10 @@ LABELS = ("example", "label")
 class StudyRuns:
     """The runs of one study, with their tables in the order of the data set.
 
-    ensemble: None for a recipe of kind "single", which is compared with published C-scores alone.
+    ensemble: None where there is none; single runs are then compared with published C-scores, if any.
+    singles: empty for an ensemble alone.
     cscores: cscore.parquet, (n rows); with a reference its scores are the column `published`.  Without an ensemble
-        `cscore` holds the published scores too, and there are no columns of single ratios.
+        `cscore` holds the published scores too, NaN where there are none; there are no columns of single ratios.
     profile: sums per ratio and half; None without an ensemble.
     scores: one scores.parquet per single run.
     others: of each other network in the store, the newest single run on this data, with its scores.parquet.
@@ -42,7 +43,8 @@ class StudyRuns:
 
     @property
     def main(self) -> str:
-        """The reference that a reader sees first: the study's own C-score, or the published one where there is none."""
+        """The reference that a reader sees first: the study's own C-score, or the published one where there is none;
+        no column has that name where there is neither."""
         return "cscore" if self.ensemble else "published"
 
     @property
@@ -58,32 +60,52 @@ def load_runs(recipe: Recipe, dataset: Dataset, store: Store) -> StudyRuns:
     Raises:
         AnalysisError: no such runs, or tables with other examples or labels.
     """
-    singles = tuple(finished_repeats(store, recipe, dataset).values())
-    if not singles:
-        run = _finished(store, "single", recipe.part("single"), dataset)[0]
-        raise AnalysisError(
-            f"the single run {run.id} lacks some of the recipe's proxies, or files; run `study single` with it first"
-        )
+    singles = () if recipe.kind == "ensemble" else tuple(finished_repeats(store, recipe, dataset).values())
+    ensemble = None if recipe.kind == "single" else _ensemble(recipe, dataset, store)
+    if not singles and (ensemble is None or recipe.kind == "study"):
+        _explain_missing(recipe, dataset, store, ensemble)
     scores = tuple(_joined(run, "scores.parquet", dataset) for run in singles)
     references = store.find("reference", tags={"study.data": dataset.digest}, status="FINISHED", max=1)
     reference = references[0] if references else None
     published = _joined(reference, "reference.parquet", dataset)["cscore"] if reference else None
-
-    others = tuple(_others(store, dataset, singles[0]))
-    if recipe.kind == "single":
-        if reference is None:
-            raise AnalysisError(
-                "a recipe of kind 'single' has no C-scores of its own; give it published ones with "
-                "`study reference FILE RECIPE`, or make it kind = 'study'"
-            )
-        cscores = scores[0][[*LABELS, "split"]].assign(cscore=published, published=published, consensus=-1)
-        return StudyRuns(None, singles, reference, cscores, None, scores, others)
-    ensemble = _sized(_finished(store, "ensemble", recipe.part("ensemble"), dataset), recipe)
-    cscores = _joined(ensemble, "cscore.parquet", dataset)
+    others = tuple(_others(store, dataset, singles[0])) if singles else ()
+    if ensemble is None:
+        missing = np.full(dataset.n, np.nan)
+        cscores = scores[0][[*LABELS, "split"]].assign(cscore=missing if published is None else published, consensus=-1)
+        profile = None
+    else:
+        cscores = _joined(ensemble, "cscore.parquet", dataset)
+        profile = Profile.from_columns(ensemble.read_table("profile.parquet"), dataset.n)
     if published is not None:
         cscores["published"] = published
-    profile = Profile.from_columns(ensemble.read_table("profile.parquet"), dataset.n)
     return StudyRuns(ensemble, singles, reference, cscores, profile, scores, others)
+
+
+def _ensemble(recipe: Recipe, dataset: Dataset, store: Store) -> Run | None:
+    """The recipe's finished ensemble; None where none was trained on this data."""
+    ensembles = store.find("ensemble", tags=keys(recipe.part("ensemble"), dataset), status="FINISHED")
+    if not ensembles:
+        if recipe.kind == "study":
+            log.warning("no finished ensemble of this recipe on this data: what follows is of the single runs alone")
+        return None
+    return _sized(ensembles, recipe)
+
+
+def _explain_missing(recipe: Recipe, dataset: Dataset, store: Store, ensemble: Run | None) -> None:
+    """Say why there is no single run; an ensemble goes on without, but not without a warning.
+
+    Raises:
+        AnalysisError: there is no ensemble either, or there are single runs that cannot be used.
+    """
+    kind = "ensemble" if recipe.kind == "ensemble" else "single"
+    tags = {"study.digest": recipe.part(kind).digest()}
+    if ensemble is not None and not store.find("single", tags=tags, status="FINISHED", max=1):
+        log.warning("no finished single run of this recipe: what follows is of the ensemble alone, without proxies")
+        return
+    run = _finished(store, kind, recipe.part(kind), dataset)[0]
+    raise AnalysisError(
+        f"the single run {run.id} lacks some of the recipe's proxies, or files; run `study single` with it first"
+    )
 
 
 def _finished(store: Store, kind: str, part: Recipe, dataset: Dataset) -> list[Run]:

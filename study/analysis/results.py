@@ -64,7 +64,7 @@ def compute_results(
         points=points,
         curves=curves(runs, dataset),
         leaderboard=leaderboard(runs, dataset, table),
-        matrix=proxy_matrix(runs, dataset),
+        matrix=proxy_matrix(runs, dataset) if runs.scores else pd.DataFrame(columns=["proxy", "label", "family"]),
         influences=influential,
         difficulty=difficulties,
         facts=facts(runs, dataset, points)

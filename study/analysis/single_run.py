@@ -39,9 +39,9 @@ class PredictionDepths:
 
 def single_run_depths(runs: StudyRuns, dataset: Dataset) -> PredictionDepths | None:
     """Prediction depths of the first single run (B-fig1, B-fig3, B-fig5); None where it has no probes."""
-    run = runs.singles[0]
-    if "probes.npz" not in run.files:
+    if not runs.singles or "probes.npz" not in runs.singles[0].files:
         return None
+    run = runs.singles[0]
     probes = run.read_arrays("probes.npz")
     predictions, final, split = probes["probe_class"], probes["final_class"], dataset.split()
     table = pd.DataFrame(
@@ -76,10 +76,9 @@ def probe_curves(runs: StudyRuns, dataset: Dataset, difficulty: Difficulty | Non
     is one network, which was trained on the examples that lie nearest to the corners.
     """
     columns = ["group", "target", "layer", "confidence", "accuracy", "n"]
-    run = runs.singles[0]
-    if "probes.npz" not in run.files:
+    if not runs.singles or "probes.npz" not in runs.singles[0].files:
         return pd.DataFrame(columns=columns)
-    probes, rows = run.read_arrays("probes.npz"), []
+    probes, rows = runs.singles[0].read_arrays("probes.npz"), []
     targets = {"ground truth": dataset.labels}
     if "votes" in probes and runs.ensemble:
         targets["consensus"] = runs.cscores["consensus"].to_numpy()
@@ -130,7 +129,7 @@ def depth_and_margins(runs: StudyRuns, dataset: Dataset) -> dict[str, str]:
     Depths and margins are averaged over the repeats first, as in the paper, which has 25; examples without a defined
     depth, or with a margin of 0, are left out.  Empty where the runs lack one of them.
     """
-    if "probes.npz" not in runs.singles[0].files:
+    if not runs.singles or "probes.npz" not in runs.singles[0].files:
         return {}
     layers = len(runs.singles[0].read_arrays("probes.npz")["layers"])
     coefficients = []

@@ -12,7 +12,7 @@ import typer
 from study import plugins
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.options import Overrides, Plugins, RecipePath, Root
-from study.errors import RecipeError, StudyError
+from study.errors import AnalysisError, RecipeError, StudyError
 from study.progress import bar, say, show_messages
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def _where(store: "Store", runs: list) -> None:
     for run in runs:
         if "report.html" in run.files:
             print(f"report: {run.read('report.html')}")
+            print(f"suspects: {run.read('suspects.csv')}")
     if store.database is not None:
         print(f"MLflow UI: {_ui(store.root)}  (then open the addresses above)")
 
@@ -138,7 +139,7 @@ def ensemble(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("m
 
 @app.command()
 def single(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []) -> None:
-    """Train the single runs alone and compute the proxies."""
+    """Train the single runs alone, compute the proxies, list the suspects."""
     _work("single", recipe, overrides, root, plugin)
 
 
@@ -200,6 +201,10 @@ def leaderboard(
     from study.cli.tables import leaderboard_markdown, leaderboard_table
 
     standings = analysis.leaderboard(analysis.load_runs(opened, dataset, store), dataset)
+    if standings.empty:
+        raise AnalysisError(
+            "there is no finished single run, and so no proxy to rank; run `study single` with it first"
+        )
     if markdown:
         print(leaderboard_markdown(standings), end="")
     else:

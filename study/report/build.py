@@ -17,12 +17,15 @@ from study.data import Dataset
 from study.errors import Stopped, StoreError
 from study.figures import mean_over_repeats
 from study.recipe import Recipe, dump, flatten
+from study.report.gallery import suspect_entries
 from study.report.html import FileEntry, RunEntry, write_report
 from study.report.sections import figure_sections
-from study.report.tables import SUSPECTS, file_entries, suspect_table, table_sections
+from study.report.tables import SUSPECT_HEADINGS, SUSPECTS, file_entries, table_sections
 from study.tracking import Run, Store, descriptions
 
 log = logging.getLogger(__name__)
+
+OWN_IMAGES = ("folder", "csv", "parquet", "npz")  # data of the reader: the page opens with suspects, the rest is folded
 
 
 def run_report(recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None) -> Run:
@@ -55,6 +58,7 @@ def run_report(recipe: Recipe, dataset: Dataset, store: Store, *, stop: threadin
         run.log(_metrics(results.correlations))
         _log_curves(run, results.points, results.curves, runs.main)
         _write_page(run, results, recipe, store, stop)
+        log.info(f"report: {results.facts['trust']}")
     return store.get(run.id)
 
 
@@ -78,7 +82,8 @@ def _start(recipe: Recipe, runs: StudyRuns, dataset: Dataset, store: Store, sour
 
 def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: threading.Event | None) -> None:
     """Write suspects.csv, figures/ and report.html."""
-    suspects = suspect_table(results.runs, results.dataset)
+    suspects = analysis.suspects(results.runs, results.dataset)
+    ranked_by = analysis.ranked_by(results.runs)
     run.text("suspects.csv", suspects.head(SUSPECTS).to_csv(index=False))
     sections = []
     for section in figure_sections(results):
@@ -86,7 +91,8 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
             run.kill("stopped on request; the same command makes the report again")
             raise Stopped
         run.figure(section.figure, f"figures/{section.id}.png")
-        sections.append(section)
+        if section.id != "suspects":  # the page has their pictures one by one
+            sections.append(section)
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(
             Path(folder) / "report.html",
@@ -97,6 +103,9 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
             tables=table_sections(results, suspects),
             files=_linked(file_entries(results), run, results.runs, store),
             colours=figures.FAMILY_COLOURS,
+            suspects=suspect_entries(suspects, results.dataset, ranked_by),
+            ranked_by=SUSPECT_HEADINGS.get(ranked_by, ranked_by.replace("_", " ")),
+            folded=recipe.data.name in OWN_IMAGES,
             runs=[
                 RunEntry(each.id, f"{each.experiment}: {each.name}", store.link(each)) for each in results.runs.all_runs
             ],

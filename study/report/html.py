@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
 from study.figures.style import StyledFigure
+from study.report.gallery import Suspect
 
 INCH = 96  # CSS pixels
 SVG_LIMIT = 300_000  # bytes; a larger drawing is a dense one, and smaller as a picture
@@ -78,13 +79,16 @@ def write_report(
     files: Sequence[FileEntry] = (),
     runs: Sequence[RunEntry] = (),
     colours: Mapping[str, str] = MappingProxyType({}),
+    suspects: Sequence[Suspect] = (),
+    ranked_by: str = "",
+    folded: bool = False,
 ) -> Path:
     """Write the report: correlation tables, facts, figures, tables, files, runs, in one HTML file.
 
     Args:
         path: of the file; an existing one is replaced atomically.
         title: heading of the page.
-        facts: about the runs, name: value, in this order; "data" and "ensemble" are also shown at the top of the page.
+        facts: about the runs, name: value, in this order; "trust", "data" and "ensemble" also open the page.
         correlations: the table `correlations.parquet`: `proxy` `label` `family` `easy` `on` `reference` `part` `repeat`
             `spearman` `low` `high` `kendall` `kendall_low` `kendall_high` `ceiling` `n` `distinct`;
             repeats are averaged.
@@ -93,6 +97,9 @@ def write_report(
         files: artifacts of the report and of the runs read.
         runs: the runs read.
         colours: of the proxies' families, as in the figures; a family without one is grey.
+        suspects: the pictures at the top of the page.
+        ranked_by: the name of their score.
+        folded: whether everything below the suspects opens on a click.
     """
     pictures = [
         {"anchor": f"figure-{i}", "id": s.id, "title": s.title, "sentence": s.sentence, **render_figure(s.figure)}
@@ -110,6 +117,9 @@ def write_report(
         files=[{**asdict(entry), "link": _safe(entry.link)} for entry in files],
         runs=entries,
         rows=ROWS,
+        suspects=suspects,
+        ranked_by=ranked_by,
+        folded=folded,
         colours={family: colour for family, colour in colours.items() if COLOUR.fullmatch(colour)},
     )
     path = Path(path)

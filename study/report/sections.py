@@ -15,38 +15,29 @@ ORDER = (  # of the sections on the page
 
 def figure_sections(results: Results) -> list[FigureSection]:
     """Draw every figure that the runs have the data for, in the order of the page."""
-    sections = [
-        *_general_sections(results),
-        *_leaderboard_sections(results),
-        *_depth_sections(results),
-        *_training_sections(results),
-    ]
+    sections = [*_depth_sections(results)]
+    scored = bool(results.runs.cscores["cscore"].notna().any())
+    if scored:
+        sections += _score_sections(results)
+    if results.runs.singles:
+        sections += [*_agreement_sections(results), *_training_sections(results)]
+    if scored and results.runs.singles:
+        sections += [*_proxy_sections(results), *_quality_sections(results)]
     if results.runs.ensemble:
         sections += [*_ratio_sections(results), *_vote_sections(results)]
     return sorted(sections, key=lambda section: ORDER.index(section.id))
 
 
-def _general_sections(results: Results) -> list[FigureSection]:
-    """Sections that need no ensemble."""
-    runs, dataset, correlations = results.runs, results.dataset, results.correlations
+def _score_sections(results: Results) -> list[FigureSection]:
+    """The examples by their C-scores, whoever computed them."""
+    runs, dataset = results.runs, results.dataset
     rows = dataset.rows("train")
     train = runs.cscores[rows].reset_index(drop=True)
-    curves = results.curves.groupby(["proxy", "reference", "epoch"], as_index=False)["spearman"].mean()
-    trajectory = analysis.trajectory(runs.singles[0], dataset)
-    correct, epochs = np.ascontiguousarray(trajectory["correct"][:, rows]), trajectory["epochs"]
     return [
-        FigureSection(
-            "proxies",
-            "Which proxy ranks like the C-score",
-            "Rank correlation of each proxy with the C-score and its 95 % interval. The vertical line is the noise "
-            "ceiling, the highest correlation that a perfect proxy could reach.",
-            figures.proxy_ranking(correlations, reference=runs.main),
-        ),
         FigureSection(
             "suspects",
             "Lowest C-scores: check these first",
-            "The examples with the lowest C-scores, train and test: mislabeled, ambiguous or atypical. An orange frame "
-            "means that most networks trained without the example predict another class than its label.",
+            "The examples with the lowest C-scores, train and test: mislabeled, ambiguous or atypical.",
             figures.suspect_grid(dataset.images, runs.cscores, dataset.classes, maximum=dataset.maximum),
         ),
         FigureSection(
@@ -60,6 +51,25 @@ def _general_sections(results: Results) -> list[FigureSection]:
             "C-scores by class",
             "Mean and standard deviation of the C-scores in each class.",
             figures.class_statistics(train, dataset.classes),
+        ),
+    ]
+
+
+def _proxy_sections(results: Results) -> list[FigureSection]:
+    """Single runs against C-scores."""
+    runs, dataset, correlations = results.runs, results.dataset, results.correlations
+    rows = dataset.rows("train")
+    train = runs.cscores[rows].reset_index(drop=True)
+    curves = results.curves.groupby(["proxy", "reference", "epoch"], as_index=False)["spearman"].mean()
+    trajectory = analysis.trajectory(runs.singles[0], dataset)
+    correct, epochs = np.ascontiguousarray(trajectory["correct"][:, rows]), trajectory["epochs"]
+    return [
+        FigureSection(
+            "proxies",
+            "Which proxy ranks like the C-score",
+            "Rank correlation of each proxy with the C-score and its 95 % interval. The vertical line is the noise "
+            "ceiling, the highest correlation that a perfect proxy could reach.",
+            figures.proxy_ranking(correlations, reference=runs.main),
         ),
         FigureSection(
             "J-fig8",
@@ -89,8 +99,23 @@ def _general_sections(results: Results) -> list[FigureSection]:
     ]
 
 
-def _leaderboard_sections(results: Results) -> list[FigureSection]:
-    """Quality and cost of the proxies, their correlations with each other, their development over the epochs."""
+def _agreement_sections(results: Results) -> list[FigureSection]:
+    """Correlations of the proxies with each other, which need no C-score."""
+    if len(results.matrix) < 2:
+        return []
+    return [
+        FigureSection(
+            "matrix",
+            "Which proxies agree with each other",
+            "Rank correlation of every pair of proxies, similar ones next to each other. Proxies in one dark block "
+            "carry the same information.",
+            figures.correlation_matrix(results.matrix),
+        )
+    ]
+
+
+def _quality_sections(results: Results) -> list[FigureSection]:
+    """Quality and cost of the proxies, their development over the epochs."""
     return [
         FigureSection(
             "leaderboard",
@@ -98,13 +123,6 @@ def _leaderboard_sections(results: Results) -> list[FigureSection]:
             "Rank correlation of each proxy with the C-score against the seconds that it takes beyond the training. "
             "The grey line is the best that can be had at that cost or less.",
             figures.quality_by_cost(results.leaderboard),
-        ),
-        FigureSection(
-            "matrix",
-            "Which proxies agree with each other",
-            "Rank correlation of every pair of proxies, similar ones next to each other. Proxies in one dark block "
-            "carry the same information.",
-            figures.correlation_matrix(results.matrix),
         ),
         FigureSection(
             "by_epoch",

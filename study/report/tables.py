@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from study.analysis import Results, StudyRuns
-from study.data import Dataset
+from study.analysis import Results
 from study.report.html import FileEntry, TableSection
 
 SUSPECTS = 500  # rows of suspects.csv: as many as the MLflow UI shows
@@ -35,29 +34,13 @@ POINT_HEADINGS = {
 }
 
 
-def suspect_table(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
-    """Every scored example, train and test, lowest C-score first, with names of classes.
-
-    Returns:
-        example | label | predicted, the class that most networks predict which were trained without it | cscore
-        cscore_soft stderr held_out published, as far as there are any.
-    """
-    scored = runs.cscores.dropna(subset=["cscore"])
-    table = scored.sort_values([name for name in ("cscore", "cscore_soft") if name in scored], kind="stable")
-    names = dict(enumerate(dataset.classes))
-    columns = {"example": table["example"], "label": table["label"].map(names)}
-    if runs.ensemble:
-        columns["predicted"] = table["consensus"].map(names).fillna("")
-    scores = ("cscore", "cscore_soft", "stderr", "held_out") if runs.ensemble else ()
-    columns |= {name: table[name] for name in (*scores, "published") if name in table}
-    return pd.DataFrame(columns).reset_index(drop=True)
-
-
 def table_sections(results: Results, suspects: pd.DataFrame) -> list[TableSection]:
-    """The tables below the figures; `suspects` is `suspect_table`."""
-    sections = [_leaderboard_section(results)]
-    sentence = f"The lowest C-scores of train and test examples; suspects.csv holds the first {SUSPECTS:,}."
-    sections.append(TableSection("Lowest C-scores", suspects.rename(columns=SUSPECT_HEADINGS), sentence))
+    """The tables below the figures; `suspects` is `analysis.suspects`."""
+    sections = [_leaderboard_section(results)] if len(results.leaderboard) else []
+    if len(suspects):
+        sentence = f"The most suspect train and test examples; suspects.csv holds the first {SUSPECTS:,}."
+        shown = suspects.drop(columns="path", errors="ignore").rename(columns=SUSPECT_HEADINGS)
+        sections.append(TableSection("Suspects", shown, sentence))
     if results.difficulty is not None:
         sentence = "The training examples nearest to each corner of the plane of prediction depths (B-fig7)."
         corners = results.difficulty.corners
@@ -94,7 +77,7 @@ def file_entries(results: Results) -> list[FileEntry]:
     """The artifacts of the report, and those of the runs read that hold a row per example; without links."""
     runs, influences = results.runs, results.influences
     contents = {
-        "suspects.csv": f"the {SUSPECTS:,} lowest C-scores, with labels and predicted classes",
+        "suspects.csv": f"the {SUSPECTS:,} most suspect examples: labels, predicted classes, scores, paths",
         "correlations.parquet": "the table at the top, repeat by repeat",
         "leaderboard.parquet": "quality and cost of every proxy",
         "matrix.parquet": "rank correlation of every pair of proxies",

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def run_study(
     recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None, bar: Bar = quiet
 ) -> list[Run]:
-    """Train what the recipe's kind names; a whole study ends with its report.
+    """Train what the recipe's kind names; a whole study and single runs end with their report.
 
     Returns:
         The runs that hold the results: the ensemble, the single runs, the report.
@@ -37,7 +37,7 @@ def _run_parts(recipe: Recipe, dataset: Dataset, store: Store, stop: threading.E
         runs.append(run_ensemble(recipe, dataset, store, stop=stop, bar=bar))
     if recipe.kind in ("study", "single"):
         runs += run_singles(recipe, dataset, store, stop=stop, bar=bar)
-    if recipe.kind == "study":
+    if recipe.kind in ("study", "single"):
         if stop is not None and stop.is_set():
             raise Stopped
         log.info("report: correlations, then figures")

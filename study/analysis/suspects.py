@@ -1,0 +1,67 @@
+"""The examples to check first.  in: joined tables of a study's runs   out: a row per example, the most suspect first"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from study.analysis.load import StudyRuns
+from study.data import Dataset
+from study.proxies import PROXIES, oriented
+
+# proxies of the training itself that rank planted label flips highest (docs/tutorials/own_images.md has the numbers),
+# the best first
+RANKING = ("target_confidence", "cumulative_confidence", "cumulative_loss", "aum", "cbtl")
+
+
+def ranking_proxies(runs: StudyRuns) -> list[str]:
+    """The proxies that rank suspects, the best first: those of `RANKING` that every single run has; else any.
+
+    Empty without single runs.
+    """
+    held = [name for name, spec in PROXIES.items() if spec.on == "train" and all(name in t for t in runs.scores)]
+    preferred = [name for name in RANKING if name in held]
+    return (preferred or held[:1]) if runs.scores else []
+
+
+def ranked_by(runs: StudyRuns) -> str:
+    """The column of `suspects` that orders it: the soft C-score, the C-score, or the best proxy; "" without any."""
+    if runs.ensemble or runs.reference:
+        return "cscore_soft" if "cscore_soft" in runs.cscores else "cscore"
+    return next(iter(ranking_proxies(runs)), "")
+
+
+def suspects(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
+    """Every example that has a score, the most suspect first, with names of classes.
+
+    Returns:
+        example, the id; for files the path below the root | path, absolute, of files that are there | label |
+        predicted, the class that most networks predict which were trained without it | cscore_soft cscore stderr
+        held_out published, as far as there are any | a column per proxy of `ranking_proxies`: the mean over the
+        repeats, low means suspect; NaN for test examples, which are no part of the training.
+    """
+    names = dict(enumerate(dataset.classes))
+    columns = {"example": runs.cscores["example"]}
+    if dataset.spec is not None and dataset.spec.name == "folder" and dataset.spec.root is not None:
+        root = Path(dataset.spec.root).expanduser().resolve()
+        columns["path"] = runs.cscores["example"].map(lambda example: _existing(root / example))
+    columns["label"] = runs.cscores["label"].map(names)
+    if runs.ensemble:
+        columns["predicted"] = runs.cscores["consensus"].map(names).fillna("")
+        computed = ("cscore_soft", "cscore", "stderr", "held_out")
+        columns |= {name: runs.cscores[name] for name in computed if name in runs.cscores}
+    if "published" in runs.cscores:
+        columns["published"] = runs.cscores["published"]
+    for name in ranking_proxies(runs):
+        repeats = [oriented(PROXIES[name], table[name].to_numpy(dtype=float)) for table in runs.scores]
+        columns[name] = np.where(dataset.split() == "train", np.mean(repeats, axis=0), np.nan)
+    table, order = pd.DataFrame(columns), ranked_by(runs)
+    if not order:
+        return table.iloc[:0]
+    order = order if order in table else "published"
+    ties = [name for name in ("cscore", *ranking_proxies(runs)) if name in table and name != order]
+    return table.dropna(subset=[order]).sort_values([order, *ties], kind="stable")
+
+
+def _existing(path: Path) -> str:
+    return str(path) if path.is_file() else ""
