@@ -48,8 +48,8 @@ def say(text: str) -> None:
 
 
 def command(words: str) -> str:
-    """A command as the user types it: `./scripts/run ...` in a checkout, else `study ...`."""
-    return f"{'./scripts/run' if os.environ.get('STUDY_ROOT') or os.path.exists('scripts/run') else 'study'} {words}"
+    """A command as the user types it: `study ...`, or `./scripts/run ...` where that was typed."""
+    return f"{os.environ.get('STUDY_COMMAND', 'study')} {words}"
 
 
 def print_line(text: str) -> None:

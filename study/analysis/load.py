@@ -9,6 +9,7 @@ import pandas as pd
 
 from study.data import Dataset
 from study.errors import AnalysisError, StudyError
+from study.progress import command
 from study.recipe import Recipe
 from study.runs.ensemble import keys, size_tag, size_text
 from study.runs.single import finished_repeats
@@ -62,7 +63,8 @@ def load_runs(recipe: Recipe, dataset: Dataset, store: Store) -> StudyRuns:
     if not singles:
         run = _finished(store, "single", recipe.part("single"), dataset)[0]
         raise AnalysisError(
-            f"the single run {run.id} lacks some of the recipe's proxies, or files; run `study single` with it first"
+            f"the single run {run.id} lacks some of the recipe's proxies, or files; "
+            f"run `{command('single')}` with it first"
         )
     scores = tuple(_joined(run, "scores.parquet", dataset) for run in singles)
     references = store.find("reference", tags={"study.data": dataset.digest}, status="FINISHED", max=1)
@@ -74,7 +76,7 @@ def load_runs(recipe: Recipe, dataset: Dataset, store: Store) -> StudyRuns:
         if reference is None:
             raise AnalysisError(
                 "a recipe of kind 'single' has no C-scores of its own; give it published ones with "
-                "`study reference FILE RECIPE`, or make it kind = 'study'"
+                f"`{command('reference FILE RECIPE')}`, or make it kind = 'study'"
             )
         cscores = scores[0][[*LABELS, "split"]].assign(cscore=published, published=published, consensus=-1)
         return StudyRuns(None, singles, reference, cscores, None, scores, others)
@@ -94,11 +96,11 @@ def _finished(store: Store, kind: str, part: Recipe, dataset: Dataset) -> list[R
     if elsewhere:
         raise AnalysisError(
             f"the {kind} run {elsewhere[0].id} of this recipe was trained on other data "
-            f"(digest {elsewhere[0].tags['study.data']}, now {dataset.digest}); run `study {kind}` again"
+            f"(digest {elsewhere[0].tags['study.data']}, now {dataset.digest}); run `{command(kind)}` again"
         )
     raise AnalysisError(
         f"{store.where}: no finished {kind} run of this recipe (digest {part.digest()}); "
-        f"run `study {kind}` with it first"
+        f"run `{command(kind)}` with it first"
     )
 
 
@@ -109,7 +111,7 @@ def _sized(ensembles: list[Run], recipe: Recipe) -> Run:
             return run
     raise AnalysisError(
         f"the recipe asks for {size_text(size_tag(recipe))}, the finished ensemble {ensembles[0].id} has "
-        f"{size_text(ensembles[0].tags['study.size'])}; run `study ensemble` with it first"
+        f"{size_text(ensembles[0].tags['study.size'])}; run `{command('ensemble')}` with it first"
     )
 
 

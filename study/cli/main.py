@@ -13,7 +13,7 @@ from study import plugins
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.options import Overrides, Plugins, RecipePath, Root
 from study.errors import RecipeError, StudyError
-from study.progress import bar, print_line, say, show_messages
+from study.progress import bar, command, print_line, say, show_messages
 
 if TYPE_CHECKING:
     from study.data import Dataset
@@ -57,7 +57,7 @@ def _open(
     for line in dataset.unusable[:5]:
         say(f"not usable: {line}")
     if len(dataset.unusable) > 5:
-        say(f"and {len(dataset.unusable) - 5} more; `study data` lists them all")
+        say(f"and {len(dataset.unusable) - 5} more; `{command('data')}` lists them all")
     preflight.check_data(recipe, dataset)
     return recipe, dataset, tracking.open_store(root)
 
@@ -117,9 +117,8 @@ def _options(overrides: list[str], plugin_files: list[Path]) -> list[str]:
 
 def _ui(root: Path) -> str:
     """The command that shows the runs of a store, from where the user is."""
-    command = "./scripts/run ui" if os.environ.get("STUDY_ROOT") or Path("scripts/run").exists() else "study ui"
     usual = Path(os.environ.get("STUDY_ROOT") or "mlruns").resolve()
-    return command if root == usual else f"{command} --root {shlex.quote(str(root))}"
+    return command("ui") if root == usual else f"{command('ui')} --root {shlex.quote(str(root))}"
 
 
 @app.command()
@@ -172,7 +171,7 @@ def search(
             opened, dataset, store, path, out=out, storage=storage or None, stop=stop, bar=bar
         )
     _where(store, [finished])
-    print_line(f"winner: study {shlex.join(['run', str(winner), *_options([], plugin)])}")
+    print_line(f"winner: {command(shlex.join(['run', str(winner), *_options([], plugin)]))}")
 
 
 @app.command()
@@ -223,7 +222,7 @@ def plan(
         costs = plans.plan_study(*opened)
     for line in plans.describe(costs):
         print_line(line)
-    say(f"to begin: study {shlex.join(['run', str(recipe), *_options(overrides, plugin)])}")
+    say(f"to begin: {command(shlex.join(['run', str(recipe), *_options(overrides, plugin)]))}")
 
 
 @app.command()

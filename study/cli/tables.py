@@ -14,7 +14,7 @@ from rich.text import Text
 
 from study.data import Dataset
 from study.errors import StoreError
-from study.progress import duration, number, print_line, printable, say
+from study.progress import command, duration, number, print_line, printable, say
 from study.proxies import PROXIES
 from study.tracking import Run, Store
 
@@ -73,7 +73,7 @@ def runs_table(store: Store, kind: str) -> None:
         raise StoreError(f"no kind {kind!r}; there are {', '.join(kinds)}")
     runs = store.find(kind) if kind else [run for run in store.find() if run.tags.get("study.kind") in KINDS]
     if not runs:
-        print_line(f"{store.where}: no runs yet; `study run` makes some")
+        print_line(f"{store.where}: no runs yet; `{command('run')}` makes some")
         return
     table = _table("run", "experiment", "name", "status", "started", "took", "digest", "outcome")
     for run in runs:
@@ -88,8 +88,8 @@ def runs_table(store: Store, kind: str) -> None:
             _outcome(run),
         )
     _print(table, LEAST["runs"])
-    parts = "" if kind else "; `study list --kind shard` lists an ensemble's parts, `--kind trial` a search's"
-    say(f"`study show {runs[0].id[:8]}` tells more of a run{parts}; `study ui` shows them all")
+    parts = "" if kind else f"; `{command('list --kind shard')}` lists an ensemble's parts, `--kind trial` a search's"
+    say(f"`{command('show ' + runs[0].id[:8])}` tells more of a run{parts}; `{command('ui')}` shows them all")
 
 
 def run_table(store: Store, prefix: str) -> None:
@@ -222,7 +222,7 @@ def _one(store: Store, prefix: str) -> Run:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise StoreError(f"no run with an id that begins with {prefix!r}; `study list` shows the ids")
+        raise StoreError(f"no run with an id that begins with {prefix!r}; `{command('list')}` shows the ids")
     some = ", ".join(run.id[: max(8, len(prefix) + 2)] for run in found[:4])
     more = ", ..." if len(found) > 4 else ""
     raise StoreError(f"{len(found)} runs have an id that begins with {prefix!r} ({some}{more}); type more of it")
