@@ -103,12 +103,13 @@ def product_rate(dtype, threads=None):
     """
     import torch
 
-    from study.training.placement import float32_routing, probe
+    from study.kernels.kde import exact_routing
+    from study.training.placement import float32_routing
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     times = []
-    with float32_routing(probe("cpu")[0]):
+    with float32_routing(exact_routing("cpu")):
         a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
         for _ in range(20):
             start = time.perf_counter()

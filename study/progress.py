@@ -5,9 +5,11 @@ these messages on stderr by `show_messages`.  From Python nothing but warnings i
 """
 
 import logging
+import os
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -22,9 +24,37 @@ BAR_WIDTH = 30  # characters, in a notebook
 LINE_EVERY = 15.0  # seconds between lines where there is no terminal
 
 
+def printable(text: str) -> str:
+    """Text with its control characters written out, such as \\x1b: what comes from data must not steer a terminal.
+
+    Line breaks and tabs stay.  Directions of writing that a text could reverse, and halves of characters (from file
+    names that are not UTF-8), are written out too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(repr(each)[1:-1] if _steers(each) else each for each in text)
+
+
+def _steers(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return turns or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
 def say(text: str) -> None:
     """One line to stderr; results go to stdout."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def command(words: str) -> str:
+    """A command as the user types it: `study ...`, or `./scripts/run ...` where that was typed."""
+    return f"{os.environ.get('STUDY_COMMAND', 'study')} {words}"
+
+
+def print_line(text: str) -> None:
+    """A result to stdout."""
+    print(printable(text))
 
 
 class MessageHandler(logging.Handler):
@@ -136,14 +166,14 @@ def _rich_bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
     from rich.console import Console
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.TaskProgressColumn(),
         progress.TimeElapsedColumn(),
-        progress.TextColumn("{task.fields[speed]}"),
+        progress.TextColumn("{task.fields[speed]}", markup=False),
     )
     display = progress.Progress(*columns, console=Console(stderr=True))
-    task = display.add_task(what, total=total, completed=done, speed="")
+    task = display.add_task(printable(what), total=total, completed=done, speed="")
     tally, lock = Tally(total, unit, done), threading.Lock()
 
     def advance(count: int, aside: str = "") -> None:

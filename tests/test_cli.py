@@ -5,12 +5,18 @@ import re
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
+from toys import blobs
 
+from study import progress
 from study.cli import main as cli
+from study.cli import tables
 from study.cli.main import app, main
 from study.recipe.load import find_recipe
 from study.tracking import Store
@@ -322,6 +328,20 @@ tables.Console = lambda **kept: Console(force_terminal=True, color_system=None, 
 tables.runs_table(open_store(Path(sys.argv[1])), "")
 tables.proxies_table()
 """
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_names_from_data_are_shown_as_they_are(terminal, monkeypatch, capsys):
+    """A class `[/b]` was markup that ended nothing, and broke every table; ESC reached the terminal."""
+    names = ("[/b]", "[red]x", "a\x1b[2Jb")
+    if terminal:
+        monkeypatch.setattr(tables, "Console", partial(Console, force_terminal=True, color_system=None, width=120))
+    tables.dataset_table(replace(blobs(), classes=names))
+    out = capsys.readouterr().out
+    for shown in ("[/b]", "[red]x", "a\\x1b[2Jb"):
+        assert shown in out
+    with progress._rich_bar("[/b] \x1b", 2, "examples", 0) as advance:
+        advance(1, "[/b]")
 
 
 def test_data_says_what_it_holds(study):

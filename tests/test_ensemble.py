@@ -1,6 +1,7 @@
 """Members in shards fold to the C-scores of the definition, whichever way they were divided, and MLflow tells it so."""
 
 import itertools
+import json
 import shutil
 import threading
 
@@ -495,11 +496,27 @@ def test_other_data_under_the_same_recipe_take_nothing_from_the_old(run, recipe,
     assert len(seen) == 12
 
 
-def test_a_resumed_launch_trains_in_the_precision_of_the_first(recipe, dataset, stores, monkeypatch):
-    """The probe measures time, so it may answer otherwise tomorrow; bits must not follow it."""
-    auto = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"precision": "auto"})})
+MACHINES = (  # what bits depend on, the other way on each
+    {"best_precision": "float32", "exact_routing": "highest", "cpu_flags": frozenset({"amx_bf16"}), "cores": {0, 1}},
+    {"best_precision": "bfloat16", "exact_routing": "medium", "cpu_flags": frozenset(), "cores": {0, 1, 2, 3}},
+)
+
+
+def on_machine(number, monkeypatch):
+    """As if this were one of two machines that differ in all on which bits depend."""
+    choices = dict(MACHINES[number])
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid, cores=choices.pop("cores"): cores, raising=False)
+    for rule, choice in choices.items():
+        monkeypatch.setattr(f"study.training.placement.{rule}", lambda *asked, choice=choice: choice)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_resumed_launch_trains_as_the_first_on_another_machine(first, recipe, dataset, stores, monkeypatch):
+    """Precision, routing, kernel and cores per operation are the run's, whatever the machine would choose."""
+    open_choices = {"precision": "auto", "kernel": "auto", "threads": 1}
+    auto = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update=open_choices)})
     whole, store, stop = stores(), stores(), threading.Event()
-    monkeypatch.setattr("study.training.placement.probe", lambda device: ("highest", "float32"))
+    on_machine(first, monkeypatch)
     unbroken = run_ensemble(auto, dataset, whole)
     write = ensemble._write_shard
     monkeypatch.setattr(ensemble, "_write_shard", lambda *what: (write(*what), stop.set())[0])
@@ -509,10 +526,13 @@ def test_a_resumed_launch_trains_in_the_precision_of_the_first(recipe, dataset, 
     assert parent.status == "KILLED"
     assert "resumes" in parent.tags["study.end"]
     monkeypatch.setattr(ensemble, "_write_shard", write)
-    monkeypatch.setattr("study.training.placement.probe", lambda device: ("medium", "bfloat16"))
+    on_machine(1 - first, monkeypatch)
     resumed = run_ensemble(auto, dataset, store)
     assert resumed.id == parent.id
-    assert resumed.tags["study.precision"] == "float32"
+    began, ended = (json.loads(run.tags["study.placement"]) for run in (unbroken, resumed))
+    assert {key: ended[key] for key in ("precision", "matmul", "kernel", "layout", "cores")} == {
+        key: began[key] for key in ("precision", "matmul", "kernel", "layout", "cores")
+    }
     assert "study.end" not in resumed.tags
     assert same_bytes(resumed, unbroken)
 

@@ -1,6 +1,8 @@
-"""Placement by a probe: what is tried, what wins, what is kept, and when nothing is tried at all."""
+"""Placement: what follows from machine and recipe, what is measured and kept, and when nothing is tried at all."""
 
 import json
+import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,8 @@ from study.errors import RecipeError
 from study.recipe import Runtime
 from study.runs.jobs import runtime_of, template_of
 from study.training import autotune
-from study.training.autotune import Rate, TimedWay, cache_file, fastest, name
+from study.training import placement as placement_rules
+from study.training.autotune import Rate, TimedWay, cache_file, name
 from study.training.device_data import Examples
 from study.training.learners import new_learner
 from study.training.placement import Placement, find_devices, place
@@ -43,11 +46,11 @@ def convolutional(**runtime):
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
-    """Two cores, a cache folder of its own, products that gain from bfloat16."""
+    """Two cores with instructions for bfloat16, a cache folder of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(autotune, "_rates", {})
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    monkeypatch.setattr("study.training.placement.probe", lambda device: ("highest", "bfloat16"))
+    monkeypatch.setattr(placement_rules, "cpu_flags", lambda: {"avx2", "avx512_bf16"})
 
 
 @pytest.fixture
@@ -55,13 +58,12 @@ def tried(monkeypatch):
     """The ways that were measured, in order; `seconds` says how long an example takes in each, 1 unless set."""
     asked, seconds = [], {}
 
-    def measure(template, dataset, placements):
-        asked.extend(map(name, placements))
-        return {name(way): seconds.get(name(way), Rate(1.0, 0.3)) for way in placements}
+    def measure(template, dataset, way):
+        asked.append(name(way))
+        return {name(way): seconds.get(name(way), Rate(1.0, 0.3))}
 
     monkeypatch.setattr(autotune, "_measure", measure)
-    asked_and = type("Tried", (), {"asked": asked, "seconds": seconds})
-    return asked_and
+    return type("Tried", (), {"asked": asked, "seconds": seconds})
 
 
 @pytest.fixture
@@ -71,6 +73,7 @@ def gpus(monkeypatch):
     def have(count: int) -> None:
         monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
         monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
         monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "GPU")
         monkeypatch.setattr(autotune, "free", lambda device: None)
 
@@ -169,73 +172,46 @@ def test_a_gpu_is_not_probed_for_what_is_known(what, gpus, tried):
     assert tried.asked == []
 
 
-def test_every_precision_and_layout_is_tried_wide_then_the_best_side_by_side(tried):
-    """Five ways, not eight: whether threads pay is asked of the best alone."""
-    best = "bfloat16, contiguous, 1 x 2 cores"
-    tried.seconds[best] = Rate(0.5, 0.1)
-    found = place_network(convolutional(), DATA, LONG)
-    assert name(found) == best
-    assert sorted(tried.asked[:4]) == [
-        "bfloat16, channels_last, 1 x 2 cores",
-        "bfloat16, contiguous, 1 x 2 cores",
-        "float32, channels_last, 1 x 2 cores",
-        "float32, contiguous, 1 x 2 cores",
-    ]
-    assert tried.asked[4:] == ["bfloat16, contiguous, 2 x 1 cores"]
+def test_a_cpu_trains_one_network_per_core_by_rule(tried):
+    """Channels last, in bfloat16 where the processor has instructions for it; one that is alone has all cores."""
+    assert name(place_network(convolutional(precision="float32"), DATA, LONG)) == "float32, channels_last, 2 x 1 cores"
+    assert tried.asked == []
+    assert name(place_network(convolutional(), DATA, LONG)) == "bfloat16, channels_last, 2 x 1 cores"
+    assert name(place_network(convolutional(), DATA, LONG, alone=True)) == "bfloat16, channels_last, 1 x 2 cores"
 
 
-def test_one_network_per_core_wins_where_it_is_faster(tried):
-    """As when another process has one of the cores."""
-    side_by_side = "float32, channels_last, 2 x 1 cores"
-    tried.seconds[side_by_side] = Rate(0.9, 0.1)
-    found = place_network(convolutional(), DATA, LONG)
-    assert (found.threads, found.cores, name(found)) == (2, 1, side_by_side)
-
-
-def test_a_network_alone_is_never_tried_side_by_side(tried):
-    """A single run has one network."""
-    found = place_network(convolutional(), DATA, LONG, alone=True)
-    assert (found.threads, found.cores) == (1, 2)
-    assert len(tried.asked) == 4
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"avx2"}, ("float32", "native")),
+        ({"avx2", "avx512_bf16"}, ("bfloat16", "native")),
+        ({"avx512_bf16", "amx_bf16"}, ("bfloat16", "torch")),  # torch multiplies tiles
+        (set(), ("float32", "native")),
+    ],
+)
+def test_precision_and_kernel_follow_from_the_processor(flags, expected, monkeypatch):
+    """No stopwatch: what else runs today must not decide bits."""
+    monkeypatch.setattr(placement_rules, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(placement_rules, "trains", lambda optimizer, compute: True)
+    monkeypatch.setattr(placement_rules.native, "library", lambda: "compiled")
+    monkeypatch.setattr("time.perf_counter", None)
+    monkeypatch.setattr("time.thread_time", None)
+    chosen = place(Runtime(device="cpu"), stackable=True)
+    assert (chosen.precision, chosen.kernel) == expected
 
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ({"precision": "float32"}, {"float32"}),
-        ({"precision": "float64"}, {"float64"}),
-        ({"layout": "contiguous"}, {"contiguous"}),
-        ({"threads": 2}, {"2 x 1 cores"}),
-        ({"threads": 1}, {"1 x 2 cores"}),
+        ({"precision": "float32"}, "float32, channels_last, 2 x 1 cores"),
+        ({"precision": "float64"}, "float64, channels_last, 2 x 1 cores"),
+        ({"layout": "contiguous"}, "bfloat16, contiguous, 2 x 1 cores"),
+        ({"threads": 1}, "bfloat16, channels_last, 1 x 2 cores"),
     ],
     ids=str,
 )
-def test_what_the_recipe_asks_for_is_not_probed(tried, asked, expected):
-    """The other questions are."""
-    place_network(convolutional(**asked), DATA, LONG)
-    assert len(tried.asked) >= 2
-    assert all(expected <= set(way.split(", ")) for way in tried.asked)
-
-
-def test_a_recipe_that_asks_for_everything_is_not_probed(tried):
-    """There is nothing left to choose."""
-    asked = {"precision": "bfloat16", "layout": "contiguous", "threads": 2}
-    assert name(place_network(convolutional(**asked), DATA, LONG)) == "bfloat16, contiguous, 2 x 1 cores"
-    assert tried.asked == []
-
-
-def test_bfloat16_is_not_tried_where_products_do_not_gain(tried, monkeypatch):
-    """A processor without it would take minutes for the probe."""
-    monkeypatch.setattr("study.training.placement.probe", lambda device: ("highest", "float32"))
-    place_network(convolutional(), DATA, LONG)
-    assert not any("bfloat16" in way for way in tried.asked)
-
-
-def test_a_short_training_is_not_probed(tried):
-    """The probe would take longer than the training."""
-    found = place_network(convolutional(), DATA, 10_000)
-    assert tried.asked == []
-    assert found == place(convolutional().runtime, stackable=False)
+def test_what_the_recipe_asks_for_is_taken(tried, asked, expected):
+    assert name(place_network(convolutional(**asked), DATA, LONG)) == expected
 
 
 def test_a_resumed_run_is_placed_as_it_was(tried):
@@ -261,29 +237,8 @@ def test_what_the_recipe_asks_for_wins_over_the_tags():
     assert (found.threads, found.cores, found.layout) == (2, 1, "channels_last")
 
 
-def ways() -> dict[str, Placement]:
-    """Float32 and bfloat16."""
-    return {precision: Placement("cpu", precision, "highest", 1, 1, 1) for precision in ("float32", "bfloat16")}
-
-
-@pytest.mark.parametrize(("seconds", "expected"), [(0.9, "float32"), (0.7, "bfloat16")])
-def test_bfloat16_has_to_gain_enough(seconds, expected):
-    """Rounding is not paid for one per cent; GAIN is 1.3."""
-    both = ways()
-    rates = {name(both["float32"]): Rate(1.0, 0.3), name(both["bfloat16"]): Rate(seconds, 0.3)}
-    assert fastest(list(both.values()), rates) is both[expected]
-
-
-def test_a_way_that_does_not_work_never_wins():
-    """None is what raised or left the finite numbers; when nothing works, nothing is chosen."""
-    both = ways()
-    rates = {name(both["float32"]): Rate(1.0, 0.3), name(both["bfloat16"]): None}
-    assert fastest(list(both.values()), rates) is both["float32"]
-    assert fastest(list(both.values()), dict.fromkeys(rates)) is None
-
-
 @pytest.mark.parametrize("fault", ["raises", "is not finite"])
-def test_a_network_that_fails_in_one_precision_is_placed_in_the_other(monkeypatch, fault):
+def test_a_network_that_fails_in_bfloat16_is_placed_in_float32(monkeypatch, fault):
     """Through real steps, with bfloat16 broken."""
     step = TimedWay._step
 
@@ -298,78 +253,78 @@ def test_a_network_that_fails_in_one_precision_is_placed_in_the_other(monkeypatc
     assert place_network(convolutional(), DATA, LONG).precision == "float32"
 
 
-def test_real_steps_give_rates_and_leave_torch_as_it_was(capsys):
-    """Five ways are timed; threads and random numbers are the caller's again."""
-    before = torch.get_num_threads(), torch.get_rng_state()
-    found = place_network(convolutional(), DATA, LONG)
-    rate = measured_rate(convolutional(), DATA, found)
-    assert rate.train > 0
-    assert rate.evaluate > 0
+@pytest.mark.parametrize("cache", ["cold", "warm", "half warm", "corrupted", "no folder", "a FIFO"])
+def test_real_steps_give_rates_whatever_the_cache_holds(cache, tmp_path, monkeypatch, capsys):
+    """Side by side as on a GPU; threads and random numbers are the caller's again."""
+    cpu = place(convolutional(precision="float32").runtime, stackable=False)
+    template, before = template_of(convolutional()), (torch.get_num_threads(), torch.get_rng_state())
+    monkeypatch.setattr(autotune, "BESIDE", (1, 2))
+    monkeypatch.setattr(autotune, "MORE", 0.0)  # both are tried
+    if "warm" in cache:
+        autotune._beside(template, DATA, cpu, LONG)
+        table = json.loads(cache_file().read_text())
+        if cache == "half warm":
+            table[next(iter(table))].popitem()
+        cache_file().write_text(json.dumps(table))
+        autotune._rates.clear()
+    elif cache == "no folder":
+        (tmp_path / "taken").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
+    elif cache != "cold":
+        cache_file().parent.mkdir()
+        os.mkfifo(cache_file()) if cache == "a FIFO" else cache_file().write_text("[" * 100_000)
+    capsys.readouterr()
+    assert autotune._beside(template, DATA, cpu, LONG) == replace(cpu, threads=2, cores=1)
+    lines = capsys.readouterr().err.splitlines()
+    count = {"warm": 0, "half warm": 1}.get(cache, 2)
+    assert [line for line in lines if "ago" not in line] == [line for line in lines if ", measured in " in line]
+    assert len(lines) == count + ("warm" in cache)
+    rate = measured_rate(convolutional(precision="float32"), DATA, replace(cpu, threads=2, cores=1))
+    assert min(rate.train, rate.evaluate) > 0
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"placement of tiny_batchnorm: {name(found)}, measured in ")
 
 
-@pytest.mark.parametrize("remembered", ["all", "half"])
-def test_real_steps_fill_up_what_the_cache_lacks(remembered, capsys):
-    """With a warm cache nothing is left to measure; with half of one the other ways are."""
-    first = place_network(convolutional(), DATA, LONG)
-    rates = next(iter(autotune._rates.values()))
-    if remembered == "half":
-        for way in list(rates)[::2]:
-            del rates[way]
-    kept = dict(rates)
+def test_a_rate_is_kept_and_says_how_old_it_is(tried, monkeypatch, capsys):
+    """In the next process too, which reads the file."""
+    placement = place(convolutional(precision="float32").runtime, stackable=False)
+    tried.seconds[name(placement)] = Rate(1.0, 0.3, time.time() - 3 * 86400)
+    assert measured_rate(convolutional(), DATA, placement).train == 1.0
+    autotune._rates.clear()
     capsys.readouterr()
-    again = place_network(convolutional(), DATA, LONG)
-    assert kept.items() <= next(iter(autotune._rates.values())).items()
-    assert len(next(iter(autotune._rates.values()))) >= 5
-    lines = capsys.readouterr().err.splitlines()
-    assert (lines == [] and again == first) if remembered == "all" else len(lines) == 1
+    for _ in range(2):
+        assert measured_rate(convolutional(), DATA, placement).train == 1.0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"rate of tiny_batchnorm: measured 3 d 0 h ago, from {cache_file()}"
+    measured_rate(convolutional(), blobs(shape=(3, 8, 8)), placement)
+    assert len(tried.asked) == 2  # another shape is measured anew
 
 
-def test_a_probe_is_not_repeated(tried, monkeypatch):
-    """Nor in the next process, which reads the file."""
-    first = place_network(convolutional(), DATA, LONG)
-    count = len(tried.asked)
-    assert place_network(convolutional(), DATA, LONG) == first
-    monkeypatch.setattr(autotune, "_rates", {})
-    assert place_network(convolutional(), DATA, LONG) == first
-    assert len(tried.asked) == count
-    assert measured_rate(convolutional(), DATA, first) == Rate(1.0, 0.3)
-
-
-def test_another_network_is_probed_anew(tried):
-    """So is another shape or batch."""
-    place_network(convolutional(), DATA, LONG)
-    count = len(tried.asked)
-    place_network(convolutional(), blobs(shape=(3, 8, 8)), LONG)
-    assert len(tried.asked) == 2 * count
+@pytest.mark.parametrize(("seconds", "again"), [(40.0, 0), (290.0, 0), (310.0, 1), (30.0, 1), (1.0, 0)])
+def test_a_rate_that_a_training_contradicts_is_measured_anew(tried, seconds, again, capsys):
+    """Measured while something else ran; a training of a second says nothing."""
+    recipe = convolutional(precision="float32")
+    placement = place(recipe.runtime, stackable=False)
+    measured_rate(recipe, DATA, placement)
+    autotune.review(template_of(recipe), DATA, placement, 70, 100, seconds)  # 100 seconds by the rate
+    capsys.readouterr()
+    measured_rate(recipe, DATA, placement)
+    assert len(tried.asked) == 1 + again
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[1]", "null", '{"KEY": 3}', '{"KEY": {"x": [1]}}', '{"KEY": {"x": "y"}}']
+    "entry", ["3", '{"WAY": [1]}', '{"WAY": "y"}', '{"WAY": [1, 1]}', '{"WAY": [NaN, 1, 1]}', '{"WAY": [-1, 1, 1]}']
 )
-def test_a_broken_cache_file_is_ignored_and_replaced(tried, content):
+def test_a_broken_cache_entry_is_replaced(tried, entry):
     """Half a disk is no reason not to train."""
-    placement = place(convolutional().runtime, stackable=False)
+    placement = place(convolutional(precision="float32").runtime, stackable=False)
     key = autotune._key(template_of(convolutional()), DATA, placement)
     file = cache_file()
     file.parent.mkdir()
-    file.write_text(content.replace('"KEY"', json.dumps(key)))
-    place_network(convolutional(), DATA, LONG)
-    assert len(tried.asked) == 5
-    assert len(json.loads(file.read_text())[key]) == 5
+    file.write_text(f"{{{json.dumps(key)}: {entry.replace('WAY', name(placement))}}}")
+    assert measured_rate(convolutional(), DATA, placement) == Rate(1.0, 0.3)
+    assert json.loads(file.read_text())[key] == {name(placement): [1.0, 0.3, 0.0]}
     assert [each.name for each in file.parent.iterdir()] == ["placement.json"]
-
-
-def test_a_cache_folder_that_takes_nothing_does_not_stop_the_training(tried, monkeypatch, tmp_path):
-    """A file where the folder should be; this process still remembers."""
-    (tmp_path / "taken").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
-    place_network(convolutional(), DATA, LONG)
-    place_network(convolutional(), DATA, LONG)
-    assert len(tried.asked) == 5
 
 
 def test_mlps_are_not_probed(tried):
@@ -379,15 +334,13 @@ def test_mlps_are_not_probed(tried):
     assert tried.asked == []
 
 
-def test_a_network_with_dropout_is_tried_as_it_trains(tried):
+def test_a_network_with_dropout_trains_alone():
     """Torch has one generator: such networks train one at a time."""
     recipe = toy_recipe(
-        model={"settings": {"widths": [16], "dropout": 0.5}}, runtime={"device": "cpu", "precision": "auto"}
+        model={"settings": {"widths": [16], "dropout": 0.5}}, runtime={"device": "cpu", "precision": "float32"}
     )
-    found = place_network(recipe, blobs(), LONG)
-    assert tried.asked
-    assert all(way.endswith("1 x 2 cores") for way in tried.asked)
-    assert found.threads == 1
+    chosen = place_network(recipe, blobs(), LONG)
+    assert (chosen.threads, chosen.cores) == (1, 2)
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "contiguous"])

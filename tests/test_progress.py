@@ -240,3 +240,20 @@ def test_a_notebook_has_one_line_that_ends_full(tmp_path):
         client.NotebookClient(notebook, timeout=60, kernel_name="python3").execute(cwd=str(tmp_path))
     (output,) = notebook.cells[0].outputs
     assert re.fullmatch(r"training █{30} 100%  0 s, .* networks/s", output["data"]["text/plain"])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("a\rb\x07", "a\\rb\\x07"),
+        ("right\u202eleft", "right\\u202eleft"),
+        ("not \udc80 UTF-8", "not \\udc80 UTF-8"),
+        ("größer\t[/b]\n猫 👩‍👧", "größer\t[/b]\n猫 👩‍👧"),
+    ],
+)
+def test_no_text_steers_the_terminal(text, shown, capsys):
+    """Names of classes, files and runs are anybody's; all go to a console through these two."""
+    progress.say(text)
+    progress.print_line(text)
+    assert capsys.readouterr() == (shown + "\n", shown + "\n")

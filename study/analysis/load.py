@@ -9,6 +9,7 @@ import pandas as pd
 
 from study.data import Dataset
 from study.errors import AnalysisError, StudyError
+from study.progress import command
 from study.recipe import Recipe
 from study.runs.ensemble import keys, size_tag, size_text
 from study.runs.single import finished_repeats
@@ -104,7 +105,7 @@ def _explain_missing(recipe: Recipe, dataset: Dataset, store: Store, ensemble: R
         return
     run = _finished(store, kind, recipe.part(kind), dataset)[0]
     raise AnalysisError(
-        f"the single run {run.id} lacks some of the recipe's proxies, or files; run `study single` with it first"
+        f"the single run {run.id} lacks some of the recipe's proxies, or files; run `{command('single')}` with it first"
     )
 
 
@@ -116,11 +117,11 @@ def _finished(store: Store, kind: str, part: Recipe, dataset: Dataset) -> list[R
     if elsewhere:
         raise AnalysisError(
             f"the {kind} run {elsewhere[0].id} of this recipe was trained on other data "
-            f"(digest {elsewhere[0].tags['study.data']}, now {dataset.digest}); run `study {kind}` again"
+            f"(digest {elsewhere[0].tags['study.data']}, now {dataset.digest}); run `{command(kind)}` again"
         )
     raise AnalysisError(
         f"{store.where}: no finished {kind} run of this recipe (digest {part.digest()}); "
-        f"run `study {kind}` with it first"
+        f"run `{command(kind)}` with it first"
     )
 
 
@@ -131,7 +132,7 @@ def _sized(ensembles: list[Run], recipe: Recipe) -> Run:
             return run
     raise AnalysisError(
         f"the recipe asks for {size_text(size_tag(recipe))}, the finished ensemble {ensembles[0].id} has "
-        f"{size_text(ensembles[0].tags['study.size'])}; run `study ensemble` with it first"
+        f"{size_text(ensembles[0].tags['study.size'])}; run `{command('ensemble')}` with it first"
     )
 
 

@@ -13,7 +13,7 @@ from study import plugins
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.options import Overrides, Plugins, RecipePath, Root
 from study.errors import AnalysisError, RecipeError, StudyError
-from study.progress import bar, say, show_messages
+from study.progress import bar, command, print_line, say, show_messages
 
 if TYPE_CHECKING:
     from study.data import Dataset
@@ -57,7 +57,7 @@ def _open(
     for line in dataset.unusable[:5]:
         say(f"not usable: {line}")
     if len(dataset.unusable) > 5:
-        say(f"and {len(dataset.unusable) - 5} more; `study data` lists them all")
+        say(f"and {len(dataset.unusable) - 5} more; `{command('data')}` lists them all")
     preflight.check_data(recipe, dataset)
     return recipe, dataset, tracking.open_store(root)
 
@@ -101,13 +101,13 @@ def _where(store: "Store", runs: list) -> None:
     for run in runs:
         report_table(run)
     for run in runs:
-        print(f"{run.experiment}: {run.name}  {store.link(run)}")
+        print_line(f"{run.experiment}: {run.name}  {store.link(run)}")
     for run in runs:
         if "report.html" in run.files:
-            print(f"report: {run.read('report.html')}")
-            print(f"suspects: {run.read('suspects.csv')}")
+            print_line(f"report: {run.read('report.html')}")
+            print_line(f"suspects: {run.read('suspects.csv')}")
     if store.database is not None:
-        print(f"MLflow UI: {_ui(store.root)}  (then open the addresses above)")
+        print_line(f"MLflow UI: {_ui(store.root)}  (then open the addresses above)")
 
 
 def _options(overrides: list[str], plugin_files: list[Path]) -> list[str]:
@@ -118,9 +118,8 @@ def _options(overrides: list[str], plugin_files: list[Path]) -> list[str]:
 
 def _ui(root: Path) -> str:
     """The command that shows the runs of a store, from where the user is."""
-    command = "./scripts/run ui" if os.environ.get("STUDY_ROOT") or Path("scripts/run").exists() else "study ui"
     usual = Path(os.environ.get("STUDY_ROOT") or "mlruns").resolve()
-    return command if root == usual else f"{command} --root {shlex.quote(str(root))}"
+    return command("ui") if root == usual else f"{command('ui')} --root {shlex.quote(str(root))}"
 
 
 @app.command()
@@ -173,7 +172,7 @@ def search(
             opened, dataset, store, path, out=out, storage=storage or None, stop=stop, bar=bar
         )
     _where(store, [finished])
-    print(f"winner: study {shlex.join(['run', str(winner), *_options([], plugin)])}")
+    print_line(f"winner: {command(shlex.join(['run', str(winner), *_options([], plugin)]))}")
 
 
 @app.command()
@@ -203,10 +202,10 @@ def leaderboard(
     standings = analysis.leaderboard(analysis.load_runs(opened, dataset, store), dataset)
     if standings.empty:
         raise AnalysisError(
-            "there is no finished single run, and so no proxy to rank; run `study single` with it first"
+            f"there is no finished single run, and so no proxy to rank; run `{command('single')}` with it first"
         )
     if markdown:
-        print(leaderboard_markdown(standings), end="")
+        print_line(leaderboard_markdown(standings).rstrip())
     else:
         leaderboard_table(standings)
 
@@ -227,8 +226,8 @@ def plan(
 
         costs = plans.plan_study(*opened)
     for line in plans.describe(costs):
-        print(line)
-    say(f"to begin: study {shlex.join(['run', str(recipe), *_options(overrides, plugin)])}")
+        print_line(line)
+    say(f"to begin: {command(shlex.join(['run', str(recipe), *_options(overrides, plugin)]))}")
 
 
 @app.command()
@@ -247,7 +246,7 @@ def check(
     faults = []
     for file, fault in check_all([find_recipe(path) for path in paths], overrides):
         line = fault if fault is None or fault.startswith(str(file)) else f"{file}: {fault}"
-        print(f"{'ok   ' if line is None else 'FAULT'} {line or file}")
+        print_line(f"{'ok   ' if line is None else 'FAULT'} {line or file}")
         faults.append(line is not None)
     say(f"{len(faults)} {'recipe' if len(faults) == 1 else 'recipes'}, {sum(faults) or 'none'} at fault")
     if any(faults):
@@ -315,7 +314,7 @@ def proxies(
     from study.proxies import proxies_markdown
 
     if markdown:
-        print(proxies_markdown())
+        print_line(proxies_markdown())
     else:
         proxies_table()
 
@@ -331,7 +330,7 @@ def recipes(
 
     folder = find_recipe(folder)
     if markdown:
-        print(catalog_markdown(folder))
+        print_line(catalog_markdown(folder))
     else:
         from study.cli.tables import recipes_table
 
@@ -348,7 +347,7 @@ def networks(
     from study.models.catalog import networks_markdown, table
 
     if markdown:
-        print(networks_markdown())
+        print_line(networks_markdown())
     else:
         from study.cli.tables import networks_table
 
@@ -374,7 +373,7 @@ def main(command: Callable[..., None] = app) -> None:
     try:
         command()
     except StudyError as error:
-        print("study:", " ".join(str(error).split("\n")), file=sys.stderr)
+        say(f"study: {' '.join(str(error).split(chr(10)))}")
         sys.exit(2)
     except Interrupted as order:
         say("stopped; the same command goes on from here")

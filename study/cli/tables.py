@@ -10,10 +10,11 @@ from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from study.data import Dataset
 from study.errors import StoreError
-from study.progress import duration, number, say
+from study.progress import command, duration, number, print_line, printable, say
 from study.proxies import PROXIES
 from study.tracking import Run, Store
 
@@ -73,7 +74,7 @@ def runs_table(store: Store, kind: str) -> None:
         raise StoreError(f"no kind {kind!r}; there are {', '.join(kinds)}")
     runs = store.find(kind) if kind else [run for run in store.find() if run.tags.get("study.kind") in KINDS]
     if not runs:
-        print(f"{store.where}: no runs yet; `study run` makes some")
+        print_line(f"{store.where}: no runs yet; `{command('run')}` makes some")
         return
     table = _table("run", "experiment", "name", "status", "started", "took", "digest", "outcome")
     for run in runs:
@@ -88,14 +89,14 @@ def runs_table(store: Store, kind: str) -> None:
             _outcome(run),
         )
     _print(table, LEAST["runs"])
-    parts = "" if kind else "; `study list --kind shard` lists an ensemble's parts, `--kind trial` a search's"
-    say(f"`study show {runs[0].id[:8]}` tells more of a run{parts}; `study ui` shows them all")
+    parts = "" if kind else f"; `{command('list --kind shard')}` lists an ensemble's parts, `--kind trial` a search's"
+    say(f"`{command('show ' + runs[0].id[:8])}` tells more of a run{parts}; `{command('ui')}` shows them all")
 
 
 def run_table(store: Store, prefix: str) -> None:
     """Print one run: parameters, metrics, files.  A report's correlations are a table of their own."""
     run = _one(store, prefix)
-    table = Table(box=box.SIMPLE_HEAD, show_header=False)
+    table = PlainTable(box=box.SIMPLE_HEAD, show_header=False)
     ended = f", {run.tags['study.end']}" if run.tags.get("study.end") else ""
     table.add_row("run", run.id)
     table.add_row("what", f"{run.experiment}: {run.name}")
@@ -173,7 +174,7 @@ def _standing(name: str, row: "Mapping[Hashable, Any]", quote: str) -> str:
 def dataset_table(dataset: Dataset) -> None:
     """Print what a data set holds, class by class, and what in it cannot be used."""
     channels, height, width = dataset.shape
-    print(
+    print_line(
         f"{dataset.name}: {dataset.n_train} train, {dataset.n_test} test examples of {dataset.n_classes} classes, "
         f"{height} x {width} x {channels}, digest {dataset.digest}"
     )
@@ -186,11 +187,10 @@ def dataset_table(dataset: Dataset) -> None:
     _print(table)
     if dataset.labels_before_noise is not None:
         wrong = int((dataset.labels != dataset.clean_labels).sum())
-        print(
-            f"label noise: {wrong} of {dataset.n_train} train labels ({wrong / dataset.n_train:.1%}) are not as found"
-        )
+        share = wrong / dataset.n_train
+        print_line(f"label noise: {wrong} of {dataset.n_train} train labels ({share:.1%}) are not as found")
     for line in dataset.unusable:
-        print(f"not usable: {line}")
+        print_line(f"not usable: {line}")
 
 
 def proxies_table() -> None:
@@ -215,7 +215,7 @@ def networks_table(rows: "Sequence[Row]") -> None:
 def recipes_table(titles: "Sequence[Header]", folder: Path) -> None:
     """Print the recipes of a folder: file and cost, below them what each is for."""
     for title in titles:
-        print(f"{title.file.relative_to(folder)}  ({title.cost})\n    {title.claim}")
+        print_line(f"{title.file.relative_to(folder)}  ({title.cost})\n    {title.claim}")
 
 
 def _one(store: Store, prefix: str) -> Run:
@@ -223,7 +223,7 @@ def _one(store: Store, prefix: str) -> Run:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise StoreError(f"no run with an id that begins with {prefix!r}; `study list` shows the ids")
+        raise StoreError(f"no run with an id that begins with {prefix!r}; `{command('list')}` shows the ids")
     some = ", ".join(run.id[: max(8, len(prefix) + 2)] for run in found[:4])
     more = ", ..." if len(found) > 4 else ""
     raise StoreError(f"{len(found)} runs have an id that begins with {prefix!r} ({some}{more}); type more of it")
@@ -237,9 +237,17 @@ def _ranks(metrics: Mapping[str, float]) -> tuple[list[tuple[str, str]], list[tu
     return groups, sorted(rows, key=lambda row: (math.isnan(row[1][0]), -row[1][0], row[0]))
 
 
+class PlainTable(Table):
+    """A table whose cells are text as it is: brackets are no markup, control characters are written out."""
+
+    def add_row(self, *cells: str, **style: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Add one row."""
+        super().add_row(*(Text(printable(cell)) for cell in cells), **style)
+
+
 def _table(*names: str) -> Table:
     """A table in which names and sentences may wrap; numbers and ids are kept whole."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1), pad_edge=False)
+    table = PlainTable(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1), pad_edge=False)
     for name in names:
         table.add_column(name, no_wrap=name not in ("name", "outcome", "source", "class"), overflow="fold")
     return table
@@ -263,7 +271,7 @@ def _print_plain(table: Table) -> None:
     with plain.capture() as captured:
         plain.print(table)
     lines = (line.rstrip() for line in captured.get().splitlines())
-    print("\n".join(line for line in lines if line))
+    print_line("\n".join(line for line in lines if line))
 
 
 def _clock(run: Run) -> str:

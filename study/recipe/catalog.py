@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.errors import RecipeError
-from study.recipe.load import recipe_files
+from study.recipe.load import read_text, recipe_files
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,7 @@ def read_header(file: Path) -> Header:
     Raises:
         RecipeError: it cannot be read, or lacks its claim, cost or command.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise RecipeError(f"{file}: cannot be read ({error.strerror})") from None
+    lines = read_text(file, "name a recipe").splitlines()
     parts = {"claim": ""}
     key = "claim"
     for line in lines:

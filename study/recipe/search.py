@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from study.recipe.sections import Count, Scalar, Section
 
 Choice = Scalar | tuple[Scalar, ...]
+Number = int | Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Space(Section):
@@ -20,10 +21,10 @@ class Space(Section):
     when: tried only where other searched names have these values; elsewhere the recipe's own value stands.
     """
 
-    low: int | float | None = None
-    high: int | float | None = None
+    low: Number | None = None
+    high: Number | None = None
     log: bool = False
-    step: Annotated[int | float, Field(gt=0)] | None = None
+    step: Annotated[Number, Field(gt=0)] | None = None
     choices: tuple[Choice, ...] = ()
     when: dict[str, Scalar] = Field(default_factory=dict)
 
@@ -91,7 +92,7 @@ class Tried(Section):
     space: the values of each name that is tried.
     """
 
-    space: dict[str, Space] = Field(default_factory=dict)
+    space: Annotated[dict[str, Space], Field(max_length=100)] = Field(default_factory=dict)
 
     @field_validator("space", mode="before")
     @classmethod
@@ -128,10 +129,10 @@ class Search(Tried):
     sampler: Literal["tpe", "random", "qmc", "gp", "grid"] = "tpe"
     pruner: Literal["median", "percentile", "halving", "hyperband", "none"] = "median"
     startup: Count = 5
-    warmup: Annotated[int, Field(ge=0)] = 1
+    warmup: Annotated[int, Field(ge=0, le=1_000_000)] = 1
     objective: Literal["accuracy", "reliability"] = "accuracy"
     score: Literal["last", "stable"] = "last"
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    members: Annotated[int, Field(ge=2)] = 4
+    members: Annotated[int, Field(ge=2, le=1000)] = 4
     keep: Count = 7
-    rounds: tuple[Round, ...] = ()
+    rounds: Annotated[tuple[Round, ...], Field(max_length=20)] = ()

@@ -2,14 +2,29 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from study.models.spec import NetworkSpec
+from study.recipe.bounds import bounded, label, path
 
 Scalar = bool | int | float | str
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Steps = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Label = Annotated[str, AfterValidator(label)]
+Path = Annotated[str, AfterValidator(path)]
+MOST_SETTINGS = 256  # entries in a list of a network's settings, such as the widths of its layers
 
 
 class Section(BaseModel):
@@ -19,7 +34,10 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _lists_are_tuples(cls, value: Any) -> Any:
+    def _lists_are_tuples(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if not (isinstance(kind, type) and issubclass(kind, Section)):  # a section looks at its own values
+            bounded(value)
         return tuple(value) if isinstance(value, list) else value
 
 
@@ -37,10 +55,10 @@ class Data(Section):
     """
 
     name: str
-    label: str | None = None  # the name under which MLflow files it; the source's name when missing
-    root: str | None = None
-    train: str | None = None
-    test: str | None = None
+    label: Label | None = None  # the name under which MLflow files it; the source's name when missing
+    root: Path | None = None
+    train: Path | None = None
+    test: Path | None = None
     size: Annotated[int, Field(ge=4, le=1024)] | None = None
     channels: Literal[1, 3] | None = None
     limit: Count | None = None
@@ -66,7 +84,7 @@ class Noise(Section):
 
     labels: Literal["none", "symmetric", "asymmetric", "human"] = "none"
     share: Share = 0.0
-    file: str | None = None  # of human labels: .npz
+    file: Path | None = None  # of human labels: .npz
     column: str | None = None  # its array
     inputs: Literal["none", "gaussian", "shuffled"] = "none"
     input_share: Share = 1.0
@@ -97,7 +115,7 @@ class Subset(Section):
     """
 
     ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    members: Annotated[int, Field(ge=2)] = 20
+    members: Annotated[int, Field(ge=2, le=10_000)] = 20
     design: Literal["uniform", "balanced"] = "balanced"
     depth: bool = False
 
@@ -134,6 +152,7 @@ class Model(Section):
     def _setting_lists_are_tuples(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        bounded(value, items=MOST_SETTINGS)
         return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
 
     def spec(self) -> NetworkSpec:
@@ -157,7 +176,7 @@ class Optimizer(Section):
     lr: Positive = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    weight_decay: NotNegative = 0.0
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     eps: Positive = 1e-8
 
@@ -180,7 +199,7 @@ class Schedule(Section):
     name: Literal["constant", "step", "ramp", "triangular", "cosine"] = "constant"
     peak: Annotated[float, Field(gt=0, lt=1)] = 0.15
     unit: Literal["epochs", "steps", "share"] = "epochs"
-    milestones: tuple[Positive | Count, ...] = ()
+    milestones: tuple[Positive | Steps, ...] = ()
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
     @model_validator(mode="after")
@@ -209,15 +228,15 @@ class Train(Section):
     """
 
     epochs: Count = 10
-    steps: Count | None = None  # instead of epochs: so many updates; the last pass is cut short
-    batch_size: Annotated[int, Field(ge=0)] = 128  # 0: all training examples at once, gradient descent
+    steps: Steps | None = None  # instead of epochs: so many updates; the last pass is cut short
+    batch_size: Annotated[int, Field(ge=0, le=1_000_000)] = 128  # 0: all training examples at once, gradient descent
     loss: Literal["cross_entropy", "zero_hinge"] = "cross_entropy"
     pad: Annotated[int, Field(ge=0, le=64)] = 0
     flip: bool = False
     normalize: Literal["unit", "standard"] = "unit"  # 0..1, or mean 0 and SD 1 per channel over the training split
-    input_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # SD of Gaussian noise on normalized inputs
+    input_noise: NotNegative = 0.0  # SD of Gaussian noise on normalized inputs
     input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the inputs that is set to 0
-    adversarial: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # step along the sign of the input's gradient
+    adversarial: NotNegative = 0.0  # step along the sign of the input's gradient
 
     def edges(self, n: int) -> list[int]:
         """Where the batches of a pass over n examples begin and end.
@@ -267,10 +286,12 @@ class Runtime(Section):
     precision: of products; weights are kept in float32, or float64.
     """
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     kernel: Literal["auto", "native", "torch"] = "auto"  # of an MLP's steps on a CPU; native: compiled on this machine
     layout: Literal["auto", "channels_last", "contiguous"] = "auto"  # of a convolutional network's images
-    threads: Annotated[int, Field(ge=0)] = 0  # networks at a time, but for GPU stacks; 0: what the network gains from
-    stack: Annotated[int, Field(ge=0)] = 0  # networks in one stack on a GPU; 0: what the device gains from
+    threads: Annotated[int, Field(ge=0, le=1024)] = (
+        0  # networks at a time, but for GPU stacks; 0: what the network gains from
+    )
+    stack: Annotated[int, Field(ge=0, le=4096)] = 0  # networks in one stack on a GPU; 0: what the device gains from
     shard: Annotated[int, Field(ge=1, le=500)] = 10  # members in one shard, the unit of resume

@@ -1,9 +1,10 @@
 """What is wrong with a recipe, in one line that names the cure.  in: pydantic's errors   out: text"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from study.errors import did_you_mean
 
@@ -13,7 +14,7 @@ MESSAGES = {
     "model_type": "must be a table",
     "dict_type": "must be a table",
     "tuple_type": "must be a list",
-    "string_type": "must be text",
+    "string_type": "must be text, in quotes",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
@@ -39,7 +40,7 @@ def one_line(error: ValidationError, section: type[BaseModel], prefix: str = "")
         return f"{where} is missing{MISSING.get(where, '')}{more}"
     message = SCALAR if kinds else MESSAGES.get(first["type"], first["msg"])
     message = message.removeprefix("Value error, ").replace("Input should be", "must be")
-    given = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    given = "" if first["type"] == "value_error" else f", got {shortened(repr(first['input']))}"
     return f"{where}: {message}{given}{more}" if where else f"{message}{more}"
 
 
@@ -51,3 +52,21 @@ def keys_of(section: Any, tables: Sequence[object]) -> list[str]:
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
             return []
     return list(section.model_fields)
+
+
+def is_text(section: Any, names: Sequence[str]) -> bool:
+    """Whether the value at this path is text, so that a command line may leave out the quotes."""
+    *tables, key = names
+    for name in tables:
+        field = getattr(section, "model_fields", {}).get(name)
+        section = field.annotation if field else None
+    field: FieldInfo | None = getattr(section, "model_fields", {}).get(key)
+    if field is None:
+        return False
+    kinds = [get_args(kind)[0] if hasattr(kind, "__metadata__") else kind for kind in get_args(field.annotation)]
+    return field.annotation is str or (str in kinds and set(kinds) <= {str, type(None)})
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """The beginning and the end of a long text."""
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 4 :]}"

@@ -5,6 +5,7 @@ Members are trained in shards of one subset ratio.  `runs.ensemble` writes each 
 
 import itertools
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
@@ -21,7 +22,7 @@ from study.scores import cscore
 from study.scores.cscore import Profile
 from study.scores.memorization import memorization_columns
 from study.signals import MemberDepths
-from study.training.autotune import place_network
+from study.training.autotune import place_network, review
 from study.training.fit import fit
 from study.training.placement import Placement
 from study.training.results import Hooks, Outcome
@@ -144,12 +145,17 @@ def train_shards(
 
     if depths:
         hooks = replace(hooks, after_epoch=depths.take)
+    begun = time.perf_counter()
     with closing(fit(jobs(), dataset, placement, hooks)) as outcomes:
         for shard in shards:
             trained = list(itertools.islice(outcomes, len(shard.members)))
             of_shard = np.stack([masks.pop((shard.ratio, member)) for member in shard.members])
             deep = depths.pop([(shard.ratio, member) for member in shard.members]) if depths else {}
             yield TrainedShard(shard, trained, of_shard, fold(plan, shard, trained, of_shard, dataset), deep)
+    count = sum(len(shard.members) for shard in shards)
+    if not depths and count >= 2 * placement.threads:  # fewer do not fill the machine
+        seen = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
+        review(plan.template, dataset, placement, seen, count * dataset.n, time.perf_counter() - begun)
 
 
 def fold(plan: EnsemblePlan, shard: Shard, outcomes: Sequence[Outcome], masks: np.ndarray, dataset: Dataset) -> Profile:

@@ -43,16 +43,17 @@ def run_singles(
     specs = wanted(recipe.proxies, dataset)
     stop = stop or threading.Event()
     shared = Shared()
-    plan, like, runs = single_plan(recipe), None, []
+    plan, runs = single_plan(recipe), []
     with store.lock(f"single-{recipe.digest()}-{dataset.digest}", waiting("this single run", stop)):
         store.reap(keys(recipe, dataset))
+        before = store.find("single", tags=keys(recipe, dataset), status="FINISHED")
+        like = like_tags(before[-1].tags) if before else None  # with other proxies it is the same training
         for repeat in range(recipe.single.repeats):
             tags = _keys(recipe, dataset, repeat)
             finished = _finished(store, tags, recipe, dataset, specs)
             if finished:
                 say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
                 runs.append(finished)
-                like = like or like_tags(finished.tags)
                 continue
             placement = place_single(plan, dataset, runtime_of(recipe), recipe.single.repeats, like)
             run = _start(store, recipe, dataset, tags | placement.tags(), repeat)
@@ -64,7 +65,6 @@ def run_singles(
                     run.kill("stopped on request; the same command starts this repeat again")
                     raise
             runs.append(store.get(run.id))
-            like = like or like_tags(runs[-1].tags)
     return runs
 
 

@@ -17,6 +17,7 @@ from study.recipe.search import Space
 
 TABLES = ("model", "optimizer", "schedule", "train")  # what a search may vary; data and seed stay what they are
 EXTENDS = "extends"  # the parameter of a further round that says which kept trial is extended
+POINTS = 10_000  # of a grid, at most
 CORNERS = 400  # combinations of extreme values that are checked one and all; of more, so many by chance
 Values = dict[str, Any]
 
@@ -98,7 +99,10 @@ class Scope:
         """Every combination of a grid, as Optuna's parameters."""
         choices = {name: [self._encode(value) for value in self._listed(name)] for name in self.order}
         lists = {EXTENDS: list(self.bases)} if len(self.bases) > 1 else {}
-        return list(self._combinations(lists | choices))
+        points = list(itertools.islice(self._combinations(lists | choices), POINTS + 1))
+        if len(points) > POINTS:
+            raise RecipeError(f"search.space: the grid has more than {POINTS} points; try fewer values of each name")
+        return points
 
     def own(self) -> dict[str, Any]:
         """The recipe's own values, as Optuna's parameters, where the space holds them: a search begins with them."""
@@ -121,6 +125,8 @@ class Scope:
         for name in self.order:
             if name.split(".")[0] not in TABLES:
                 raise RecipeError(f"search.space: {name!r} cannot be searched; {', '.join(TABLES)} can")
+        if self.grid:
+            self.points()  # there are not too many
         ends = {name: [self._encode(value) for value in self._ends(name)] for name in self.order}
         lists = {EXTENDS: list(self.bases)} if len(self.bases) > 1 else {}
         corners = itertools.islice(self._combinations(lists | ends), 10 * CORNERS)
@@ -163,7 +169,10 @@ class Scope:
         if space.step is None and not (self._whole(name) and not space.log):
             raise RecipeError(f"search.space.{name}: a grid needs choices, or low, high and step")
         step, (low, high) = space.step or 1, space.ends
-        return [low + index * step for index in range(int((high - low) / step + 1e-9) + 1)]
+        count = int((high - low) / step + 1e-9) + 1
+        if count > POINTS:
+            raise RecipeError(f"search.space.{name}: {count} values are more than a grid tries; take a wider step")
+        return [low + index * step for index in range(count)]
 
     def _ends(self, name: str) -> list[Any]:
         if self.grid or self.space[name].choices:

@@ -3,21 +3,26 @@
 import logging
 import os
 import re
+import shutil
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import TYPE_CHECKING, TypeVar
 
 from study.errors import StoreError
+from study.tracking.uri import proxy_cure
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+FULL = 1_000_000  # bytes; with fewer left SQLite cannot write
 PATIENCE = 120.0  # seconds to wait for a locked database; MLflow alone gives up after 20
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a server may be away for a minute; MLflow's own 7 retries block for four
@@ -25,17 +30,26 @@ DEFAULTS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for results; `Store.link` has the better address
 }
+REFUSED = "what answers there is no MLflow server, or refuses this user; mend MLFLOW_TRACKING_URI, or unset it"
 # what MLflow and SQLite say -> what the user should read, and the cure
 CURES = (
     ("database is locked", "locked by another program; stop that program (`fuser` names it) and run the command again"),
     ("disk is full", "the disk is full; free some space and run the command again"),
     ("No space left", "the disk is full; free some space and run the command again"),
+    ("Disk quota exceeded", "the disk quota is used up; free some space and run the command again"),
     ("malformed", "the database is damaged; restore a backup, or move the file away to start a new one"),
     ("not a database", "not a database; restore a backup, or move the file away to start a new one"),
     ("disk I/O error", "the disk refuses to read or write; check it, then restore a backup if need be"),
     ("readonly database", "not writable; allow writing to the file and its folder, or choose another root"),
     ("attempt to write a readonly", "not writable; allow writing to the file and its folder, or choose another root"),
     ("unable to open database", "cannot be opened; allow reading and writing the file and its folder"),
+    (
+        "failed with error code 401",
+        "the server wants a user and a password; put them into MLFLOW_TRACKING_USERNAME and _PASSWORD",
+    ),
+    ("failed with error code 403", REFUSED),
+    ("failed with error code 404", REFUSED),
+    ("not in a valid JSON format", REFUSED),
     ("Max retries exceeded", "the tracking server does not answer; start it, or unset MLFLOW_TRACKING_URI"),
     ("Connection refused", "the tracking server does not answer; start it, or unset MLFLOW_TRACKING_URI"),
 )
@@ -48,6 +62,9 @@ def environment() -> None:
         os.environ.setdefault("DO_NOT_TRACK", "true")
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    for name in ("MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID"):  # MLflow would tie every metric to that model
+        if os.environ.pop(name, None):
+            log.info("%s is set aside: runs here belong to no logged model", name)
 
 
 def silence() -> None:
@@ -124,11 +141,24 @@ def call(function: Callable[..., T], *args: object, where: str, patience: float 
 def failure(error: Exception, where: str) -> StoreError:
     """Make one line of an exception: where, what, cure."""
     text = str(error)
+    proxied = proxy_cure(where) if "error code" in text or "Max retries" in text or "JSON format" in text else ""
+    if proxied:
+        return StoreError(f"{where}: {proxied}")
+    if "disk I/O error" in text and _is_full(where):
+        text = "disk is full"
     for sign, cure in CURES:
         if sign in text:
             return StoreError(f"{where}: {cure}")
     first = re.sub(r"\s+", " ", text.strip().split("\n")[0])[:300]
     return StoreError(f"{where}: {first or type(error).__name__}")
+
+
+def _is_full(where: str) -> bool:
+    """Whether the disk of a database's file has no space left, which SQLite may take for a broken disk."""
+    try:
+        return shutil.disk_usage(os.path.dirname(where) or ".").free < FULL
+    except OSError:
+        return False
 
 
 def reach(uri: str, *, patience: float = 10.0) -> None:
@@ -151,13 +181,13 @@ def reach(uri: str, *, patience: float = 10.0) -> None:
             if time.monotonic() - start + 1.0 > patience:
                 cure = "look at its log and restart it, or unset MLFLOW_TRACKING_URI to use the local store"
                 raise StoreError(f"{public(uri)}: the tracking server replies HTTP {error.code}; {cure}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             if "certificate" in str(reason).lower():  # requests has its own certificates; let MLflow judge
                 return
             allowed = min(patience, 2.0) if isinstance(reason, ConnectionRefusedError) else patience
             if time.monotonic() - start + 1.0 > allowed:
-                cure = "start it, or unset MLFLOW_TRACKING_URI to use the local store"
+                cure = proxy_cure(uri) or "start it, or unset MLFLOW_TRACKING_URI to use the local store"
                 raise StoreError(f"{public(uri)}: no tracking server answers there ({reason}); {cure}") from error
         time.sleep(1.0)
 

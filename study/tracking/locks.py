@@ -1,5 +1,6 @@
 """Locks between processes that the kernel frees when their holder dies.  in: a path   out: a held lock"""
 
+import errno
 import json
 import os
 import socket
@@ -70,7 +71,9 @@ def _acquired(lock: FileLock, path: Path, timeout: float) -> bool:
         return False
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise StoreError(f"{path}: {reason}; allow writing to the folder or choose another root") from error
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        cure = "free some space" if full else "allow writing to the folder or choose another root"
+        raise StoreError(f"{path}: {reason}; {cure}") from error
     return True
 
 

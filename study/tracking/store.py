@@ -7,6 +7,7 @@ import platform
 import re
 import socket
 import subprocess
+import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -21,6 +22,7 @@ from study import plugins
 from study.errors import StoreError
 from study.tracking import client, locks, sqlite_store
 from study.tracking.run import Run
+from study.tracking.uri import check
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -45,10 +47,13 @@ def open_store(root: Path = Path("mlruns"), uri: str | None = None) -> "Store":
     """
     client.environment()
     root = Path(root).resolve()
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_store.sqlite_uri(root / "mlflow.db")
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri:
+        check(uri)
+    uri = uri or sqlite_store.sqlite_uri(root / "mlflow.db")
     scheme = urllib.parse.urlsplit(uri).scheme
     if scheme in ("", "file"):
-        cure = "unset MLFLOW_TRACKING_URI, or move the runs over with `mlflow migrate-filestore`"
+        cure = f"unset MLFLOW_TRACKING_URI, or move the runs over with `{sys.executable} -m mlflow migrate-filestore`"
         raise StoreError(f"{uri}: MLflow has given up plain folders as stores; {cure}")
     if scheme in ("http", "https"):
         client.reach(uri)

@@ -1,16 +1,12 @@
-"""How networks without a stacked form lie best, by trying.  in: a JobTemplate, a Dataset   out: a Placement
+"""Rates of networks without a stacked form, by trying.  in: a JobTemplate, a Dataset   out: a Placement, a Rate
 
-On a CPU a few training steps of the network itself are timed in every way that can pay: float32 or bfloat16
-autocast, images channels last or contiguous, one network with all cores inside its operations or one network per core.
-Which is fastest depends on the network (narrow ones lose to the meeting of threads, wide ones fill the cores) and on
-what else runs: a step that shares one of its cores with another process waits for it at every operation.
+A CPU trains one network per core and a GPU in bfloat16 where it can, by rule, see `placement`: nothing that changes
+bits is decided by time.  What a GPU gains from networks side by side is: one, two, four and eight are tried, as long as
+more are faster.  Wide ones fill the device alone, narrow ones leave most of it idle.
 
-A GPU takes bfloat16 and channels last by rule.  There one, two, four and eight networks are tried side by side, as long
-as more are faster: wide ones fill the device alone, narrow ones leave most of it idle.
-
-Rates are kept in the user's cache folder, `study/placement.json`, by network, shape, batch, device, cores and
-torch; to measure anew, delete the file.  torch.compile is not tried: on a CPU it brought nothing (.96 to 1.00 of the
-plain step's rate in bfloat16, ResNet-8 and small Inception).
+Rates are kept in the user's cache folder, `study/placement.json`, by network, shape, batch, device, cores and torch,
+each with the time at which it was measured.  A rate from which a training differs threefold is dropped, so that the
+next launch measures anew.
 """
 
 import json
@@ -20,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,32 +25,36 @@ import torch
 
 from study.data import Dataset
 from study.models.build import draws_random_numbers, flops, stackable
-from study.progress import say
+from study.progress import duration, say
 from study.training.device_data import Examples
 from study.training.engines.threads import free, own_stream, settle
 from study.training.evaluation import Learner
 from study.training.learners import SpareLearner, new_learner, seeded
-from study.training.placement import GAIN, Placement, device_name, float32_routing, operation_threads, place
+from study.training.placement import Placement, device_name, float32_routing, operation_threads, place, placed
 from study.training.regularizers import generators, perturbed
 from study.training.types import Job, JobTemplate, RuntimeSpec
 
 ROUNDS = 2  # timed steps of every way, in turns; the fastest counts
-WAYS = 5  # that are tried at most
 FLOP = 3e10  # of a step of the probe, about: the batch is cut to it
 ROWS = 16  # but not below this
-LONG = 1e12  # operations below which a training is not worth a probe: some five seconds of one core
 WORTH = 10  # a training is at least so many times longer than its probe
 BESIDE = (1, 2, 4, 8)  # networks side by side on a GPU that are tried
 STEPS = 20  # of each network in a turn on a GPU: the next ones are started while it is at work
 MORE = 1.05  # twice as many networks on a GPU have to be so much faster to be worth their memory
+SHORT = 10.0  # seconds of a training that says nothing of a rate: the first steps of a process take seconds
+OFF = 3.0  # a training that is so many times faster or slower than its rate drops the rate
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds per example of a training step and of an evaluation, with as many networks as train side by side."""
+    """Seconds per example of a training step and of an evaluation, with as many networks as train side by side.
+
+    when: it was measured, in seconds since 1970.
+    """
 
     train: float
     evaluate: float
+    when: float = 0.0
 
 
 _rates: dict[str, dict[str, Rate | None]] = {}  # what this process has measured; None: the way does not work
@@ -70,7 +71,7 @@ def place_network(
     trials: bool = False,
     snapshots: bool = False,
 ) -> Placement:
-    """Choose the placement of a launch's networks, by a probe where one pays.
+    """Choose the placement of a launch's networks; how many a GPU trains side by side by a probe where one pays.
 
     What `runtime` asks for and what a resumed run has is taken as it is.
 
@@ -91,27 +92,54 @@ def place_network(
     stacks = stackable(network)
     placement = place(runtime, stackable=stacks, like=like)
     on_gpu = placement.device != "cpu"
-    if alone:
+    random = not stacks and draws_random_numbers(network, dataset.shape, dataset.n_classes)
+    if alone or (random and not on_gpu):
         placement = placement.alone(wide=not stacks)
+        placement = replace(placement, cores=placed(like).get("cores", placement.cores))
     elif on_gpu and (trials or snapshots):
         placement = replace(placement, threads=1, cores=placement.machine, devices=())
-    if stacks or like:
-        return placement
-    random = draws_random_numbers(network, dataset.shape, dataset.n_classes)
-    if on_gpu:
-        settled = alone or trials or snapshots or random or runtime.threads
-        return placement if settled else _beside(template, dataset, placement, seen)
-    work = 3.0 * flops(network, dataset.shape, dataset.n_classes)
-    if seen * work < LONG or seen < WORTH * WAYS * (ROUNDS + 1) * _rows(template, dataset, placement):
-        return placement
-    if random:
-        placement = placement.alone(wide=True)  # as the engine will have it
-    return _probed(template, dataset, runtime, placement)
+    unsure = not (on_gpu or stacks or like) and (runtime.precision, placement.precision) == ("auto", "bfloat16")
+    if unsure and measured_rate(template, dataset, placement) is None:
+        placement = replace(placement, precision="float32")  # an operation of the network lacks bfloat16
+    settled = stacks or like or alone or trials or snapshots or random or runtime.threads
+    return _beside(template, dataset, placement, seen) if on_gpu and not settled else placement
 
 
 def measured_rate(template: JobTemplate, dataset: Dataset, placement: Placement) -> Rate | None:
-    """The rate of this placement, where a probe has measured it."""
-    return _remembered(_key(template, dataset, placement)).get(name(placement))
+    """The rate of this placement: what a probe has measured, else on a CPU by a probe; None for stacked forms."""
+    if stackable(template.network):
+        return None
+    key, way = _key(template, dataset, placement), name(placement)
+    rates = _remembered(key)
+    if way not in rates and placement.device == "cpu":
+        rates = _measured(template, dataset, key, rates, placement)
+    return rates.get(way)
+
+
+def review(
+    template: JobTemplate, dataset: Dataset, placement: Placement, seen: int, evaluated: int, seconds: float
+) -> None:
+    """Drop the rate of a placement from which a training differs threefold: something else was running, then or now.
+
+    Args:
+        template, dataset, placement: as trained.
+        seen: examples that all trainings took in.
+        evaluated: examples that all evaluations took in.
+        seconds: of the training.
+    """
+    if stackable(template.network):
+        return
+    key, way = _key(template, dataset, placement), name(placement)
+    rate = _remembered(key).get(way)
+    if not rate or seconds < SHORT:
+        return
+    expected = (rate.train * seen + rate.evaluate * evaluated) / max(1, len(placement.devices))
+    if not 1 / OFF <= seconds / max(expected, 1e-9) <= OFF:
+        _keep(key, {other: each for other, each in _remembered(key).items() if other != way})
+        say(
+            f"{template.network.name} took {duration(seconds)} where its measured rate says {duration(expected)}; "
+            "the next launch measures it anew"
+        )
 
 
 def name(placement: Placement) -> str:
@@ -119,68 +147,33 @@ def name(placement: Placement) -> str:
     return f"{placement.precision}, {placement.layout}, {placement.threads} x {placement.cores} cores"
 
 
-def _probed(template: JobTemplate, dataset: Dataset, runtime: RuntimeSpec, placement: Placement) -> Placement:
-    """Try every precision and layout, then the best of them with one network per core."""
-    ways = _ways(runtime, placement)
-    side_by_side = not runtime.threads and placement.threads > 1
-    if side_by_side:
-        ways = [way.alone(wide=True) for way in ways]
-    elif len(ways) == 1:
-        return placement
-    start, key = time.perf_counter(), _key(template, dataset, placement)
-    before = _remembered(key)
-    rates = before | _measure(template, dataset, [way for way in ways if name(way) not in before])
-    best = fastest(ways, rates)
-    if best and side_by_side:
-        ways = [best, replace(best, threads=placement.threads, cores=placement.cores)]
-        rates |= _measure(template, dataset, [way for way in ways if name(way) not in rates])
-        best = fastest(ways, rates)
-    if rates != before:
-        _keep(key, rates)
-        seconds = time.perf_counter() - start
-        say(f"placement of {template.network.name}: {name(best or placement)}, measured in {seconds:.1f} s")
-    return best or placement
-
-
 def _beside(template: JobTemplate, dataset: Dataset, placement: Placement, seen: int) -> Placement:
-    """Try twice as many networks side by side on a GPU for as long as that pays and there is memory."""
+    """Try twice as many networks side by side for as long as that pays and there is memory."""
     if seen < WORTH * sum(BESIDE) * (ROUNDS + 1) * STEPS * _rows(template, dataset, placement):
         return placement
-    start, key, best = time.perf_counter(), _key(template, dataset, placement), placement
-    before = _remembered(key)
-    rates, fastest_yet = dict(before), math.inf
+    key, best = _key(template, dataset, placement), placement
+    rates, fastest_yet = _remembered(key), math.inf
     for threads in BESIDE:
         way = replace(placement, threads=threads, cores=max(1, placement.machine // threads))
         if name(way) not in rates:
-            rates |= _measure(template, dataset, [way])
+            rates = _measured(template, dataset, key, rates, way)
             free(placement.device)
         rate = rates[name(way)]
         if rate is None or rate.train * MORE > fastest_yet:
             break
         best, fastest_yet = way, rate.train
-    if rates != before:
-        _keep(key, rates)
-        seconds = time.perf_counter() - start
-        say(f"placement of {template.network.name}: {name(best)}, measured in {seconds:.1f} s")
     return best
 
 
-def _ways(runtime: RuntimeSpec, placement: Placement) -> list[Placement]:
-    """The precisions and layouts that are left open; bfloat16 only where products gain from it."""
-    precisions = ["float32", "bfloat16"] if runtime.precision == "auto" else [placement.precision]
-    if placement.precision == "float32":
-        precisions = ["float32"]
-    layouts = ["channels_last", "contiguous"] if runtime.layout == "auto" else [placement.layout]
-    return [replace(placement, precision=precision, layout=layout) for precision in precisions for layout in layouts]
-
-
-def fastest(ways: Sequence[Placement], rates: Mapping[str, Rate | None]) -> Placement | None:
-    """The fastest way that works; bfloat16 has to be GAIN times faster than float32 where both were tried."""
-    able = sorted((way for way in ways if rates.get(name(way))), key=lambda way: rates[name(way)].train)
-    exact = next((way for way in able if way.precision != "bfloat16"), None)
-    if not able or exact is None or rates[name(able[0])].train * GAIN < rates[name(exact)].train:
-        return able[0] if able else None
-    return exact
+def _measured(
+    template: JobTemplate, dataset: Dataset, key: str, rates: Mapping[str, Rate | None], way: Placement
+) -> dict[str, Rate | None]:
+    """The rates with that of one more way, kept."""
+    start = time.perf_counter()
+    rates = {**rates, **_measure(template, dataset, way)}
+    _keep(key, rates)
+    say(f"rate of {template.network.name}: {name(way)}, measured in {time.perf_counter() - start:.1f} s")
+    return rates
 
 
 @dataclass
@@ -238,31 +231,25 @@ class TimedWay:
     def rate(self) -> Rate:
         """Seconds per example."""
         count = len(self.labels) * len(self.learners)
-        return Rate(self.train / (count * self.steps), self.evaluate / count)
+        return Rate(self.train / (count * self.steps), self.evaluate / count, time.time())
 
 
-def _measure(template: JobTemplate, dataset: Dataset, placements: Sequence[Placement]) -> dict[str, Rate | None]:
-    """Let the ways take turns, so that a busy moment meets all; the first of each, a slow one, is not counted."""
-    if not placements:
-        return {}
-    rows = np.arange(_rows(template, dataset, placements[0]))
+def _measure(template: JobTemplate, dataset: Dataset, placement: Placement) -> dict[str, Rate | None]:
+    """The best of a few turns; the first, a slow one, is not counted.  None where the network cannot train so."""
+    rows = np.arange(_rows(template, dataset, placement))
     images, labels = dataset.images[rows], dataset.labels[rows]
     small = replace(dataset, images=images, labels=labels, ids=dataset.ids[rows], n_train=len(rows))
-    rates: dict[str, Rate | None] = {name(placement): None for placement in placements}
-    able = []
     with operation_threads(torch.get_num_threads()), seeded(template.job(("probe",), rows)):
-        for placement in placements:
-            try:
-                way = TimedWay(template, small, placement)
-                if way.turn():
-                    able.append(way)
-            except RuntimeError:  # a precision or a layout that an operation does not have, too little memory
-                continue
-            way.train = way.evaluate = math.inf
+        try:
+            way = TimedWay(template, small, placement)
+            if not way.turn():
+                return {name(placement): None}
+        except RuntimeError:  # a precision or a layout that an operation does not have, too little memory
+            return {name(placement): None}
+        way.train = way.evaluate = math.inf
         for _ in range(ROUNDS):
-            for way in able:
-                way.turn()
-    return rates | {name(way.placement): way.rate() for way in able}
+            way.turn()
+    return {name(placement): way.rate()}
 
 
 def _rows(template: JobTemplate, dataset: Dataset, placement: Placement) -> int:
@@ -287,20 +274,36 @@ def cache_file() -> Path:
 
 
 def _remembered(key: str) -> dict[str, Rate | None]:
-    """The rates of a network, by name of the way; a broken file has none."""
-    if key in _rates:
-        return _rates[key]
-    try:
-        return {way: rate and Rate(float(rate[0]), float(rate[1])) for way, rate in _table().get(key, {}).items()}
-    except (ValueError, TypeError, AttributeError, LookupError):
-        return {}
+    """The rates of a network, by name of the way; a broken file has none.  Says once how old they are."""
+    if key not in _rates:
+        try:
+            _rates[key] = {way: rate and _read(rate) for way, rate in _table().get(key, {}).items()}
+        except (ValueError, TypeError, AttributeError, LookupError):
+            _rates[key] = {}
+        ages = [time.time() - rate.when for rate in _rates[key].values() if rate]
+        if ages:
+            say(f"rate of {json.loads(key)[0]}: measured {duration(max(ages))} ago, from {cache_file()}")
+    return dict(_rates[key])
+
+
+def _read(entry: Sequence[float]) -> Rate:
+    """A rate as the file has it.
+
+    Raises:
+        ValueError, TypeError, LookupError: it is none.
+    """
+    train, evaluate, when = (float(number) for number in entry)
+    if not (0 < train < math.inf and 0 < evaluate < math.inf and 0 <= when < math.inf):
+        raise ValueError(f"{entry} is no rate")
+    return Rate(train, evaluate, when)
 
 
 def _table() -> dict:
     """The file's content."""
     try:
-        table = json.loads(cache_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        file = cache_file()
+        table = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return table if isinstance(table, dict) else {}
 
@@ -309,11 +312,9 @@ def _keep(key: str, rates: Mapping[str, Rate | None]) -> None:
     """Write the rates into the file, whole or not at all; a folder that takes nothing is let be."""
     _rates[key] = dict(rates)
     file = cache_file()
-    table = _table() | {key: {way: rate and [rate.train, rate.evaluate] for way, rate in rates.items()}}
-    try:
+    table = _table() | {key: {way: rate and [rate.train, rate.evaluate, rate.when] for way, rate in rates.items()}}
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".json", delete=False, encoding="utf-8") as new:
             json.dump(table, new, indent=1)
         os.replace(new.name, file)
-    except OSError:
-        return

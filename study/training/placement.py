@@ -1,16 +1,15 @@
 """Where networks train: device, precision, how many side by side.  in: a RuntimeSpec   out: a Placement
 
 On a CPU one network per core, each with one thread inside its operations: stacking several loses there, because the
-state of one network stays in the cache and that of four does not.  On a GPU, MLPs train as a stack.  Which float32
-routing and whether bfloat16 pays is measured by a probe of some 50 ms; the result is kept on the run, so that a resumed
-launch trains in the precision in which it began.  How networks without a stacked form lie is measured with the network
-itself, see `autotune`.  Several GPUs have a process each, see
-`engines.multi_device`.
+state of one network stays in the cache and that of four does not.  On a GPU, MLPs train as a stack.  Precision, float32
+routing, kernel and layout follow from the processor and the recipe, never from a measured time, which depends on what
+else runs.  They are kept on the run, so that a launch that resumes it elsewhere trains as it began.  How many networks
+a GPU trains side by side is measured, see `autotune`.  Several GPUs have a process each, see `engines.multi_device`.
 """
 
 import json
+import logging
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,12 +20,17 @@ import torch
 
 from study.errors import RecipeError
 from study.kernels import native
-from study.training.engines.mlp_native import pays
-from study.training.types import RuntimeSpec
+from study.kernels.kde import exact_routing
+from study.training.engines.mlp_native import trains
+from study.training.types import OptimizerSpec, RuntimeSpec
 
+log = logging.getLogger(__name__)
 STACK = 128  # members in one stack on a GPU, an estimate: their state is 820 MB; scripts/bench_gpu compares sizes
-TOLERANCE = 1e-5  # relative error up to which a faster float32 product still counts as float32
-GAIN = 1.3  # bfloat16 has to be this much faster than float32 to be chosen
+BFLOAT16 = {
+    "amx_bf16",
+    "avx512_bf16",
+}  # flags of processors that multiply bfloat16 twice as fast as float32
+TILES = "amx_bf16"  # the flag of those that have torch multiply whole tiles of it, which the project's kernel does not
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -100,9 +104,8 @@ def place(runtime: RuntimeSpec, *, stackable: bool, like: Mapping[str, str] | No
     Args:
         runtime: what is asked for.
         stackable: whether the network has a stacked form (MLPs).
-        like: tags of the run that is resumed; its precision, routing, kernel and layout win over the probe, so that
-            bits agree, and a network without a stacked form has as many cores as there, where they are, or as many
-            beside it.
+        like: tags of the run that is resumed; its precision, routing, kernel and layout win over this machine's, so
+            that bits agree, and an operation is split over as many threads as there.
 
     Raises:
         RecipeError: a device that is not there.
@@ -110,21 +113,18 @@ def place(runtime: RuntimeSpec, *, stackable: bool, like: Mapping[str, str] | No
     devices = find_devices(runtime.device)
     device = devices[0]
     before = placed(like)
-    matmul, precision = (
-        before.get(key, probed) for key, probed in zip(("matmul", "precision"), probe(device), strict=True)
-    )
-    if runtime.precision != "auto":
-        precision = runtime.precision
+    matmul = before.get("matmul", exact_routing(device))
+    precision = before.get("precision", best_precision(device)) if runtime.precision == "auto" else runtime.precision
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     layout = before.get("layout", "channels_last") if runtime.layout == "auto" else runtime.layout
     if device == "cpu":
-        inside_before = 0 if stackable or runtime.threads else int(before.get("cores", 0))
-        threads = min(runtime.threads or max(1, cores // max(1, inside_before)), cores)
-        inside = min(inside_before, cores) or max(1, cores // threads)
+        kept = int(before.get("cores", 0)) if runtime.threads in (0, before.get("threads")) else 0
+        threads = min(runtime.threads or max(1, cores // max(1, 0 if stackable else kept)), cores)
+        inside = kept or max(1, cores // threads)
         stack = (runtime.stack or 1) if stackable else 1
         kernel = "torch"
         if stackable and stack == 1:
-            kernel = choose_kernel(runtime, before.get("kernel", "auto"), DTYPES[precision])
+            kernel = choose_kernel(runtime, before.get("kernel", "auto"), precision)
         return Placement(device, precision, matmul, threads, inside, stack, cores, kernel, layout)
     stack = (runtime.stack or STACK) if stackable else 1
     threads = 1 if stackable else runtime.threads or int(before.get("threads", 0)) or 1
@@ -133,18 +133,22 @@ def place(runtime: RuntimeSpec, *, stackable: bool, like: Mapping[str, str] | No
     return Placement(device, precision, matmul, threads, inside, stack, cores, layout=layout, devices=several)
 
 
-def choose_kernel(runtime: RuntimeSpec, before: str, compute: torch.dtype) -> str:
-    """The project's own where it can be compiled and is faster, torch's elsewhere; what a run began with, it keeps.
+def choose_kernel(runtime: RuntimeSpec, before: str, precision: str) -> str:
+    """The project's own where it can be compiled, but torch's where that multiplies tiles; a resumed run keeps its own.
 
     Raises:
         RecipeError: the project's own is asked for and cannot be had.
     """
     wanted = before if runtime.kernel == "auto" else runtime.kernel
     if wanted == "auto":
-        wanted = "native" if pays(compute) else "torch"
+        tiles = precision == "bfloat16" and TILES in cpu_flags()
+        wanted = "native" if trains(OptimizerSpec(), DTYPES[precision]) and not tiles else "torch"
     if wanted == "native" and native.library() is None:
         if runtime.kernel == "native":
             raise RecipeError("runtime.kernel: native needs a C++ compiler; install g++ or --set runtime.kernel=auto")
+        log.warning(
+            "this run began with the project's own kernel, which is not here: the last bits of scores may differ"
+        )
         return "torch"
     return wanted
 
@@ -179,32 +183,19 @@ def device_name(device: str) -> str:
 
 
 @cache
-def probe(device: str) -> tuple[str, str]:
-    """(float32 routing, precision) by time and error of a 512 x 512 product on one core of this device."""
-    if device.startswith("cuda"):
-        return "highest", "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(512, 512, generator=generator) for _ in range(2))
-    exact = a.double() @ b.double()
-    seconds = {}
-    with operation_threads(1):
-        for routing in ("highest", "medium"):
-            with float32_routing(routing):
-                error = float(((a @ b).double() - exact).norm() / exact.norm())
-                if error < TOLERANCE:
-                    seconds[routing] = _fastest(a, b)
-        bfloat16 = _fastest(a.bfloat16(), b.bfloat16())
-    routing = min(seconds, key=seconds.__getitem__)
-    return routing, "bfloat16" if bfloat16 * GAIN < seconds[routing] else "float32"
+def cpu_flags() -> frozenset[str]:
+    """What the processor says that it can do; nothing where the system does not tell, as on macOS."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
+    except OSError:
+        return frozenset()
 
 
-def _fastest(a: torch.Tensor, b: torch.Tensor) -> float:
-    times = []
-    for _ in range(12):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return min(times)
+def best_precision(device: str) -> str:
+    """bfloat16 where the processor has instructions for it, else float32."""
+    able = torch.cuda.is_bf16_supported() if device.startswith("cuda") else bool(BFLOAT16 & cpu_flags())
+    return "bfloat16" if able else "float32"
 
 
 @contextmanager

@@ -27,6 +27,9 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
 """Image shape and classes of the data sets whose name tells; others are known once they are read."""
 
 
+REHEARSED = 10_000  # epochs; what proxies ask of their number is a handful
+
+
 def check_names(recipe: Recipe) -> None:
     """Second step: names that are registered, settings that their owners take, subsets that can be drawn.
 
@@ -63,7 +66,7 @@ def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
     """
     part = recipe.part("single")
     at_most = part.train.steps or part.train.epochs  # a pass has one step at least
-    epochs = at_most if n_train is None else part.train.length(n_train)[0]
+    epochs = min(at_most if n_train is None else part.train.length(n_train)[0], REHEARSED)
     look, every = part.single.evaluate_every, math.lcm(part.single.evaluate_every, part.single.signals_every)
     evaluations, due = -(-epochs // look), -(-epochs // every)
     sizes = dict.fromkeys("nclk", 2) | {"e": evaluations, "t": evaluations + 1, "w": due}

@@ -4,26 +4,21 @@ A whole run of steps is one call into C++, during which other threads run.  The 
 in which it goes through them; `weights` brings them to torch when somebody reads them.
 """
 
-import functools
-import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from study.kernels import native
-from study.models.build import create
 from study.models.mlp import MLP
-from study.models.spec import NetworkSpec
 from study.training.mlp import MLPLearner
 from study.training.types import OptimizerSpec
 
 KINDS = {torch.bfloat16: 0, torch.float32: 1, torch.float64: 2}
 LOSS_NUMBERS = {"cross_entropy": 0, "zero_hinge": 1}
 STEPS = 32  # in one call: about 50 ms
-SHAPE, BATCH, TRIED = (1, 28, 28), 128, 8  # of the trial: images, examples in a step, steps
 
 
 def trains(optimizer: OptimizerSpec, compute: torch.dtype) -> bool:
@@ -32,46 +27,6 @@ def trains(optimizer: OptimizerSpec, compute: torch.dtype) -> bool:
     if library is None or optimizer.name != "sgd":
         return False
     return compute in KINDS and (compute != torch.bfloat16 or bool(library.study_has_bfloat16()))
-
-
-def pays(compute: torch.dtype) -> bool:
-    """Whether the kernel's steps of a network of the papers are faster here than torch's, by trying; some 200 ms.
-
-    They are where torch runs at the same vector instructions; a processor with instructions for whole tiles of bfloat16
-    may do better in torch.
-    """
-    return trains(OptimizerSpec(), compute) and _is_faster(compute)
-
-
-@functools.cache
-def _is_faster(compute: torch.dtype) -> bool:
-    optimizer = OptimizerSpec()
-    master = torch.float64 if compute == torch.float64 else torch.float32
-    network = create(NetworkSpec(), SHAPE, 10)
-    labels = torch.arange(BATCH * TRIED) % 10
-    images = torch.linspace(0, 1, len(labels) * 784).view(-1, *SHAPE).to(compute)
-    native_learner = NativeLearner(network, optimizer, master, compute, BATCH)
-    torch_learner = MLPLearner([network], optimizer, "cpu", master, compute)
-    edges = range(0, len(labels) + 1, BATCH)
-
-    def by_torch() -> None:
-        for batch in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            torch_learner.step(*batch, 0.1)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        ways = (lambda: native_learner.steps(images, None, labels, edges, [0.1] * TRIED), by_torch)
-        seconds = [min(_timed(way) for _ in range(3)) for way in ways]
-    finally:
-        torch.set_num_threads(threads)
-    return seconds[0] < seconds[1]
-
-
-def _timed(way: Callable[[], object]) -> float:
-    start = time.thread_time()  # what else runs on this core is no matter
-    way()
-    return time.thread_time() - start
 
 
 class NativeLearner(MLPLearner):
