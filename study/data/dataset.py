@@ -52,10 +52,10 @@ class Dataset:
     """The pixel value that counts as 1.0: 255 for most images, 16 for digits."""
     unusable: tuple[str, ...] = field(repr=False)
     """One line each: what lies in the source and is left out, and why."""
-    notes: tuple[str, ...] = field(repr=False)
-    """One line each: how the source was understood, classes that are too small or that the test split lacks."""
     digest: str
     """The first 16 hex digits of a sha256 over shape, dtype, pixels, labels, n_train and ids."""
+    notes: tuple[str, ...] = field(default=(), repr=False)
+    """One line each: how the source was understood, classes that are too small or that the test split lacks."""
     labels_before_noise: np.ndarray | None = field(default=None, repr=False)
     """(n,) int64, the labels as they were before label noise; None: there is none."""
     spec: DataSpec | None = field(default=None, repr=False)
