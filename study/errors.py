@@ -3,13 +3,14 @@
 StudyError
 ├── RecipeError      a recipe's form, names or fit
 ├── DataError        images, labels, files of a data set
+│   └── LostImagesError  too many of its images cannot be read
 ├── StoreError       the MLflow store, its artifacts, a second launch at work
 ├── PluginError      code from outside that cannot be imported
 └── AnalysisError    runs that are missing, or that do not belong together
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class StudyError(Exception):
@@ -22,6 +23,18 @@ class RecipeError(StudyError):
 
 class DataError(StudyError):
     """Images or labels that cannot be used."""
+
+
+class LostImagesError(DataError):
+    """Too many images of a data set cannot be read.
+
+    Attributes:
+        lines: one for each image, with the reason.
+    """
+
+    def __init__(self, message: str, lines: Sequence[str]) -> None:
+        super().__init__(message)
+        self.lines = tuple(lines)
 
 
 class StoreError(StudyError):

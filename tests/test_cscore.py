@@ -253,3 +253,16 @@ def test_columns_are_named_by_percent():
     profile = cscore.shard_profile(*toy_shard(2, ratio=0.1)) + cscore.shard_profile(*toy_shard(3, ratio=0.125))
     names = set(cscore.cscore_columns(profile, np.arange(12) % 3))
     assert {"cscore_10", "held_out_10", "cscore_12.5", "held_out_12.5"} <= names
+
+
+def test_members_that_have_not_seen_the_class_do_not_count():
+    """The only example of a class got C-score 0 by construction, and was listed as a suspect."""
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    masks = np.array([[1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1], [1, 1, 0, 0, 0, 0]], dtype=bool)
+    predictions = np.zeros((3, 6), dtype=np.int64)
+    profile = cscore.shard_profile(masks, predictions, np.full((3, 6), 0.5), labels, 0.5, range(3), 3, min_class=1)
+    assert profile.held_out.sum(axis=(0, 1)).tolist() == [1, 1, 2, 0, 1, 1]
+    columns = cscore.cscore_columns(profile, labels)
+    np.testing.assert_array_equal(columns["cscore"], [1, 1, 1, np.nan, 0, 0])
+    counted = cscore.shard_profile(masks, predictions, np.full((3, 6), 0.5), labels, 0.5, range(3), 3)
+    assert counted.held_out.sum(axis=(0, 1)).tolist() == [1, 1, 2, 2, 2, 2]

@@ -97,7 +97,7 @@ def test_files_that_are_no_images_are_listed(pets, section):
     put(pets, "train/cat/notes.txt", "train/README", content=b"?")
     first, second = load(section("folder", root=pets)).unusable
     assert first.endswith("README: not in a class folder")
-    assert second.endswith("cat/notes.txt: not an image file by its ending")
+    assert second.endswith("cat/notes.txt: not an image file, by its ending and its first bytes")
 
 
 def test_gray_images_have_one_channel(tmp_path, section):
@@ -150,7 +150,7 @@ def test_more_than_five_percent_broken_is_refused(pets, section):
 def test_whole_class_broken_is_refused(tmp_path, section):
     put(tmp_path, *(f"cat/{i:02d}.png" for i in range(60)))
     put(tmp_path, "dog/x.png", content=b"no")
-    assert "no image of class 'dog' can be read" in refusal(section("folder", root=tmp_path))
+    assert "1 of 1 images of class 'dog' cannot be read" in refusal(section("folder", root=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,6 @@ def test_whole_class_broken_is_refused(tmp_path, section):
     [
         (lambda root: (root / "train" / "eel").mkdir(), r"train/eel: no images in this class folder"),
         (lambda root: put(root, "test/eel/1.png"), r"test/eel: class 'eel' is not in the train split"),
-        (lambda root: put(root, "train/eel/1.png"), r"no test example of class 'eel', a test split with other classes"),
-        (lambda root: (root / "test" / "dog").rename(root / "dog"), r"no test example of class 'dog'"),
     ],
 )
 def test_class_folders_that_do_not_fit_are_refused(pets, section, change, expected):
@@ -210,9 +208,28 @@ def test_transparent_gray_stays_gray():
     assert decoded(encoded(Image.merge("LA", (gray, alpha)))).tolist() == [[40, 255]]
 
 
-def test_sixteen_bits_are_scaled_not_clipped():
-    values = np.array([[0, 128, 257, 32768, 65535]], np.uint16)
-    assert decoded(encoded(values)).tolist() == [[0, 0, 1, 128, 255]]
+@pytest.mark.parametrize(("white", "bits"), [(1023, 10), (4080, 12), (65535, 16)])
+def test_bit_depth_goes_by_the_largest_value_of_the_whole_set(tmp_path, section, white, bits):
+    """12 bits in 16-bit files became nearly black; scaled image by image, dark and bright ones would look alike."""
+    dark, bright = np.full((4, 4), white // 4, np.uint16), np.full((4, 4), white, np.uint16)
+    for name, image in {
+        "a/0.png": dark,
+        "a/1.png": bright,
+        "b/0.png": bright,
+        "b/1.png": np.uint8(dark // 256),
+    }.items():
+        put(tmp_path, name, content=encoded(image))
+    data = load(section("folder", root=tmp_path))
+    full = (1 << bits) - 1
+    expected = [round(white // 4 * 255 / full), round(white * 255 / full), round(white * 255 / full), white // 4 // 256]
+    assert data.images[:, 0, 0, 0].tolist() == expected
+    assert f"3 images hold 16 bits with values up to {white}: read as {bits}-bit images" in data.notes
+
+
+def test_sixteen_bit_images_are_resized_before_they_are_scaled(tmp_path, section):
+    for name in ("a/0.tif", "b/0.tif"):
+        put(tmp_path, name, content=encoded(np.full((9, 7), 4095, np.uint16), "TIFF"))
+    assert np.all(load(section("folder", root=tmp_path, size=4, channels=3)).images == 255)
 
 
 def test_palette_of_grays_is_gray_and_of_colours_is_not():

@@ -12,13 +12,13 @@ import numpy as np
 from study.data.arrays import as_numpy, maximum, pixels, planes
 from study.data.checks import whole_labels
 from study.data.raw import Raw, first_line, name_classes, numbered, shown
-from study.data.readers.decode import Source, plain_pixels
+from study.data.readers.decode import Source, bit_depth, eight_bits, plain_pixels
 from study.data.readers.encoded import Pictures, gather
+from study.data.readers.splits import choose
 from study.errors import DataError
 from study.progress import Bar
 
 BATCH = 2048
-TEST_NAMES = ("test", "validation", "val")
 
 
 def from_arrays(
@@ -140,9 +140,19 @@ def from_torch(train: Any, test: Any, name: str) -> Raw:
     images, labels = _items(train, f"{name} (train)")
     names = _named_classes(train, labels)
     if test is None:
+        (images,) = _as_bytes([images])
         return assemble(name, images, labels, classes=names)
     test_images, test_labels = _items(test, f"{name} (test)")
+    images, test_images = _as_bytes([images, test_images])
     return assemble(name, images, labels, test_images, test_labels, classes=names)
+
+
+def _as_bytes(splits: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Splits of 16-bit images as uint8, by the largest value in all of them; others stay as they are."""
+    if any(images.dtype != np.uint16 for images in splits):
+        return list(splits)
+    bits = bit_depth(max(int(images.max()) for images in splits))
+    return [eight_bits(images, bits) for images in splits]
 
 
 def _named_classes(train: Any, labels: np.ndarray) -> list[str] | None:
@@ -181,7 +191,8 @@ def _items(source: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
         labels.append(label)
     if not images:
         raise DataError(f"{shown(where)}: the data set is empty")
-    return pixels(np.stack(images), where), np.array(labels)
+    stacked = np.stack(images)
+    return stacked if stacked.dtype == np.uint16 else pixels(stacked, where), np.array(labels)
 
 
 def _pair(item: Any, row: int, where: str) -> tuple[np.ndarray, int | str]:
@@ -217,11 +228,12 @@ def huggingface_splits(train: Any, test: Any, name: str | None) -> tuple[Any, An
         DataError: a DatasetDict without a train split, a streamed data set.
     """
     if isinstance(train, Mapping):
-        if "train" not in train:
+        split = choose(map(str, train), "the DatasetDict")
+        if split.train is None:
             raise DataError(f"a DatasetDict needs a split 'train', this one has {', '.join(map(str, train))}")
         splits = train
-        train = splits["train"]
-        test = test if test is not None else next((splits[key] for key in TEST_NAMES if key in splits), None)
+        train = splits[split.train]
+        test = splits[split.test] if test is None and split.test is not None else test
     for part in (train, test):
         if part is not None and not (hasattr(part, "column_names") and hasattr(part, "__len__")):
             kind = type(part).__name__

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from study.data.raw import Raw, shown
-from study.errors import DataError
+from study.errors import DataError, LostImagesError
 
 LOSS_ALLOWED = 0.05  # of the files of a split; more unreadable ones mean that the copy is broken, not a file
+TINY = 5  # train images of a class; at a subset ratio of .3 every fourth network has seen at most one of five
+CLASS_LOSS_ALLOWED = 0.2  # of a class; a class that has lost more stands for fewer kinds of images than its name says
 
 
 def whole_labels(labels: np.ndarray, where: str) -> np.ndarray:
@@ -48,7 +50,7 @@ def _refuse_row(bad: np.ndarray, labels: np.ndarray, where: str, what: str) -> N
 def refuse_losses(
     where: str, labels: np.ndarray, usable: np.ndarray, reasons: Sequence[str], names: Sequence[str]
 ) -> None:
-    """Refuse a split of which more than 5 % or a whole class cannot be read.
+    """Refuse a split of which more than 5 % cannot be read, or more than 20 % and two images of one class.
 
     Args:
         where: the file or folder, for messages.
@@ -58,17 +60,19 @@ def refuse_losses(
         names: class names.
 
     Raises:
-        DataError: with the first unreadable example and the count.
+        LostImagesError: with the count, the first unreadable example and, as its `lines`, all of them.
     """
-    lost = int((~usable).sum())
-    gone = np.setdiff1d(labels, labels[usable])
-    cure = "copy the data anew or remove the broken files"
-    if len(gone):
-        first = reasons[int(np.argmax(labels[~usable] == gone[0]))]
-        name = shown(names[gone[0]]) if gone[0] < len(names) else gone[0]
-        raise DataError(f"{shown(where)}: no image of class {name!r} can be read, first {first}; {cure}")
-    if lost > LOSS_ALLOWED * len(labels):
-        raise DataError(f"{shown(where)}: {lost} of {len(labels)} images cannot be read, first {reasons[0]}; {cure}")
+    cure = "copy the data anew or remove the broken files; `study data` lists them all"
+    lost, all_of = (np.bincount(rows, minlength=len(names)) for rows in (labels[~usable], labels))
+    broken = (lost == all_of) & (lost > 0) | (lost > 2) & (lost > CLASS_LOSS_ALLOWED * all_of)
+    if lost.sum() > LOSS_ALLOWED * len(labels):
+        what = f"{lost.sum()} of {len(labels)} images cannot be read, first {reasons[0]}"
+        raise LostImagesError(f"{shown(where)}: {what}; {cure}", reasons)
+    if broken.any():
+        label = int(np.argmax(broken))
+        first = reasons[int(np.argmax(labels[~usable] == label))]
+        what = f"{lost[label]} of {all_of[label]} images of class {shown(names[label])!r} cannot be read, first {first}"
+        raise LostImagesError(f"{shown(where)}: {what}; {cure}", reasons)
 
 
 def check_arrays(raw: Raw) -> None:
@@ -90,8 +94,8 @@ def check(raw: Raw) -> None:
     """Refuse what no training can use.
 
     Raises:
-        DataError: fewer than two classes, an empty split, a class without examples or with examples in one split only,
-            an id that comes twice; one line that names the file and the cure.
+        DataError: fewer than two classes, an empty split, a class without train examples, an id that comes twice; one
+            line that names the file and the cure.
     """
     if len(raw.classes) < 2:
         raise DataError(f"{shown(raw.train)}: {len(raw.classes)} class; a C-score needs at least two classes")
@@ -118,12 +122,37 @@ def _check_splits(raw: Raw) -> None:
             raise DataError(
                 f"{shown(raw.train)}: class {shown(name)!r} has no examples; remove its name or set data.classes"
             )
-        if lacking:
-            split, where = lacking[0]
+        if lacking and lacking[0][0] == "train":
             raise DataError(
-                f"{shown(where)}: no {split} example of class {shown(name)!r}, a test split with other classes; "
+                f"{shown(raw.train)}: no train example of class {shown(name)!r}, a test split with other classes; "
                 "use splits of one data set or choose with data.classes"
             )
+
+
+def notes_on_classes(raw: Raw) -> tuple[str, ...]:
+    """One line each: classes so small that their scores say little, classes that the test split lacks."""
+    train, test = (np.bincount(rows, minlength=len(raw.classes)) for rows in np.split(raw.labels, [raw.n_train]))
+    lines = []
+    if (alone := train == 1).any():
+        lines.append(
+            f"{_named(raw.classes, alone)}: one train image, which gets no C-score, as networks that hold it out have "
+            "not seen its class; add images or choose with data.classes"
+        )
+    if (tiny := (train > 1) & (train < TINY)).any():
+        lines.append(
+            f"{_named(raw.classes, tiny)}: fewer than {TINY} train images; their scores rest on few networks, which "
+            "have seen few images of the class"
+        )
+    if raw.test is not None and (absent := test == 0).any():
+        lines.append(f"{_named(raw.classes, absent)}: no test image; all other scores are as they would be with one")
+    return tuple(lines)
+
+
+def _named(classes: Sequence[str], which: np.ndarray) -> str:
+    """The first five of these classes, and how many more there are."""
+    names = [repr(shown(classes[label])) for label in np.flatnonzero(which)]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{'classes' if len(names) > 1 else 'class'} {', '.join(names[:5])}{more}"
 
 
 def check_range(labels: np.ndarray, classes: Sequence[str], where: str) -> None:

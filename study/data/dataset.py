@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from study.data import adapters
-from study.data.checks import check, check_arrays, select
+from study.data.checks import check, check_arrays, notes_on_classes, select
 from study.data.digest import digest_of
 from study.data.noise import noisy_images, noisy_labels
 from study.data.raw import Raw
@@ -24,7 +24,7 @@ from study.data.readers.registry import read
 from study.data.resize import fit
 from study.data.types import DataSpec, NoiseSpec
 from study.errors import DataError
-from study.progress import Bar, bar
+from study.progress import Bar, bar, say
 from study.random_streams import random_stream
 
 __all__ = ["Dataset", "load", "open_data"]
@@ -54,6 +54,8 @@ class Dataset:
     """One line each: what lies in the source and is left out, and why."""
     digest: str
     """The first 16 hex digits of a sha256 over shape, dtype, pixels, labels, n_train and ids."""
+    notes: tuple[str, ...] = field(default=(), repr=False)
+    """One line each: how the source was understood, classes that are too small or that the test split lacks."""
     labels_before_noise: np.ndarray | None = field(default=None, repr=False)
     """(n,) int64, the labels as they were before label noise; None: there is none."""
     spec: DataSpec | None = field(default=None, repr=False)
@@ -248,6 +250,7 @@ class Dataset:
             classes=raw.classes,
             maximum=raw.maximum,
             unusable=raw.unusable,
+            notes=raw.notes + notes_on_classes(raw),
             digest=digest_of(images, raw.labels, raw.ids, raw.n_train),
             spec=spec,
         )
@@ -364,6 +367,8 @@ def open_data(data: Any, noise: Any = None, *, seed: int = 0, progress: Bar = ba
     0.1
     """
     dataset = load(data, progress=progress)
+    for line in dataset.notes:
+        say(f"{dataset.name}: {line}")
     if noise is None:
         return dataset
     return dataset.with_noise(noise if isinstance(noise, NoiseSpec) else NoiseSpec.of(noise), seed=seed)

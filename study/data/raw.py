@@ -27,6 +27,9 @@ class Raw:
     """The file or folder of the test rows; None where the source has no test split."""
     maximum: float = 255.0
     unusable: tuple[str, ...] = ()
+    """One line each: what lies in the source and is left out, and why."""
+    notes: tuple[str, ...] = ()
+    """One line each: how what was read was understood."""
 
 
 def numbered(split: str, n: int) -> list[str]:

@@ -92,7 +92,7 @@ class Recipe(Section):
         told["noise"] = self.noise.model_dump(exclude={"file"})
         told["data"] = self.data.model_dump(include={"name", *PIXELS})
         if self.kind == "ensemble":
-            told["subset"] = {"design": self.subset.design}
+            told["subset"] = self.subset.model_dump(include={"design", "min_class"})
         return {"kind": self.kind, "schema": SCHEMA, **told}
 
     def digest(self) -> str:

@@ -61,7 +61,7 @@ class Data(Section):
     test: Path | None = None
     size: Annotated[int, Field(ge=4, le=1024)] | None = None
     channels: Literal[1, 3] | None = None
-    limit: Count | None = None
+    limit: Annotated[int, Field(ge=1, le=10**9)] | None = None
     classes: tuple[str, ...] | None = None
     download: bool = True
 
@@ -110,6 +110,8 @@ class Subset(Section):
     ratios: shares of the training examples, rising, in whole percent.
     members: networks at each ratio.
     design: balanced, every example is held out equally often; or uniform, every subset is drawn by itself.
+    min_class: a network counts for an example that it holds out if it has trained on so many of the example's class;
+        without such a network at any one ratio the score is missing, not 0.
     depth: every member keeps the prediction depth of all examples, by probes made of what it was trained on (B-fig7);
         the k-NN searches cost more than the training of a small network, and on a GPU members then train one by one.
     """
@@ -118,6 +120,7 @@ class Subset(Section):
     members: Annotated[int, Field(ge=2, le=10_000)] = 20
     design: Literal["uniform", "balanced"] = "balanced"
     depth: bool = False
+    min_class: Annotated[int, Field(ge=0, le=1000)] = 1
 
     @field_validator("ratios")
     @classmethod

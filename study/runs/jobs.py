@@ -25,6 +25,7 @@ class EnsemblePlan:
     members: at each ratio.
     design: "balanced" or "uniform", see `scores.subsets.subset_mask`.
     depth: whether members keep the prediction depths of all examples (B-fig7).
+    min_class: see `scores.cscore.shard_profile`.
     """
 
     template: JobTemplate = field(default_factory=JobTemplate)
@@ -32,6 +33,7 @@ class EnsemblePlan:
     members: int = 20
     design: str = "balanced"
     depth: bool = False
+    min_class: int = 1
 
     def mask(self, ratio: float, member: int, dataset: Dataset) -> np.ndarray:
         """(n,) bool: the rows that a member trains on; never a test row."""
@@ -104,7 +106,9 @@ def ensemble_plan(recipe: Recipe) -> EnsemblePlan:
     """The ensemble of a recipe."""
     recipe = recipe.part("ensemble")
     subset = recipe.subset
-    return EnsemblePlan(template_of(recipe), subset.ratios, subset.members, subset.design, subset.depth)
+    return EnsemblePlan(
+        template_of(recipe), subset.ratios, subset.members, subset.design, subset.depth, subset.min_class
+    )
 
 
 def single_plan(recipe: Recipe) -> SinglePlan:

@@ -169,6 +169,7 @@ def fold(plan: EnsemblePlan, shard: Shard, outcomes: Sequence[Outcome], masks: n
         shard.members,
         dataset.n_classes,
         design=plan.design,
+        min_class=plan.min_class,
     )
 
 

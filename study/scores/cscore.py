@@ -28,7 +28,7 @@ class Profile:
     """Sums over members, per subset ratio, half (`half_of`) and example; `a + b` folds, in any order.
 
     ratios: (s,) ascending.
-    held_out: (s, 2, n) members that held the example out.
+    held_out: (s, 2, n) members that held the example out and have seen its class.
     correct: (s, 2, n) of these, how many classified it right.
     confidence: (s, 2, n) sum of the held-out probability of the true class, in units of 1 / 65535.
     confidence_sq: (s, 2, n) sum of the squares of these integers.
@@ -100,6 +100,7 @@ def shard_profile(
     n_classes: int,
     *,
     design: str = "uniform",
+    min_class: int = 0,
 ) -> Profile:
     """Fold the members of one shard; one at a time, so nothing larger than (n, c) is made.
 
@@ -112,6 +113,8 @@ def shard_profile(
         members: (m,) their numbers within the ratio; they decide the half (see `half_of`).
         n_classes: c.
         design: how the masks were drawn.
+        min_class: a member counts for an example that it holds out if it has trained on so many of the example's class;
+            0: always, which gives the only example of a class the score 0.
 
     Raises:
         ValueError: shapes that do not fit, predictions outside 0..c-1, confidences outside 0..1.
@@ -133,7 +136,7 @@ def shard_profile(
     for index, (ratio, member) in enumerate(zip(ratio_of, members, strict=True)):
         if np.isfinite(confidence[index]).all():
             place = profile.ratios.index(ratio), half_of(int(member), ratio, design)
-            fold_member(profile, place, masks[index], predictions[index], confidence[index], labels)
+            fold_member(profile, place, masks[index], predictions[index], confidence[index], labels, min_class)
         else:
             diverged += 1
     return replace(profile, diverged=diverged)
@@ -146,8 +149,11 @@ def fold_member(
     predictions: IntArray,
     confidence: NDArray[np.floating],
     labels: IntArray,
+    min_class: int = 0,
 ) -> None:
     """Add one member to the arrays of `profile` in place; `place` is (index of the ratio, half), the rest are (n,).
+
+    See `shard_profile` for `min_class`: an example held out whose class the member does not know counts nowhere.
 
     >>> mask, predicted, labels = np.array([[True, False]]), np.array([[0, 1]]), np.array([0, 1])
     >>> profile = shard_profile(mask, predicted, np.full((1, 2), 0.9), labels, 0.5, [0], 2)
@@ -161,7 +167,8 @@ def fold_member(
         raise ValueError(
             f"predictions from {predictions.min()} to {predictions.max()} of {profile.predicted.shape[1]} classes"
         )
-    held_out, right = ~mask, predictions == labels
+    seen = np.bincount(labels[mask], minlength=profile.predicted.shape[1])
+    held_out, right = ~mask & (seen[labels] >= min_class), predictions == labels
     share = np.rint(np.clip(confidence.astype(np.float64), 0.0, 1.0) * UNIT).astype(np.int64) * held_out
     profile.held_out[place] += held_out
     profile.correct[place] += held_out & right

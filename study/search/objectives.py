@@ -126,6 +126,7 @@ class Reliability:
         self.done: dict[int, int] = {}
         subset, count = recipe.subset, recipe.search.members
         self.ratios, self.design, self.members = subset.ratios, subset.design, count
+        self.min_class = subset.min_class
         balanced = subset.design == "balanced"
         self.block = max(block_length(ratio) for ratio in subset.ratios) if balanced else 1
         halves = [2 * (block_length(ratio) if balanced else 1) for ratio in subset.ratios]
@@ -189,6 +190,7 @@ class Reliability:
             [number],
             self.dataset.n_classes,
             design=self.design,
+            min_class=self.min_class,
         )
 
 

@@ -52,9 +52,10 @@ def gather(
             refuse_losses(split.where, split.labels, usable, reasons, classes)
             masks.append(usable)
             lines += reasons
+    images, notes = stack.images()
     kept = list(zip(splits, masks, strict=True))
     return Raw(
-        images=stack.images,
+        images=images,
         labels=np.concatenate([split.labels[usable] for split, usable in kept]),
         ids=np.concatenate([np.array(split.ids, dtype=str)[usable] for split, usable in kept]),
         n_train=int(masks[0].sum()),
@@ -62,6 +63,7 @@ def gather(
         train=train.where,
         test=None if test is None else test.where,
         unusable=tuple(lines),
+        notes=notes,
     )
 
 

@@ -1,0 +1,79 @@
+"""Names of splits in folders, files, columns and tables, in any case.  in: names   out: which split each one is"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from study.data.raw import shown
+from study.errors import DataError
+
+NAMES = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("val", "valid", "validation", "dev"),
+}
+OF_NAME = {name: split for split, names in NAMES.items() for name in names}
+LEADING = re.compile(rf"({'|'.join(sorted(OF_NAME, key=len, reverse=True))})(?![a-z])")
+
+
+class Split(NamedTuple):
+    """What was chosen among the names of a source.
+
+    train, test: names, or None where there is none; a validation split stands in for a missing test split.
+    unused: names of the second held-out split, and of what is no split at all.
+    """
+
+    train: str | None
+    test: str | None
+    unused: tuple[str, ...]
+
+
+def split_of(name: str) -> str | None:
+    """The split that a whole name means.
+
+    >>> split_of("Training"), split_of("VAL"), split_of("trainer")
+    ('train', 'validation', None)
+    """
+    return OF_NAME.get(name.strip().lower())
+
+
+def split_of_file(name: str) -> str | None:
+    """The split that a file's name begins with.
+
+    >>> split_of_file("Test-00000-of-00001.parquet"), split_of_file("trainer.parquet")
+    ('test', None)
+    """
+    match = LEADING.match(name.lower())
+    return OF_NAME[match[1]] if match else None
+
+
+def choose(names: Iterable[str], where: object) -> Split:
+    """Which of these names is the train split and which is held out.
+
+    Raises:
+        DataError: two names for one split, such as `train` and `Training`.
+
+    >>> choose(["Train", "val", "Test"], "root")
+    Split(train='Train', test='Test', unused=('val',))
+    """
+    chosen: dict[str, str] = {}
+    others = []
+    for name in names:
+        split = split_of(name)
+        if split is None:
+            others.append(name)
+        elif split in chosen:
+            raise DataError(
+                f"{shown(where)}: {shown(chosen[split])!r} and {shown(name)!r} both name the {split} split; "
+                "remove one, or set data.train and data.test"
+            )
+        else:
+            chosen[split] = name
+    held_out = chosen.get("test", chosen.get("validation"))
+    spare = [chosen["validation"]] if "test" in chosen and "validation" in chosen else []
+    return Split(chosen.get("train"), held_out, tuple(spare + others))
+
+
+def not_used(where: object) -> str:
+    """The line about a split or folder that is left out."""
+    return f"{shown(where)}: not used; to hold it out instead, set data.test"
