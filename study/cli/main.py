@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from study import plugins
+from study.cli.compare import compare
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.options import Overrides, Plugins, RecipePath, Root
 from study.errors import AnalysisError, RecipeError, StudyError
@@ -81,9 +82,13 @@ def _work(kind: str | None, path: Path, overrides: list[str], root: Path, plugin
     with interruptible() as stop:
         if _load(path, overrides)[0].sweep.values:
             swept, store = _open_sweep(path, overrides, root, plugin_files, kind)
+            from study.cli.tables import comparison_tables
+            from study.workflows.compare import work_comparison
             from study.workflows.sweep import work_sweep
 
-            _where(store, [work_sweep(swept, store, stop=stop, bar=bar)])
+            finished = work_sweep(swept, store, stop=stop, bar=bar)
+            comparison_tables(work_comparison([swept], "", store, stop=stop))
+            _where(store, [finished])
             return
         recipe, dataset, store = _open(path, overrides, root, plugin_files, kind)
         from study.workflows import plan, study
@@ -208,6 +213,9 @@ def leaderboard(
         print_line(leaderboard_markdown(standings).rstrip())
     else:
         leaderboard_table(standings)
+
+
+app.command()(compare)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from study.tracking import Run, Store
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from study.experiments.page import Comparison
     from study.models.catalog import Row
     from study.recipe.catalog import Header
 
@@ -169,6 +170,28 @@ def _standing(name: str, row: "Mapping[Hashable, Any]", quote: str) -> str:
     if math.isnan(value):
         return ""
     return f"{value:.0f}" if name == "distinct" else f"{value:.3g}" if name in ("seconds", "flops") else f"{value:+.3f}"
+
+
+def comparison_tables(comparison: "Comparison", *, pairs: bool = False) -> None:
+    """Print accuracies, then the agreement of scores: over all pairs of groups, or pair by pair."""
+    _frame(comparison.accuracies)
+    if len(comparison.agreement):
+        _frame(comparison.agreement if pairs else comparison.summary())
+
+
+def _frame(frame: "DataFrame") -> None:
+    table = _table(*map(str, frame.columns))
+    for column in table.columns:
+        column.no_wrap = False
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    _print(table)
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def dataset_table(dataset: Dataset) -> None:

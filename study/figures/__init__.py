@@ -26,6 +26,7 @@ from study.figures.ranking import density_table, mean_over_repeats, point_estima
 from study.figures.regularity_plane import regularity_planes
 from study.figures.search import search_history, search_importance, search_slices
 from study.figures.sensitivity import class_sensitivity, sensitivity_by_epoch
+from study.figures.side_by_side import learning_curves_side_by_side
 from study.figures.style import FAMILY_COLOURS, class_names
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "inference_learning_curve",
     "influence_grid",
     "learning_curves_by_score",
+    "learning_curves_side_by_side",
     "mean_over_repeats",
     "point_estimates",
     "probe_confidence",

@@ -116,7 +116,8 @@ def grouped_accuracy(
     """Proportion correct at each epoch of the examples in each bin of C-score (J-fig9a).
 
     Args:
-        correct: (e, n) whether each example was classified correctly at the end of each epoch.
+        correct: (e, n) whether each example was classified correctly at the end of each epoch, or by what share of
+            several runs.
         cscore: (n,) in [0, 1]; examples without a score (NaN) are left out.
         width: of a bin; a score of 1 belongs to the last one.
 
@@ -133,7 +134,7 @@ def grouped_accuracy(
     scored = np.isfinite(cscore)
     where = np.clip(((cscore[scored] + EDGE) / width).astype(int), 0, bins - 1)
     counts = np.bincount(where, minlength=bins)
-    right = np.array([np.bincount(where[epoch[scored]], minlength=bins) for epoch in correct.astype(bool)])
+    right = np.array([np.bincount(where, epoch[scored], bins) for epoch in correct.astype(float)])
     right = right.reshape(len(correct), bins)
     curves = np.divide(right, counts, out=np.full(right.shape, np.nan), where=counts > 0)
     return np.minimum(np.arange(bins + 1) * width, 1.0), counts, curves.T

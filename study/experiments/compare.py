@@ -1,0 +1,241 @@
+"""Finished runs side by side.  in: groups of runs   out: accuracies, agreement between groups, learning curves"""
+
+import itertools
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import pearsonr
+
+from study.errors import Stopped
+from study.experiments.page import Comparison
+from study.experiments.select import Group, group_runs
+from study.figures.side_by_side import learning_curves_side_by_side
+from study.scores.rank_statistics import Correlation, kendall, spearman
+from study.scores.regularity_plane import representation, sample_density, sample_radius
+from study.tracking import Run, Store
+
+log = logging.getLogger(__name__)
+LAST = 10  # epochs whose test accuracies J-tab3 averages
+LAST_COLUMN = f"test/accuracy, last {LAST} epochs"
+METRICS = {
+    "single": ("test/accuracy", "train/accuracy", "train/loss", "time/train_s"),
+    "ensemble": ("test/accuracy", "holdout/accuracy", "cscore/mean", "reliability/full", "time/train_s"),
+}
+CSCORES = ("cscore", "cscore_soft")
+KEYS = ("example", "label", "clean_label", "split")
+DENSITY = "density in Zhang's plane"
+
+
+def compare_runs(
+    runs: Sequence[Run], store: Store, *, only: Sequence[str] = (), stop: threading.Event | None = None
+) -> Comparison:
+    """Set finished runs side by side: accuracies, agreement of their scores, learning curves by C-score.
+
+    Args:
+        runs: ensembles and single runs; those that differ in repeat and seed alone are averaged.
+        store: where C-scores for the learning curves are looked for if no ensemble is among the runs.
+        only: see `agreement`.
+        stop: see `agreement`.
+
+    Raises:
+        AnalysisError: there are no runs.
+        Stopped: `stop` was set.
+    """
+    groups = group_runs(runs)
+    curves = learning_curves(groups, store)
+    figure = learning_curves_side_by_side(curves) if curves else None
+    return Comparison(accuracy_table(groups), agreement(groups, only=only, stop=stop), figure)
+
+
+@dataclass(frozen=True)
+class LearningCurves:
+    """Curves of one group of single runs by C-score.
+
+    epochs: (e,) after which the examples were evaluated.
+    correct: (e, n) the share of the repeats that classify each training example correctly.
+    cscore: (n,) of the examples.
+    ensemble: name of the run that the C-scores are from.
+    """
+
+    label: str
+    epochs: np.ndarray
+    correct: np.ndarray
+    cscore: np.ndarray
+    ensemble: str
+
+
+def accuracy_table(groups: Sequence[Group]) -> pd.DataFrame:
+    """Means over the repeats of each group.
+
+    Returns:
+        kind | a column per parameter that differs | runs, their number | a column per metric, its mean | for test
+        accuracies of several runs `test/accuracy, SD` (n - 1) | for single runs the mean of the test accuracies of the
+        last ten epochs (J-tab3).  Columns that no group has are left out.
+    """
+    rows = []
+    for group in groups:
+        row: dict[str, object] = {"kind": group.kind, **group.differing, "runs": len(group.runs)}
+        for name in METRICS[group.kind]:
+            row[name] = _mean([run.metrics.get(name, np.nan) for run in group.runs])
+        tests = [run.metrics.get("test/accuracy", np.nan) for run in group.runs]
+        row["test/accuracy, SD"] = float(np.std(tests, ddof=1)) if len(tests) > 1 else np.nan
+        if group.kind == "single":
+            row[LAST_COLUMN] = _mean([last_epochs(run) for run in group.runs])
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    first = ["kind", *sorted({name for group in groups for name in group.differing}), "runs"]
+    return table[[*first, *(name for name in table if name not in first)]].dropna(axis="columns", how="all")
+
+
+def last_epochs(run: Run) -> float:
+    """Mean test accuracy over the evaluations of the last ten epochs (J-tab3); NaN without test examples."""
+    points = run.read_series("test/accuracy") if "test/accuracy" in run.metrics else []
+    return _mean([value for step, value in points if step > points[-1][0] - LAST])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else np.nan
+
+
+def agreement(
+    groups: Sequence[Group], *, only: Sequence[str] = (), stop: threading.Event | None = None
+) -> pd.DataFrame:
+    """Correlate the scores of every two groups of one kind on the same data, example by example.
+
+    Scores are averaged over the repeats first, as in Zhang's Table 2.  Of ensembles these are the C-scores of the
+    training examples, of single runs the proxies and the densities in Zhang's plane, which are counted run by run.
+
+    Args:
+        groups: those on different data (other noise, other examples) are not paired.
+        only: these scores; none named: all that both groups have.
+        stop: set to end between two pairs.
+
+    Returns:
+        score | split | a, b (labels of the groups) | pearson spearman kendall, each with its 95 % interval `_low`,
+        `_high` (Pearson's by Fisher's z) | n examples.  A coefficient is NaN where one side is constant.
+
+    Raises:
+        Stopped: `stop` was set.
+
+    Source: Z-tab2, Z-fig11.
+    """
+    columns = ["score", "split", "a", "b", *_names("pearson"), *_names("spearman"), *_names("kendall"), "n"]
+    scores = [group_scores(group, only) for group in groups]
+    rows = []
+    for (a, left), (b, right) in itertools.combinations(zip(groups, scores, strict=True), 2):
+        if (a.kind, a.data) != (b.kind, b.data):
+            continue
+        for name in (name for name in left if name in right):
+            if stop is not None and stop.is_set():
+                raise Stopped
+            score, split = name
+            paired = pd.concat([left[name], right[name]], axis=1, join="inner").to_numpy(dtype=float)
+            row = {"score": score, "split": split, "a": a.label, "b": b.label}
+            rows.append(row | correlated(paired[:, 0], paired[:, 1]))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def correlated(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Pearson's, Spearman's and Kendall's coefficient of two (n,) scores with their 95 % intervals, and n."""
+    ranks, tau = spearman(x, y), kendall(x, y)
+    row: dict[str, float] = {}
+    for name, value in (("pearson", _pearson(x, y, ranks)), ("spearman", ranks), ("kendall", tau)):
+        row |= dict(zip(_names(name), value[:3], strict=True))
+    return row | {"n": ranks.n}
+
+
+def _pearson(x: np.ndarray, y: np.ndarray, ranks: Correlation) -> Correlation:
+    both = np.isfinite(x) & np.isfinite(y)
+    if not np.isfinite(ranks.value) or both.sum() < 4:
+        return Correlation(np.nan, np.nan, np.nan, int(both.sum()))
+    result = pearsonr(x[both], y[both])
+    low, high = result.confidence_interval(0.95)
+    return Correlation(float(result.statistic), float(low), float(high), int(both.sum()))
+
+
+def _names(measure: str) -> list[str]:
+    return [measure, f"{measure}_low", f"{measure}_high"]
+
+
+def group_scores(group: Group, only: Sequence[str] = ()) -> dict[tuple[str, str], pd.Series]:
+    """{(score, split): values by example}, each the mean over the runs of the group; scores that all of them have."""
+    of_runs = [_ensemble_scores(run) if group.kind == "ensemble" else _single_scores(run) for run in group.runs]
+    names = [name for name in of_runs[0] if all(name in scores for scores in of_runs)]
+    wanted = [name for name in names if not only or name[0] in only]
+    return {name: pd.concat([scores[name] for scores in of_runs], axis=1).mean(axis=1, skipna=False) for name in wanted}
+
+
+def _ensemble_scores(run: Run) -> dict[tuple[str, str], pd.Series]:
+    table = run.read_table("cscore.parquet").set_index("example")
+    train = table[table["split"] == "train"]
+    return {(name, "train"): train[name] for name in CSCORES}
+
+
+def _single_scores(run: Run) -> dict[tuple[str, str], pd.Series]:
+    table = run.read_table("scores.parquet").set_index("example")
+    scores = {}
+    for name in (name for name in table if name not in KEYS):
+        defined = table[table[name].notna()]
+        for split in defined["split"].unique():
+            scores[str(name), str(split)] = defined.loc[defined["split"] == split, name]
+    return scores | _densities(run, table)
+
+
+def _densities(run: Run, table: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
+    """The sample densities of each split in the plane of right epochs and events (Z-fig2)."""
+    densities, (_, correct) = {}, correct_by_epoch(run)
+    for split in table["split"].unique():
+        rows = (table["split"] == split).to_numpy()
+        right, events = representation(correct[:, rows])
+        if sample_radius(right, events) > 0:
+            densities[DENSITY, str(split)] = pd.Series(sample_density(right, events), index=table.index[rows])
+    return densities
+
+
+def correct_by_epoch(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """(e,) epochs that were evaluated, (e, n) whether each example was classified correctly."""
+    arrays = run.read_arrays("trajectory.npz")
+    return arrays["epochs"], np.unpackbits(arrays["correct"], axis=1, count=int(arrays["n"])).astype(bool)
+
+
+def learning_curves(groups: Sequence[Group], store: Store) -> list[LearningCurves]:
+    """The curves of every group of single runs on whose data there is an ensemble (J-fig10, J-fig17 to 19).
+
+    The C-scores are those of the newest ensemble among the groups, else of the newest in the store.
+    """
+    ensembles: dict[str, Run] = {}
+    for group in groups:
+        if group.kind == "ensemble":
+            ensembles[group.data] = max((*group.runs, ensembles.get(group.data, group.runs[0])), key=_started)
+    curves = []
+    for group in groups:
+        if group.kind != "single":
+            continue
+        if group.data not in ensembles:
+            newest = store.find("ensemble", tags={"study.data": group.data}, status="FINISHED", max=1)
+            if not newest:
+                log.warning(f"no C-scores of the data of {group.label}: its learning curves are left out")
+                continue
+            ensembles[group.data] = newest[0]
+        curves.append(_curves(group, ensembles[group.data]))
+    return curves
+
+
+def _started(run: Run) -> int:
+    return run.started
+
+
+def _curves(group: Group, ensemble: Run) -> LearningCurves:
+    scores = _ensemble_scores(ensemble)["cscore", "train"]
+    table = group.runs[0].read_table("scores.parquet")
+    train = (table["split"] == "train").to_numpy()
+    epochs, first = correct_by_epoch(group.runs[0])
+    total = first[:, train].astype(float)
+    for run in group.runs[1:]:
+        total += correct_by_epoch(run)[1][:, train]
+    cscore = scores.reindex(table.loc[train, "example"]).to_numpy(dtype=float)
+    return LearningCurves(group.label, epochs, total / len(group.runs), cscore, ensemble.name)

@@ -1,0 +1,36 @@
+"""Finished runs side by side.  in: recipes, a condition, a Store   out: a comparison, also with the sweep's run"""
+
+import threading
+from collections.abc import Sequence
+
+from study.experiments.compare import compare_runs
+from study.experiments.page import Comparison, write_run
+from study.experiments.select import runs_of, runs_where
+from study.recipe import Recipe
+from study.tracking import Store
+
+
+def work_comparison(
+    recipes: Sequence[Recipe],
+    condition: str,
+    store: Store,
+    *,
+    only: Sequence[str] = (),
+    stop: threading.Event | None = None,
+) -> Comparison:
+    """Compare the finished runs of recipes and those that a condition selects.
+
+    Of a single sweep, compared whole and alone, the comparison is kept with its run too.
+
+    Raises:
+        AnalysisError: there are no such runs.
+        StoreError: a condition that MLflow cannot read.
+        Stopped: `stop` was set.
+    """
+    found = [runs_of(recipe, store) for recipe in recipes]
+    runs = [run for of_recipe, _ in found for run in of_recipe] + (runs_where(condition, store) if condition else [])
+    comparison = compare_runs(runs, store, only=only, stop=stop)
+    sweeps = [sweep for _, sweep in found if sweep is not None]
+    if len(recipes) == len(sweeps) == 1 and not condition and not only:
+        write_run(comparison, sweeps[0])
+    return comparison
