@@ -154,7 +154,7 @@ def _pearson(x: np.ndarray, y: np.ndarray, ranks: Correlation) -> Correlation:
         return Correlation(np.nan, np.nan, np.nan, int(both.sum()))
     result = pearsonr(x[both], y[both])
     low, high = result.confidence_interval(0.95)
-    return Correlation(float(result.statistic), float(low), float(high), int(both.sum()))
+    return Correlation(float(result[0]), float(low), float(high), int(both.sum()))
 
 
 def _names(measure: str) -> list[str]:

@@ -32,7 +32,9 @@ def log_run(
     run = opened.start(experiment, name, params=params, tags={"study.kind": KIND})
     with run:
         m = int(signals.rows.sum())
-        arrays = {each: signals.array(each).astype(np.float32) for each in SERIES if each in signals.names}
+        arrays: dict[str, np.ndarray] = {
+            each: signals.array(each).astype(np.float32) for each in SERIES if each in signals.names
+        }
         epochs = np.array(signals.epochs, dtype=np.int64)
         if "correct" in signals.names:
             correct = signals.array("correct")
@@ -40,7 +42,7 @@ def log_run(
             run.series("train/accuracy", correct.mean(axis=1), signals.epochs)
         if "loss" in arrays:
             run.series("train/loss", arrays["loss"].mean(axis=1, dtype=np.float64), signals.epochs)
-        counts = {"n": np.int64(m), "n_train": np.int64(m)}
+        counts = {"n": np.array(m), "n_train": np.array(m)}
         run.arrays("trajectory.npz", epochs=epochs, ids=signals.examples.ids[signals.rows], **counts, **arrays)
         run.table("scores.parquet", scores.reset_index())
         run.json("traces.json", scores.attrs)
