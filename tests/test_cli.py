@@ -172,6 +172,20 @@ def test_run_shows_how_well_each_proxy_does(study, place):
     assert re.search(r"^ cbtl +[+-]\d\.\d{3}", out, re.MULTILINE)
 
 
+def test_data_names_every_image_of_a_set_that_is_refused(study, place):
+    """The message says that it does."""
+    for name in ("a", "b"):
+        (place / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            (place / "photos" / name / f"{number}.png").write_bytes(b"broken")
+    code, out, err = study("data", "tiny.toml", "--set", "data.name=folder", "--set", "data.train=photos")
+    assert code == 2
+    assert [line.split(":")[0].split("photos/")[-1] for line in out.splitlines()] == [
+        f"{name}/{number}.png" for name in ("a", "b") for number in range(4)
+    ]
+    assert "lists them all" in err.splitlines()[-1]
+
+
 def test_the_same_command_again_trains_nothing(study, place):
     """Resume is the same command."""
     study("run", "tiny.toml")
@@ -227,7 +241,7 @@ def test_list_shows_shards_when_asked(study, finished):
 
 def test_an_unknown_kind_names_those_there_are(study):
     """A typo must not look like an empty store."""
-    assert "ensemble, single, search, report, reference, shard, trial" in fault(study("list", "--kind", "ensembel"))
+    assert "ensemble, single, recorded, search, sweep, report, reference, shard, trial" in fault(study("list", "--kind", "ensembel"))
 
 
 @pytest.mark.parametrize("kind", ["ensemble", "single", "report", "shard"])

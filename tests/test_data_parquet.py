@@ -57,6 +57,40 @@ def test_root_with_two_splits(tmp_path, section):
     assert (data.n_train, data.n_test, data.ids[-1]) == (40, 4, "test/3")
 
 
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("training", "val"), ("data", "TESTING")])
+def test_splits_go_by_their_usual_names_in_any_case(tmp_path, section, train, test):
+    """Test.parquet beside Train.parquet joined the training set."""
+    write(tmp_path / f"{train}.parquet")
+    write(tmp_path / f"{test}.parquet", FILES[:4], LABELS[:4])
+    data = load(section("parquet", root=tmp_path))
+    assert (data.n_train, data.n_test) == (40, 4)
+
+
+def test_a_second_held_out_split_is_named(tmp_path, section):
+    for name in ("train", "validation", "test"):
+        write(tmp_path / f"{name}.parquet")
+    (line,) = load(section("parquet", root=tmp_path)).unusable
+    assert line.endswith("validation.parquet: not used; to hold it out instead, set data.test")
+
+
+def test_held_out_files_alone_are_no_train_split(tmp_path, section):
+    write(tmp_path / "test.parquet")
+    assert "there is test.parquet, and no train split" in refusal(section("parquet", root=tmp_path))
+
+
+@pytest.mark.parametrize("way", ["absolute", "upward"])
+def test_a_row_reads_nothing_outside_its_folder(tmp_path, section, way):
+    (tmp_path / "secret.png").write_bytes(FILES[0])
+    (tmp_path / "set").mkdir()
+    path = str(tmp_path / "secret.png") if way == "absolute" else "../secret.png"
+    rows = [{"bytes": data, "path": None} for data in FILES] + [{"bytes": None, "path": path}]
+    table = pa.table({"image": pa.array(rows), "label": [*LABELS, 0]})
+    pq.write_table(table, tmp_path / "set" / "train.parquet")
+    data = load(section("parquet", root=tmp_path / "set"))
+    assert data.n_train == 40
+    assert "leads out of the folder" in data.unusable[0]
+
+
 def test_shards_of_the_hub_are_joined_in_order(tmp_path, section):
     (tmp_path / "data").mkdir()
     for shard in (1, 0):

@@ -192,7 +192,7 @@ def test_every_form_of_products_gives_the_same_neighbors(name, form, monkeypatch
     """bfloat16 is taken where it is fast; where its bounds are of no use it must be slow, and right."""
     if form == "halves" and not native.library().study_has_bfloat16():
         pytest.skip("no bfloat16 instructions here")
-    monkeypatch.setattr(knn_native, "_tells_apart", lambda *given: form == "halves")
+    monkeypatch.setattr(knn_native, "_separates", lambda *given: form == "halves")
     monkeypatch.setattr(knn_native, "WIDEST", 0)  # no whole numbers
     features, rest = FEATURES[name], FEATURES[name][:150]
     np.testing.assert_array_equal(nearest(features, K, tile=150)[1], brute(features, K)[1])
@@ -225,7 +225,7 @@ def test_features_of_any_scale_have_their_neighbors(scale, form, monkeypatch):
     """Squares of float32 end at 1e-38 and 1e38; what cannot be bounded must be measured."""
     if form == "halves" and not native.library().study_has_bfloat16():
         pytest.skip("no bfloat16 instructions here")
-    monkeypatch.setattr(knn_native, "_tells_apart", lambda *given: form == "halves")
+    monkeypatch.setattr(knn_native, "_separates", lambda *given: form == "halves")
     features = (FEATURES["hidden"] * np.float32(scale)).astype(np.float32)
     np.testing.assert_array_equal(nearest(features, K)[1], brute(features, K)[1])
 

@@ -305,3 +305,11 @@ def test_a_study_through_a_server_gives_the_same_bytes(runs, recipe, dataset, se
         assert far.read("scores.parquet").read_bytes() == here.read("scores.parquet").read_bytes()
     assert there[3].read("correlations.parquet").read_bytes() == runs[3].read("correlations.parquet").read_bytes()
     assert remote.link(there[3]).startswith(served[0])
+
+
+def test_text_in_suspects_is_no_formula():
+    """A class `=cmd|...` would be run by a spreadsheet."""
+    table = pd.DataFrame({"class": ["=cmd|' /C calc'!A0", "+1", "cat"], "score": [-1.0, 0.5, 1.0]})
+    quoted = build._without_formulas(table)
+    assert quoted["class"].tolist() == ["'=cmd|' /C calc'!A0", "'+1", "cat"]
+    assert quoted["score"].tolist() == [-1.0, 0.5, 1.0]

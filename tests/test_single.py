@@ -68,7 +68,7 @@ def path(recipe, dataset):
 
 
 def ends(path):
-    """The looks at epoch ends."""
+    """The evaluations at epoch ends."""
     return path[1:]
 
 
@@ -103,7 +103,7 @@ def test_the_table_has_a_row_per_example_and_a_column_per_proxy(scores, dataset)
 
 
 def test_a_proxy_is_missing_where_it_is_not_defined(scores):
-    """CBGL looks at test rows, all else at train rows; 0 would be a score."""
+    """CBGL is of test rows, all else of train rows; 0 would be a score."""
     for name, spec in USUAL.items():
         known = scores[name].notna()
         assert (known == (scores["split"] == spec.on)).all(), name
@@ -529,7 +529,7 @@ def test_a_data_set_without_a_test_split_has_no_test_proxies(recipe, stores):
 
 def test_a_test_proxy_without_a_test_split_is_refused(recipe, stores):
     """Before anything is trained."""
-    with pytest.raises(RecipeError, match=r"proxies\.cbgl looks at test examples, and blobs has none"):
+    with pytest.raises(RecipeError, match=r"proxies\.cbgl needs test examples, and blobs has none"):
         run_singles(asked(recipe, proxies={"cbgl": {}}), blobs(n_test=0), stores())
 
 

@@ -13,7 +13,7 @@ from study import plugins
 from study.cli.compare import compare
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.options import Overrides, Plugins, RecipePath, Root
-from study.errors import AnalysisError, RecipeError, StudyError
+from study.errors import AnalysisError, LostImagesError, RecipeError, StudyError
 from study.progress import bar, command, print_line, say, show_messages
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def leaderboard(
     plugin: Plugins = [],
     markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table")] = False,
 ) -> None:
-    """Rank the proxies of finished runs by quality and cost."""
+    """Rank the proxies by quality and cost."""
     opened, dataset, store = _open(recipe, overrides, root, plugin)
     from study import analysis
     from study.cli.tables import leaderboard_markdown, leaderboard_table
@@ -267,7 +267,12 @@ def data(recipe: RecipePath = DEFAULT, overrides: Overrides = []) -> None:
     from study import data as sets
 
     wanted = _load(recipe, overrides)[0]
-    loaded = sets.open_data(wanted.data, wanted.noise, seed=wanted.seed)
+    try:
+        loaded = sets.open_data(wanted.data, wanted.noise, seed=wanted.seed)
+    except LostImagesError as error:
+        for line in error.lines:
+            print_line(line)
+        raise
     from study.cli.tables import dataset_table
 
     dataset_table(loaded)

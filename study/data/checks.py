@@ -8,6 +8,7 @@ import numpy as np
 
 from study.data.raw import Raw, shown
 from study.errors import DataError, LostImagesError
+from study.progress import command
 
 LOSS_ALLOWED = 0.05  # of the files of a split; more unreadable ones mean that the copy is broken, not a file
 TINY = 5  # train images of a class; at a subset ratio of .3 every fourth network has seen at most one of five
@@ -62,7 +63,7 @@ def refuse_losses(
     Raises:
         LostImagesError: with the count, the first unreadable example and, as its `lines`, all of them.
     """
-    cure = "copy the data anew or remove the broken files; `study data` lists them all"
+    cure = f"copy the data anew or remove the broken files; `{command('data')}` lists them all"
     lost, all_of = (np.bincount(rows, minlength=len(names)) for rows in (labels[~usable], labels))
     broken = (lost == all_of) & (lost > 0) | (lost > 2) & (lost > CLASS_LOSS_ALLOWED * all_of)
     if lost.sum() > LOSS_ALLOWED * len(labels):

@@ -84,7 +84,7 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
     """Write suspects.csv, figures/ and report.html."""
     suspects = analysis.suspects(results.runs, results.dataset)
     ranked_by = analysis.ranked_by(results.runs)
-    run.text("suspects.csv", suspects.head(SUSPECTS).to_csv(index=False))
+    run.text("suspects.csv", _without_formulas(suspects.head(SUSPECTS)).to_csv(index=False))
     sections = []
     for section in figure_sections(results):
         if stop is not None and stop.is_set():
@@ -111,6 +111,15 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
             ],
         )
         run.file(page)
+
+
+def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Text that a spreadsheet would run as a formula, such as a class `=cmd|...`, begins with an apostrophe."""
+    quoted = table.copy()
+    for name in quoted.select_dtypes(["object", "string", "category"]):
+        texts = quoted[name].astype("string")
+        quoted[name] = texts.where(~texts.str.match(r"[=+\-@\t\r]", na=False), "'" + texts)
+    return quoted
 
 
 def _numbered_classes(classes: Sequence[str]) -> dict[str, str]:

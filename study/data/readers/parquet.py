@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from study.data.checks import whole_labels
 from study.data.raw import Raw, class_file, first_line, name_classes, numbered, shown
 from study.data.readers.decode import Source
 from study.data.readers.encoded import Pictures, gather
+from study.data.readers.splits import not_used, split_of_file
 from study.data.types import DataSpec
 from study.errors import DataError
 from study.progress import Bar
 
 BATCH = 2048
-TEST_NAMES = ("test", "validation", "val")
 
 
 def read_parquet(data: DataSpec, progress: Bar) -> Raw:
@@ -31,7 +31,7 @@ def read_parquet(data: DataSpec, progress: Bar) -> Raw:
     Raises:
         DataError: no such file, a shard that is missing, no such columns, a label that is missing or no whole number.
     """
-    train_files, test_files = _places(data)
+    train_files, test_files, unused = _places(data)
     train, names = _labels(train_files)
     test = None if test_files is None else _labels(test_files)[0]
     both = _joined([train] if test is None else [train, test], train_files)
@@ -48,41 +48,55 @@ def read_parquet(data: DataSpec, progress: Bar) -> Raw:
         _pictures("train", train_files, train),
         None if test is None else _pictures("test", test_files or [], test),
         classes,
-        (),
+        unused,
         size=data.size,
         channels=data.channels,
         progress=progress,
     )
 
 
-def _places(data: DataSpec) -> tuple[list[Path], list[Path] | None]:
-    """The files of the train split, and of the test split where there is one."""
+def _places(data: DataSpec) -> tuple[list[Path], list[Path] | None, list[str]]:
+    """The files of the train split, of the test split where there is one, and a line for each file that is not used."""
+    given = None if data.test is None else _files(Path(data.test).expanduser(), "test", "validation")
     if data.train is not None:
-        train = _files(Path(data.train).expanduser(), ("train",))
-        return train, None if data.test is None else _files(Path(data.test).expanduser(), TEST_NAMES)
+        return _files(Path(data.train).expanduser(), "train"), given, []
     if data.root is None:
         raise DataError("parquet files need a place; set data.train and data.test, or data.root")
     root = Path(data.root).expanduser()
     if root.is_file():
-        return [root], None if data.test is None else _files(Path(data.test).expanduser(), TEST_NAMES)
+        return [root], given, []
     root = root / "data" if not list(root.glob("*.parquet")) and (root / "data").is_dir() else root
-    train = _files(root, ("train",))
-    if data.test is not None:
-        return train, _files(Path(data.test).expanduser(), TEST_NAMES)
-    test = next((files for name in TEST_NAMES if (files := sorted(root.glob(f"{name}*.parquet")))), None)
-    return train, None if test is None else _complete(test)
+    train, splits = _files(root, "train"), _by_split(root)
+    held_out = splits.get("test") or splits.get("validation")
+    test = given or (_complete(held_out) if held_out else None)
+    used = {*train, *(test or [])}
+    return train, test, [not_used(file) for files in splits.values() for file in files if file not in used]
 
 
-def _files(path: Path, splits: Sequence[str]) -> list[Path]:
-    """The file, or the files of a folder: those that begin with a split's name if any does, else all."""
+def _by_split(folder: Path) -> dict[str | None, list[Path]]:
+    """The parquet files of a folder by the split that their names begin with; None for other names."""
+    splits: dict[str | None, list[Path]] = {}
+    for file in sorted(folder.glob("*.parquet")):
+        splits.setdefault(split_of_file(file.name), []).append(file)
+    return splits
+
+
+def _files(path: Path, *wanted: str) -> list[Path]:
+    """The file, or the files of a folder: those of the first wanted split that is there, else those of no split.
+
+    Raises:
+        DataError: no parquet file, or those of other splits alone.
+    """
     if path.is_file():
         return [path]
-    files = sorted(path.glob("*.parquet"))
-    if not files:
+    splits = _by_split(path)
+    if not splits:
         raise DataError(f"{shown(path)}: no parquet file here; point data.train and data.test to files or folders")
-    of_split = ([file for file in files if file.name.startswith(split)] for split in splits)
-    named = next(filter(None, of_split), files)
-    return _complete(named)
+    for name in (*wanted, None):
+        if name in splits:
+            return _complete(splits[name])
+    held = ", ".join(shown(file.name) for files in splits.values() for file in files[:1])
+    raise DataError(f"{shown(path)}: there is {held}, and no {wanted[0]} split; set data.{wanted[0]} to a file")
 
 
 def _complete(files: list[Path]) -> list[Path]:
@@ -218,4 +232,6 @@ def _source(data: bytes | None, path: str | None, folder: Path) -> Source:
     if not path:
         return "no image in this row"
     beside = folder / path
+    if not beside.resolve().is_relative_to(folder.resolve()):
+        return f"the path {shown(path)} leads out of the folder of the parquet file"
     return beside if beside.is_file() else f"no image bytes, and no file {shown(beside)}"
