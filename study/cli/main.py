@@ -143,7 +143,7 @@ def ensemble(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("m
 
 @app.command()
 def single(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []) -> None:
-    """Train the single runs alone, compute the proxies, list the suspects."""
+    """Train the single runs alone; rank suspects by their proxies."""
     _work("single", recipe, overrides, root, plugin)
 
 
@@ -199,7 +199,7 @@ def leaderboard(
     plugin: Plugins = [],
     markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table")] = False,
 ) -> None:
-    """Rank the proxies by quality and cost."""
+    """Rank the proxies of finished runs by quality and cost."""
     opened, dataset, store = _open(recipe, overrides, root, plugin)
     from study import analysis
     from study.cli.tables import leaderboard_markdown, leaderboard_table
