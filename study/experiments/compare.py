@@ -88,7 +88,8 @@ def accuracy_table(groups: Sequence[Group]) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows)
     first = ["kind", *sorted({name for group in groups for name in group.differing}), "runs"]
-    return table[[*first, *(name for name in table if name not in first)]].dropna(axis="columns", how="all")
+    ordered = table.reindex(columns=[*first, *(name for name in table if name not in first)])
+    return ordered.dropna(axis="columns", how="all")
 
 
 def last_epochs(run: Run) -> float:
@@ -152,9 +153,8 @@ def _pearson(x: np.ndarray, y: np.ndarray, ranks: Correlation) -> Correlation:
     both = np.isfinite(x) & np.isfinite(y)
     if not np.isfinite(ranks.value) or both.sum() < 4:
         return Correlation(np.nan, np.nan, np.nan, int(both.sum()))
-    result = pearsonr(x[both], y[both])
-    low, high = result.confidence_interval(0.95)
-    return Correlation(float(result[0]), float(low), float(high), int(both.sum()))
+    low, high = pearsonr(x[both], y[both]).confidence_interval(0.95)
+    return Correlation(float(np.corrcoef(x[both], y[both])[0, 1]), float(low), float(high), int(both.sum()))
 
 
 def _names(measure: str) -> list[str]:
@@ -171,17 +171,17 @@ def group_scores(group: Group, only: Sequence[str] = ()) -> dict[tuple[str, str]
 
 def _ensemble_scores(run: Run) -> dict[tuple[str, str], pd.Series]:
     table = run.read_table("cscore.parquet").set_index("example")
-    train = table[table["split"] == "train"]
-    return {(name, "train"): train[name] for name in CSCORES}
+    train = (table["split"] == "train").to_numpy()
+    return {(name, "train"): pd.Series(table.loc[train, name]) for name in CSCORES}
 
 
 def _single_scores(run: Run) -> dict[tuple[str, str], pd.Series]:
     table = run.read_table("scores.parquet").set_index("example")
     scores = {}
     for name in (name for name in table if name not in KEYS):
-        defined = table[table[name].notna()]
-        for split in defined["split"].unique():
-            scores[str(name), str(split)] = defined.loc[defined["split"] == split, name]
+        defined = pd.Series(table[name]).dropna()
+        for split, values in defined.groupby(table["split"], sort=False):
+            scores[str(name), str(split)] = values
     return scores | _densities(run, table)
 
 
