@@ -65,6 +65,8 @@ def load_runs(recipe: Recipe, dataset: Dataset, store: Store) -> StudyRuns:
     ensemble = None if recipe.kind == "single" else _ensemble(recipe, dataset, store)
     if not singles and (ensemble is None or recipe.kind == "study"):
         _explain_missing(recipe, dataset, store, ensemble)
+    if ensemble is None and recipe.kind == "study":
+        log.warning("no finished ensemble of this recipe on this data: what follows is of the single runs alone")
     scores = tuple(_joined(run, "scores.parquet", dataset) for run in singles)
     references = store.find("reference", tags={"study.data": dataset.digest}, status="FINISHED", max=1)
     reference = references[0] if references else None
@@ -86,8 +88,6 @@ def _ensemble(recipe: Recipe, dataset: Dataset, store: Store) -> Run | None:
     """The recipe's finished ensemble; None where none was trained on this data."""
     ensembles = store.find("ensemble", tags=keys(recipe.part("ensemble"), dataset), status="FINISHED")
     if not ensembles:
-        if recipe.kind == "study":
-            log.warning("no finished ensemble of this recipe on this data: what follows is of the single runs alone")
         return None
     return _sized(ensembles, recipe)
 
