@@ -241,7 +241,9 @@ def test_list_shows_shards_when_asked(study, finished):
 
 def test_an_unknown_kind_names_those_there_are(study):
     """A typo must not look like an empty store."""
-    assert "ensemble, single, recorded, search, sweep, report, reference, shard, trial" in fault(study("list", "--kind", "ensembel"))
+    assert "ensemble, single, recorded, search, sweep, report, reference, shard, trial" in fault(
+        study("list", "--kind", "ensembel")
+    )
 
 
 @pytest.mark.parametrize("kind", ["ensemble", "single", "report", "shard"])

@@ -177,7 +177,7 @@ def test_validation_rows_are_a_share_of_every_class_of_the_training_rows(tmp_pat
 
 def test_diverging_trials_end_with_their_reason(stores, tmp_path):
     """Rates of up to 1e30 leave the finite numbers; the search goes on."""
-    space = {"optimizer.lr": {"choices": [0.05, 1e9]}}
+    space = {"optimizer.lr": {"choices": [0.05, 1e30]}}
     file = recipe_file(tmp_path, {"sampler": "grid", "pruner": "none", "space": space})
     store = stores()
     parent, winner = searched(file, store)
@@ -188,7 +188,7 @@ def test_diverging_trials_end_with_their_reason(stores, tmp_path):
 
 def test_a_search_in_which_all_diverges_says_so(stores, tmp_path):
     """One line, and the parent run is FAILED."""
-    space = {"optimizer.lr": {"choices": [1e8, 1e9]}}
+    space = {"optimizer.lr": {"choices": [1e29, 1e30]}}
     file, store = recipe_file(tmp_path, {"sampler": "grid", "space": space}), stores()
     with pytest.raises(AnalysisError, match="no trial of the search came to its end"):
         searched(file, store)

@@ -140,7 +140,7 @@ def test_only_what_proxies_read_is_kept():
 
 def test_a_network_that_left_the_finite_numbers_leaves_nothing():
     """A series with holes would be a table with holes."""
-    tables = {"optimizer": {"lr": 1e9}}
+    tables = {"optimizer": {"lr": 1e30}}
     dataset, recipe = blobs(), toy_recipe("single", proxies={"cbtl": {}}, **tables)
     collector = Collector(dataset, wanted(recipe.proxies, dataset), recipe, "cpu")
     taken = []
