@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from study import analysis
 from study.analysis import difficulty
 from study.data import Dataset
-from study.errors import RecipeError, Stopped
+from study.errors import RecipeError, Stopped, StoreError
 from study.kernels.kde import exact_routing
 from study.runs import ensemble
 from study.runs.ensemble import run_ensemble
@@ -156,7 +156,8 @@ def test_a_member_that_diverged_has_no_depths(dataset, recipe, stores):
         }
     )
     store = stores()
-    run_ensemble(hot, dataset, store)
+    with pytest.raises(StoreError, match="all 2 networks diverged"):
+        run_ensemble(hot, dataset, store)
     depth, _ = members_of(store, hot, dataset)
     assert depth.shape == (2, dataset.n)
     assert (depth == -1).all()
