@@ -30,7 +30,7 @@ def facts(runs: StudyRuns, dataset: Dataset, points: pd.DataFrame) -> dict[str, 
     }
     if runs.ensemble and runs.profile:
         described |= _ensemble_facts(runs.ensemble, runs.profile, dataset, train)
-    if train["cscore"].notna().any():
+    if np.any(pd.notna(train["cscore"])):
         described["C-scores"] = f"mean {train['cscore'].mean():.4f}, {(train['cscore'] == 1).mean():.1%} at exactly 1"
         described["ties"] = f"a score without ties can reach Spearman {tie_ceiling(train['cscore']):.3f} at most"
     if points.shape[0] and points["spearman"].notna().any():

@@ -73,7 +73,7 @@ def _unranked(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
         [
             {name: getattr(spec, "name" if name == "proxy" else name) for name in KEYS}
             | dict.fromkeys(MEASURES, np.nan)
-            | {"distinct": _mean([float(distinct(column.to_numpy())) for column in values[spec.name]])}
+            | {"distinct": _mean([float(distinct(np.asarray(column))) for column in values[spec.name]])}
             for spec in specs
         ],
         columns=[*KEYS, *MEASURES],

@@ -45,9 +45,9 @@ def suspects(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
     if dataset.spec is not None and dataset.spec.name == "folder" and dataset.spec.root is not None:
         root = Path(dataset.spec.root).expanduser().resolve()
         columns["path"] = runs.cscores["example"].map(lambda example: _existing(root / example))
-    columns["label"] = runs.cscores["label"].map(names)
+    columns["label"] = runs.cscores["label"].map(names.get)
     if runs.ensemble:
-        columns["predicted"] = runs.cscores["consensus"].map(names).fillna("")
+        columns["predicted"] = runs.cscores["consensus"].map(names.get).fillna("")
         computed = ("cscore_soft", "cscore", "stderr", "held_out")
         columns |= {name: runs.cscores[name] for name in computed if name in runs.cscores}
     if "published" in runs.cscores:

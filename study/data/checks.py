@@ -151,7 +151,7 @@ def notes_on_classes(raw: Raw) -> tuple[str, ...]:
 
 def _named(classes: Sequence[str], which: np.ndarray) -> str:
     """The first five of these classes, and how many more there are."""
-    names = [repr(shown(classes[label])) for label in np.flatnonzero(which)]
+    names = [repr(shown(classes[int(label)])) for label in np.flatnonzero(which)]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{'classes' if len(names) > 1 else 'class'} {', '.join(names[:5])}{more}"
 

@@ -8,7 +8,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +115,7 @@ class Spec:
     unit: str
     label: str
     source: str
-    on: str = "train"
+    on: Literal["train", "test"] = "train"
     ties: str = "rare"
     never_learned: str = "no special case"
     blind_to: tuple[str, ...] = ()
