@@ -235,7 +235,8 @@ def test_ranks_that_saw_parts_are_merged(tmp_path):
         order = np.append(order, order[: -N % 3])
         for rank, recorder in enumerate(ranks):
             recorder.update(order[rank::3], LOGITS[epoch][order[rank::3]])
-    merged = study.merge([*ranks[:2], tmp_path / "2"] if ranks[2].end_epoch() is None else ranks)
+    ranks[2].end_epoch()
+    merged = study.merge([*ranks[:2], tmp_path / "2"])
     pd.testing.assert_frame_equal(merged.scores(), trained().scores())
 
 
@@ -249,6 +250,13 @@ def test_a_recorded_training_is_a_run_in_mlflow(tmp_path):
     np.testing.assert_array_equal(trajectory["correct"], signals()["correct"])
     np.testing.assert_allclose(trajectory["loss"], signals()["loss"], rtol=1e-4, atol=1e-5)
     assert run.metrics["train/accuracy"] == signals()["correct"][-1].mean()
+
+
+def test_an_epoch_takes_26_bytes_per_example():
+    recorder = trained()
+    recorder.end_epoch()
+    held = [recorder.trace.array("online", 1, name) for name in recorder.trace.names("online", 1)]
+    assert sum(array.nbytes for array in held) == 26 * N
 
 
 def test_logits_are_kept_on_request(tmp_path):

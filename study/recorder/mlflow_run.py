@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from study.recorder.signals import SERIES, Signals
+from study.recorder.signals import TRACED, Signals
 from study.tracking import Store, open_store
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def log_run(
     with run:
         m = int(signals.rows.sum())
         arrays: dict[str, np.ndarray] = {
-            each: signals.array(each).astype(np.float32) for each in SERIES if each in signals.names
+            each: signals.array(each).astype(np.float32) for each in TRACED if each in signals.names
         }
         epochs = np.array(signals.epochs, dtype=np.int64)
         if "correct" in signals.names:

@@ -15,7 +15,7 @@ from study.errors import AnalysisError, DataError, did_you_mean
 from study.proxies import compute
 from study.recorder.examples import Examples
 from study.recorder.signals import Signals
-from study.recorder.statistics import LOGITS, PREDICTED, STATISTICS, EpochBuffers, of_logits
+from study.recorder.statistics import LOGITS, STATISTICS, EpochBuffers, missing, of_logits, present
 from study.recorder.trace import EXAMPLES, KINDS, Trace, read_arrays, read_header
 
 Unpack = Callable[[Any], tuple[Any, Any]]
@@ -207,7 +207,9 @@ class Recorder:
             AnalysisError: a named proxy that refuses this trace.
         """
         self.end_epoch()
-        signals = Signals(self.trace, self.examples)
+        return self._table(Signals(self.trace, self.examples), proxies)
+
+    def _table(self, signals: Signals, proxies: Sequence[str] | None) -> pd.DataFrame:
         specs = signals.readable(proxies)
         table = pd.DataFrame(index=pd.Index(self.examples.ids, name="id"))
         if self.examples.labels is not None:
@@ -256,8 +258,9 @@ class Recorder:
         """
         from study.recorder.mlflow_run import log_run  # MLflow takes a second to import
 
-        scores = self.scores()
-        return log_run(Signals(self.trace, self.examples), scores, store, experiment, name, params or {}).id
+        self.end_epoch()
+        signals = Signals(self.trace, self.examples)
+        return log_run(signals, self._table(signals, None), store, experiment, name, params or {}).id
 
     def _add(self, kind: str, buffers: EpochBuffers) -> None:
         """Keep an epoch; one that has the other kind alone gets this one beside it."""
@@ -320,11 +323,12 @@ def copy_trace(origin: Trace, target: Trace) -> None:
 
 def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Arrays of one epoch; of an example that several parts have the first one counts."""
-    joined = {name: array.copy() for name, array in parts[0].items()}
+    shared = set.intersection(*map(set, parts))
+    joined = {name: array.copy() for name, array in parts[0].items() if name in shared}
     for part in parts[1:]:
-        for name, array in part.items():
-            gap = joined[name] == -1 if name == PREDICTED else np.isnan(joined[name])
-            joined[name][gap] = array[gap]
+        for name, array in joined.items():
+            gaps = ~present(array, missing(name))
+            array[gaps] = part[name][gaps]
     return joined
 
 

@@ -7,12 +7,12 @@ import numpy as np
 from study.errors import DataError
 from study.proxies import PROXIES, Spec, get
 from study.recorder.examples import Examples
-from study.recorder.statistics import PREDICTED, missing
+from study.recorder.statistics import LATEST, PREDICTED, missing, present
 from study.recorder.trace import Trace
+from study.signals.collector import LAST
+from study.signals.logit_statistics import SERIES
 
-SERIES = ("confidence", "top_confidence", "loss", "margin", "error_norm")
-LAST = {"target_confidence_now": "confidence", "top_confidence_now": "top_confidence"}
-LATEST = ("output_margin_now", "softmax_margin_now")
+TRACED = ("confidence", "top_confidence", *SERIES)
 
 
 class Signals:
@@ -83,12 +83,13 @@ class Signals:
         """The signals that every epoch has."""
         trace, source = self.trace, self.source
         recorded = set.intersection(*(trace.names(source, epoch) for epoch in self.epochs))
-        names = {name for name in SERIES if name in recorded} | {name for name, of in LAST.items() if of in recorded}
+        names = {name for name in TRACED if name in recorded} | {name for name, of in LAST.items() if of in recorded}
         names |= {"labels"} if self.examples.labels is not None else set()
         if PREDICTED in recorded:
             names |= {"correct"} | ({PREDICTED} if 0 in trace.epochs(source) else set())
             last = self.epochs[-1]
-            names |= {name for name in LATEST if trace.seen(source, last)[self.rows].all()}
+            complete = trace.seen(source, last)[self.rows].all()
+            names |= trace.names(source, last) & set(LATEST) if complete else set()
         online = [epoch for epoch in trace.epochs("online") if PREDICTED in trace.names("online", epoch)]
         if online and np.any([trace.seen("online", epoch) for epoch in online], axis=0)[self.rows].all():
             names.add("online_correct")
@@ -102,7 +103,7 @@ def filled(series: np.ndarray, gap: float) -> np.ndarray:
         series: (e, n); every column has a value.
         gap: what marks a gap, NaN or a number.
     """
-    there = ~np.isnan(series) if np.isnan(gap) else series != gap
+    there = present(series, gap)
     if there.all():
         return series
     numbers = np.arange(len(series))[:, None]

@@ -49,6 +49,11 @@ def missing(name: str) -> float:
     return -1 if name == PREDICTED else float("nan")
 
 
+def present(array: np.ndarray, gap: float) -> np.ndarray:
+    """Where an array has values; `gap` is what `missing` gives."""
+    return ~np.isnan(array) if np.isnan(gap) else array != gap
+
+
 @torch.no_grad()
 def of_logits(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """All statistics of a batch, in float32, or in float64 where the logits are.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from study.errors import DataError, StoreError
-from study.recorder.statistics import LOGITS, PREDICTED
+from study.recorder.statistics import LATEST, LOGITS, missing, present
 
 FORMAT = 1
 KINDS = ("online", "end")
@@ -45,11 +45,14 @@ class Trace:
         return sorted(int(name[1]) for name in names if name)
 
     def add(self, kind: str, epoch: int, arrays: Arrays) -> None:
-        """Keep one epoch; an epoch that is there is replaced."""
+        """Keep one epoch; an epoch that is there is replaced.  Memory has LATEST of the last one alone."""
         if self.folder:
             write_arrays(self._file(kind, epoch), arrays)
-        else:
-            self._held[kind, epoch] = arrays
+            return
+        for earlier in self.epochs(kind):
+            for name in LATEST:
+                self._held[kind, earlier].pop(name, None)
+        self._held[kind, epoch] = dict(arrays)
 
     def names(self, kind: str, epoch: int) -> set[str]:
         """The statistics that one epoch has."""
@@ -73,7 +76,7 @@ class Trace:
         """(n,) bool, the examples of which one epoch has a statistic."""
         name = min(self.names(kind, epoch) - {LOGITS})
         array = self.array(kind, epoch, name)
-        return array >= 0 if name == PREDICTED else ~np.isnan(array)
+        return present(array, missing(name))
 
     def drop_after(self, epoch: int) -> None:
         """Forget the epochs after this one."""
