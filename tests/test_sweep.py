@@ -82,6 +82,10 @@ def test_a_sweep_changes_no_digest():
         ("model.name = ['mlp', 'mpl']", "did you mean 'mlp'"),
         ("optimizer.lr = [0.1, 0.2]\nexclude = [{ optimizer.lr = 0.3 }]", "no combination has"),
         ("optimizer.lr = [0.1, 0.2]\nexclude = [{ optimizer.lr = [0.1, 0.2] }]", "leaves no cell"),
+        (
+            f"seed = {list(range(200))}\nsubset.members = {list(range(2, 202))}",
+            "40,000 combinations are more than 10,000",
+        ),
         ("optimizer = [{ lr = 0.1 }]\n'optimizer.lr' = [0.1]", "are both varied"),
     ],
 )
@@ -131,18 +135,18 @@ def test_a_sweep_trains_what_a_loop_over_recipes_trains(stores):
 
 def test_a_killed_sweep_goes_on_with_the_next_cell(store, monkeypatch):
     """What was finished stays the same run; the sweep's run is taken up again."""
-    recipe, dataset, whole = swept(), blobs(), sweeps.train_cell
+    recipe, dataset, whole = swept(), blobs(), sweeps.train_parts
 
     def second_dies(cell, *words, **settings):
         if cell.optimizer.lr == RATES[1]:
             raise KeyboardInterrupt
         return whole(cell, *words, **settings)
 
-    monkeypatch.setattr(sweeps, "train_cell", second_dies)
+    monkeypatch.setattr(sweeps, "train_parts", second_dies)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(recipe, store, dataset=dataset)
     (first,) = store.find("single")
-    monkeypatch.setattr(sweeps, "train_cell", whole)
+    monkeypatch.setattr(sweeps, "train_parts", whole)
     sweep = run_sweep(recipe, store, dataset=dataset)
     assert [run.id for run in store.find("sweep")] == [sweep.id]
     assert first.id in set(sweep.read_table("cells.parquet")["run"])

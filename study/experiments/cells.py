@@ -3,12 +3,16 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from study.errors import RecipeError
 from study.recipe import Recipe, Sweep, merge, parse
+from study.recipe.search import nested
+
+MOST_CELLS = 10_000
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ def cells(recipe: Recipe) -> list[Cell]:
             raise RecipeError(f"sweep.{name}: does not change what is trained; a sweep varies the other tables")
         if any(other.startswith(f"{name}.") for other in sweep.values):
             raise RecipeError(f"sweep.{name}: the table and one of its keys are both varied; vary one of them")
+    count = math.prod(map(len, sweep.values.values()))
+    if count > MOST_CELLS:
+        raise RecipeError(f"sweep: {count:,} combinations are more than {MOST_CELLS:,}; vary fewer values")
     base = recipe.model_copy(update={"sweep": Sweep()}).model_dump()
     used: set[int] = set()
     listed = []
@@ -104,9 +111,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names as tables within tables."""
     tables: dict[str, Any] = {}
     for name, value in values.items():
-        for key in reversed(name.split(".")):
-            value = {key: value}
-        tables = merge(tables, value)
+        tables = merge(tables, nested(name, value))
     return tables
 
 

@@ -85,7 +85,7 @@ def run_sweep(
         sweep = store.resume(earlier[0]) if earlier else _start(recipe, store, digest, listed)
         with sweep:
             try:
-                failed = _train_cells(sweep, listed, data, store, stop, bar)
+                failed = _train_partss(sweep, listed, data, store, stop, bar)
             except Stopped:
                 sweep.kill("stopped on request; the same command resumes it")
                 raise
@@ -130,7 +130,7 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _train_cells(
+def _train_partss(
     sweep: Run, listed: Sequence[Cell], data: CellData, store: Store, stop: threading.Event, bar: Bar
 ) -> list[str]:
     """Train cell by cell, tag the runs; what failed, with the reason."""
@@ -138,7 +138,7 @@ def _train_cells(
     for number, cell in enumerate(listed):
         log.info(f"cell {number + 1} of {len(listed)}: {cell.name}")
         try:
-            runs = train_cell(cell.recipe, data(cell.recipe), store, stop=stop, bar=bar)
+            runs = train_parts(cell.recipe, data(cell.recipe), store, stop=stop, bar=bar)
         except StudyError as error:
             log.warning(f"cell {cell.name}: {error}")
             failed.append(f"{cell.name}: {error}")
@@ -152,10 +152,10 @@ def _train_cells(
     return failed
 
 
-def train_cell(
+def train_parts(
     recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None, bar: Bar = quiet
 ) -> list[Run]:
-    """Train what a cell's kind names, the ensemble first; what is finished is found."""
+    """Train what a recipe's kind names, the ensemble first; what is finished is found."""
     runs = []
     if recipe.kind in ("study", "ensemble"):
         runs.append(run_ensemble(recipe, dataset, store, stop=stop, bar=bar))

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from study.errors import RecipeError
 from study.progress import command, printable
 from study.recipe.schema import Recipe, merge
+from study.recipe.search import nested
 from study.recipe.validation_messages import is_text, one_line, shortened
 
 SHIPPED = Path(__file__).parents[1] / "shipped_recipes"  # of an installed package; a checkout has recipes/ instead
@@ -141,11 +142,7 @@ def _override(text: str) -> dict[str, Any]:
             parsed = _toml(f"value = {value}")["value"]
         except ValueError:
             parsed = value.strip()
-    *tables, key = names
-    override: dict[str, Any] = {key: parsed}
-    for table in reversed(tables):
-        override = {table: override}
-    return override
+    return nested(name.strip(), parsed)
 
 
 def recipe_files(paths: Iterable[Path]) -> list[Path]:

@@ -64,6 +64,13 @@ class Space(Section):
         return self.low, self.high
 
 
+def nested(name: str, value: Any) -> dict[str, Any]:
+    """A dotted name with its value as tables within tables; the inverse of `dotted`."""
+    for key in reversed(name.split(".")):
+        value = {key: value}
+    return value
+
+
 def dotted(tables: Mapping[str, Any], leaf: Any) -> dict[str, Any]:
     """Nested tables as one table of dotted names; `leaf(table)` says which tables are values.
 

@@ -6,11 +6,10 @@ from contextlib import suppress
 
 from study.data import Dataset
 from study.errors import Stopped, StoreError
+from study.experiments.sweep import train_parts
 from study.progress import Bar, quiet
 from study.recipe import Recipe
 from study.report.build import run_report
-from study.runs.ensemble import run_ensemble
-from study.runs.single import run_singles
 from study.tracking import Run, Store
 
 log = logging.getLogger(__name__)
@@ -32,11 +31,7 @@ def run_study(
 
 
 def _run_parts(recipe: Recipe, dataset: Dataset, store: Store, stop: threading.Event | None, bar: Bar) -> list[Run]:
-    runs = []
-    if recipe.kind in ("study", "ensemble"):
-        runs.append(run_ensemble(recipe, dataset, store, stop=stop, bar=bar))
-    if recipe.kind in ("study", "single"):
-        runs += run_singles(recipe, dataset, store, stop=stop, bar=bar)
+    runs = train_parts(recipe, dataset, store, stop=stop, bar=bar)
     if recipe.kind in ("study", "single"):
         if stop is not None and stop.is_set():
             raise Stopped
