@@ -30,9 +30,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def section():
     """Make a recipe's [data] table: defaults, and what a test sets."""
-    defaults = dict.fromkeys(
-        ("label", "root", "train", "test", "size", "channels", "limit", "limit_test", "classes", "columns")
-    )
+    defaults = dict.fromkeys(("label", "root", "train", "test", "size", "channels", "limit", "classes"))
 
     def make(name: str = "digits", **settings) -> SimpleNamespace:
         texts = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from study.analysis.by_epoch import trajectory
 from study.errors import AnalysisError, StoreError
 from study.experiments import compare
 from study.experiments.page import write_folder, write_run
@@ -96,7 +97,7 @@ def test_agreement_of_densities_is_scipys(comparison, pair):
     """A density of each run, then their mean, then Pearson's r (Z-fig11)."""
     means = []
     for runs in pair:
-        correct = [compare.correct_by_epoch(run)[1][:, :120] for run in runs]
+        correct = [trajectory(run)["correct"][:, :120] for run in runs]
         means.append(np.mean([sample_density(*representation(each)) for each in correct], axis=0))
     rows = comparison.agreement
     (row,) = rows[(rows["score"] == compare.DENSITY) & (rows["split"] == "train")].to_dict("records")
@@ -129,7 +130,7 @@ def test_learning_curves_are_those_of_a_loop(store, sweep, pair):
     for curve, runs in zip(curves, pair, strict=True):
         loop = np.zeros((12, 120))
         for run, epoch, example in itertools.product(runs, range(12), range(120)):
-            loop[epoch, example] += compare.correct_by_epoch(run)[1][epoch, example] / 2
+            loop[epoch, example] += trajectory(run)["correct"][epoch, example] / 2
         assert np.array_equal(curve.correct, loop)
         assert np.array_equal(curve.cscore, ensemble.read_table("cscore.parquet")["cscore"][:120], equal_nan=True)
 

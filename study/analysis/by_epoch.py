@@ -42,20 +42,20 @@ def curves(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def trajectory(run: Run, dataset: Dataset) -> dict[str, np.ndarray]:
+def trajectory(run: Run) -> dict[str, np.ndarray]:
     """Read the trajectory of a single run.
 
     Returns:
         epochs (e,) that were evaluated, correct (e, n) bool, confidence and top_confidence (e, n).
     """
     arrays = run.read_arrays("trajectory.npz")
-    correct = np.unpackbits(arrays["correct"], axis=1, count=dataset.n).astype(bool)
+    correct = np.unpackbits(arrays["correct"], axis=1, count=int(arrays["n"])).astype(bool)
     return {"correct": correct} | {name: arrays[name] for name in ("epochs", "confidence", "top_confidence")}
 
 
 def _scores_by_epoch(run: Run, dataset: Dataset) -> Iterator[tuple[Spec, int, np.ndarray]]:
     """(proxy, epoch, scores of the training rows), for every proxy of a single epoch and every epoch that has it."""
-    stored, series_by_key = run.read_arrays("curves.npz"), trajectory(run, dataset)
+    stored, series_by_key = run.read_arrays("curves.npz"), trajectory(run)
     for spec in PROXIES.values():
         if not spec.single_checkpoint or spec.on != "train":
             continue

@@ -71,7 +71,7 @@ def _unranked(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
     values = {spec.name: [t[spec.name][dataset.rows(spec.on)] for t in runs.scores if spec.name in t] for spec in specs}
     return pd.DataFrame(
         [
-            {name: getattr(spec, "name" if name == "proxy" else name) for name in KEYS}
+            {"proxy": spec.name, "label": spec.label, "family": spec.family, "easy": spec.easy, "on": spec.on}
             | dict.fromkeys(MEASURES, np.nan)
             | {"distinct": _mean([float(distinct(np.asarray(column))) for column in values[spec.name]])}
             for spec in specs

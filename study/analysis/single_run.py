@@ -177,7 +177,7 @@ def planes(run: Run, dataset: Dataset) -> dict[str, pd.DataFrame]:
 
     A split whose examples all lie at one point is left out: there is no radius.
     """
-    correct = trajectory(run, dataset)["correct"]
+    correct = trajectory(run)["correct"]
     tables = {}
     for split in SPLITS:
         right, events = representation(correct[:, dataset.rows(split)])

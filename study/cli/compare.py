@@ -8,6 +8,7 @@ import typer
 from study import plugins
 from study.cli.interrupt import interruptible
 from study.cli.options import Overrides, Plugins, Root
+from study.progress import print_line
 
 
 def compare(
@@ -41,4 +42,4 @@ def compare(
         comparison = work_comparison(loaded, condition, open_store(root), only=scores, stop=stop)
         comparison_tables(comparison, pairs=bool(scores))
         for file in write_folder(comparison, out) if out else []:
-            print(file)
+            print_line(str(file))

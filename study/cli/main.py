@@ -48,7 +48,7 @@ def _open(
     recipe, _ = _load(path, overrides)
     recipe = recipe.model_copy(update={"kind": kind}) if kind else recipe
     if recipe.sweep.values:
-        raise RecipeError(f"{path} is a sweep; `study run`, `plan`, `check` and `compare` take it")
+        raise RecipeError(f"{path} is a sweep; `{command('run')}`, `plan`, `check` and `compare` take it")
     plugins.load(plugin_files)
     from study import data, tracking
     from study.workflows import preflight
@@ -295,7 +295,9 @@ def reference(
 
 @app.command(name="list")
 def list_runs(
-    kind: Annotated[str, typer.Option(help="ensemble, shard, single, search, trial, sweep, report or reference")] = "",
+    kind: Annotated[
+        str, typer.Option(help="ensemble, shard, single, recorded, search, trial, sweep, report or reference")
+    ] = "",
     root: Root = Path("mlruns"),
 ) -> None:
     """List the runs of the store, newest first."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import pearsonr
 
+from study.analysis.by_epoch import trajectory
 from study.errors import Stopped
 from study.experiments.page import Comparison
 from study.experiments.select import Group, group_runs
@@ -153,8 +154,9 @@ def _pearson(x: np.ndarray, y: np.ndarray, ranks: Correlation) -> Correlation:
     both = np.isfinite(x) & np.isfinite(y)
     if not np.isfinite(ranks.value) or both.sum() < 4:
         return Correlation(np.nan, np.nan, np.nan, int(both.sum()))
-    low, high = pearsonr(x[both], y[both]).confidence_interval(0.95)
-    return Correlation(float(np.corrcoef(x[both], y[both])[0, 1]), float(low), float(high), int(both.sum()))
+    result = pearsonr(x[both], y[both])
+    low, high = result.confidence_interval(0.95)
+    return Correlation(float(result[0]), float(low), float(high), int(both.sum()))
 
 
 def _names(measure: str) -> list[str]:
@@ -187,19 +189,13 @@ def _single_scores(run: Run) -> dict[tuple[str, str], pd.Series]:
 
 def _densities(run: Run, table: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
     """The sample densities of each split in the plane of right epochs and events (Z-fig2)."""
-    densities, (_, correct) = {}, correct_by_epoch(run)
+    densities, correct = {}, trajectory(run)["correct"]
     for split in table["split"].unique():
         rows = (table["split"] == split).to_numpy()
         right, events = representation(correct[:, rows])
         if sample_radius(right, events) > 0:
             densities[DENSITY, str(split)] = pd.Series(sample_density(right, events), index=table.index[rows])
     return densities
-
-
-def correct_by_epoch(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """(e,) epochs that were evaluated, (e, n) whether each example was classified correctly."""
-    arrays = run.read_arrays("trajectory.npz")
-    return arrays["epochs"], np.unpackbits(arrays["correct"], axis=1, count=int(arrays["n"])).astype(bool)
 
 
 def learning_curves(groups: Sequence[Group], store: Store) -> list[LearningCurves]:
@@ -233,9 +229,9 @@ def _curves(group: Group, ensemble: Run) -> LearningCurves:
     scores = _ensemble_scores(ensemble)["cscore", "train"]
     table = group.runs[0].read_table("scores.parquet")
     train = (table["split"] == "train").to_numpy()
-    epochs, first = correct_by_epoch(group.runs[0])
-    total = first[:, train].astype(float)
+    first = trajectory(group.runs[0])
+    total = first["correct"][:, train].astype(float)
     for run in group.runs[1:]:
-        total += correct_by_epoch(run)[1][:, train]
+        total += trajectory(run)["correct"][:, train]
     cscore = scores.reindex(table.loc[train, "example"]).to_numpy(dtype=float)
-    return LearningCurves(group.label, epochs, total / len(group.runs), cscore, ensemble.name)
+    return LearningCurves(group.label, first["epochs"], total / len(group.runs), cscore, ensemble.name)

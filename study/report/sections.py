@@ -61,7 +61,7 @@ def _proxy_sections(results: Results) -> list[FigureSection]:
     rows = dataset.rows("train")
     train = runs.cscores[rows].reset_index(drop=True)
     curves = results.curves.groupby(["proxy", "reference", "epoch"], as_index=False)["spearman"].mean()
-    trajectory = analysis.trajectory(runs.singles[0], dataset)
+    trajectory = analysis.trajectory(runs.singles[0])
     correct, epochs = np.ascontiguousarray(trajectory["correct"][:, rows]), trajectory["epochs"]
     return [
         FigureSection(

@@ -233,8 +233,8 @@ class Run:
         """End because somebody stopped it: KILLED."""
         self._end("KILLED", why)
 
-    def sweep(self) -> None:
-        """Remove unfinished files that a killed process has left; only for a run that nobody writes."""
+    def remove_unfinished(self) -> None:
+        """Remove files that a killed process has left unfinished; only for a run that nobody writes."""
         folder = self._local(".")
         for file in folder.rglob(f"{UNFINISHED}*") if folder else ():
             file.unlink(missing_ok=True)

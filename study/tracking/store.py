@@ -238,7 +238,7 @@ class Store:
         here = {**(tags or {}), "study.host": socket.gethostname()}
         dead = [run for run in self.find(tags=here, status="RUNNING") if not _alive(run)]
         for run in dead:
-            run.sweep()
+            run.remove_unfinished()
             run.fail("died")
         return dead
 
