@@ -338,6 +338,7 @@ def test_curves_give_each_moment_its_correlation(runs, dataset, cscores, monkeyp
         "trajectory.npz": {
             "epochs": np.array([1, 2]),
             "correct": np.packbits(confidence > 0.5, axis=1),
+            "n": np.int64(confidence.shape[1]),
             "confidence": confidence,
             "top_confidence": np.maximum(confidence, 1 - confidence),
         },
