@@ -292,7 +292,7 @@ def test_finished_shards_are_kept(opened):
     shards = finished(opened["broken"], "shard")
     trained = [(shard.params["ratio"], shard.params["members"]) for shard in shards]
     assert sorted(trained) == sorted({(ratio, pair) for ratio in ("0.3", "0.7") for pair in ("0-1", "2-3", "4-5")})
-    assert len({shard.tags["study.pid"] for shard in shards}) > 2
+    assert len({shard.tags["study.launch"] for shard in shards}) > 2
 
 
 def test_runs_of_dead_launches_are_marked(opened):

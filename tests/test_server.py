@@ -1,6 +1,7 @@
 """A real MLflow server on this machine does what the local store does, and shows what that one logged."""
 
 import json
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pandas as pd
 import pytest
 
 from study.errors import StoreError
-from study.tracking import open_store
+from study.tracking import launches, leases, open_store
 from study.tracking.ui import require_free
 
 pytest_plugins = ["tests.tracking_fixtures"]
+
+LEASED = "toy/ensemble"
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +132,115 @@ def test_a_taken_port_names_the_option(served):
     port = int(served[0].rpartition(":")[2])
     with pytest.raises(StoreError, match=rf"127\.0\.0\.1:{port}: .*--port {port + 1}"):
         require_free("127.0.0.1", port)
+
+
+# ------------------------------------------------------------------------------------------------------------- leases
+
+
+@pytest.fixture
+def roots(served, tmp_path, monkeypatch):
+    """Two roots on one server."""
+    monkeypatch.setattr(leases, "POLL", 0.05)
+    return [open_store(tmp_path / name, served[0]) for name in "ab"]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A function: from now on this process is a launch on another machine."""
+
+    def another(name: str) -> None:
+        here = {"id": name, "machine": name, "host": name, "pid": 1, "born": "1"}
+        monkeypatch.setattr(launches, "this_launch", lambda: here)
+        monkeypatch.setattr(launches, "gone", lambda launch: False)
+
+    return another
+
+
+def lease(store, name, lost=lambda: None):
+    """A lease of this test."""
+    return leases.Lease(store, store.experiment(LEASED), name, lost)
+
+
+def lease_tags(store, name):
+    """The leases that are written, by launch."""
+    return {key.rpartition(".")[2]: json.loads(text) for key, text in lease(store, name)._tags().items()}
+
+
+def test_a_second_root_is_told_who_is_at_work(roots, elsewhere):
+    """52 members were trained twice: file locks lie below the root."""
+    elsewhere("one")
+    with roots[0].lock("same", experiment=LEASED):
+        elsewhere("two")
+        with pytest.raises(StoreError, match="already running: pid 1 on one"), roots[1].lock("same", experiment=LEASED):
+            pass
+        with roots[1].lock("other", experiment=LEASED):
+            assert lease_tags(roots[1], "same")["one"]["held"]
+    assert not lease_tags(roots[1], "same")
+
+
+def test_of_launches_at_once_each_holds_it_alone(roots, monkeypatch):
+    """All look before anybody has written."""
+    names, inside, most = ["c", "a", "d", "b"], [], []
+
+    def launch(claimed: leases.Lease) -> None:
+        with claimed.held(waiting=lambda holder: None):
+            inside.append(claimed)
+            most.append(len(inside))
+            inside.remove(claimed)
+
+    claims = []
+    for name in names:
+        claimed = lease(roots[0], "once")
+        claimed.launch |= {"id": name}
+        claimed.key = claimed.prefix + name
+        claims.append(claimed)
+    threads = [threading.Thread(target=launch, args=(claimed,)) for claimed in claims]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert most == [1, 1, 1, 1]
+    assert not lease_tags(roots[0], "once")
+
+
+def test_a_silent_launch_is_replaced_and_notices(roots, elsewhere, monkeypatch):
+    """A machine that was switched off never frees its lease; one that only slept must not go on beside the other."""
+    lost = threading.Event()
+    elsewhere("asleep")
+    asleep = lease(roots[0], "silent", lost.set)
+    with asleep.held():
+        monkeypatch.setattr(launches, "GRACE", 0.2)
+        elsewhere("awake")
+        with lease(roots[1], "silent").held(waiting=lambda holder: None):
+            assert set(lease_tags(roots[1], "silent")) == {"awake"}
+            monkeypatch.setattr(launches, "BEAT", 0.01)
+            asleep._beat()
+            assert lost.is_set()
+
+
+def test_a_beating_launch_is_not_replaced(roots, elsewhere, monkeypatch):
+    """It may train for days."""
+    monkeypatch.setattr(launches, "BEAT", 0.1)
+    monkeypatch.setattr(launches, "GRACE", 1.0)
+    heard = []
+
+    def waiting(holder: str) -> None:
+        heard.append(holder)
+        if len(heard) > 30:
+            raise InterruptedError
+
+    elsewhere("one")
+    with lease(roots[0], "long").held():
+        elsewhere("two")
+        with pytest.raises(InterruptedError), lease(roots[1], "long").held(waiting):
+            pass
+
+
+def test_a_dead_launch_of_this_machine_is_replaced_at_once(roots):
+    """After kill -9 nobody should wait two minutes."""
+    dead = lease(roots[0], "killed")
+    dead.launch |= {"id": "0", "born": "1"}
+    dead.key = dead.prefix + "0"
+    dead._write(held=True)
+    with lease(roots[1], "killed").held():
+        assert set(lease_tags(roots[1], "killed")) == {launches.this_launch()["id"]}

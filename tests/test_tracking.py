@@ -1,5 +1,6 @@
 """What is logged comes back: runs, curves, tables, files, links."""
 
+import json
 import math
 import os
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from study.errors import StoreError
 from study.tracking import locks
+from study.tracking.launches import this_launch
 from study.tracking.store import Store
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -50,8 +52,8 @@ def test_a_run_says_where_it_comes_from(store):
     """A year later somebody asks which machine, process and versions made a number."""
     tags = start(store).tags
     assert tags["study.schema"] == "1"
-    assert tags["study.host"] == socket.gethostname()
-    assert tags["study.pid"] == str(os.getpid())
+    launch = json.loads(tags["study.launch"])
+    assert (launch["host"], launch["pid"]) == (socket.gethostname(), os.getpid())
     assert tags["mlflow.source.name"] == "study"
     assert {"study.version", "study.python", "study.torch", "study.mlflow"} <= set(tags)
 
@@ -234,17 +236,14 @@ def test_a_deleted_experiment_names_its_cure(store):
 
 
 def test_dead_runs_of_this_machine_are_reaped(store):
-    """After kill -9 MLflow shows RUNNING for ever; a living process's runs and another machine's are left alone."""
+    """After kill -9 MLflow shows RUNNING for ever; a living launch's runs and another machine's are left alone."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     dead, alive, elsewhere, recycled = (start(store, name) for name in ("dead", "alive", "elsewhere", "recycled"))
-    dead.tag("study.pid", gone.pid)
-    elsewhere.tag("study.host", "another machine")
-    elsewhere.tag("study.pid", gone.pid)
-    recycled.tag("study.pid", os.getpid())
-    with sqlite3.connect(store.database) as connection:  # started long before the process that has its number now
-        connection.execute("UPDATE runs SET start_time = 1000 WHERE run_uuid = ?", (recycled.id,))
-    connection.close()
+    here = this_launch()
+    dead.tag("study.launch", json.dumps(here | {"id": "a", "pid": gone.pid}))
+    elsewhere.tag("study.launch", json.dumps(here | {"id": "b", "pid": gone.pid, "machine": "of the same name"}))
+    recycled.tag("study.launch", json.dumps(here | {"id": "c", "born": "1"}))  # its number is this process's now
     assert {run.name for run in store.reap({"study.kind": "single"})} == {"dead", "recycled"}
     assert store.get(dead.id).tags["study.end"] == "died"
     assert store.get(dead.id).status == "FAILED"
@@ -252,6 +251,15 @@ def test_dead_runs_of_this_machine_are_reaped(store):
     assert alive.status == "RUNNING"
 
 
+    assert [run.name for run in store.reap(alone=("single",))] == ["elsewhere"]  # whoever holds the lock knows
+
+
+def test_a_run_that_another_launch_has_taken_over_is_not_killed(store):
+    """A launch that slept comes back to its end, and the run goes on elsewhere."""
+    run = start(store)
+    store.get(run.id).tag("study.launch", json.dumps(this_launch() | {"id": "later"}))
+    run.kill("stopped on request")
+    assert store.get(run.id).status == "RUNNING"
 def test_the_link_opens_the_page_with_the_numbers(store):
     """Without workflowType MLflow opens an empty page for chat traces."""
     run = start(store)
@@ -307,8 +315,6 @@ def test_a_copied_folder_writes_to_itself(store_at, tmp_path):
     """A copy that still wrote into the original would spoil both."""
     import shutil
 
-    from study.tracking import open_store
-
     original = store_at(tmp_path / "original")
     start(original)
     shutil.copytree(tmp_path / "original", tmp_path / "copy")
@@ -319,8 +325,6 @@ def test_a_copied_folder_writes_to_itself(store_at, tmp_path):
 
 def test_artifacts_kept_elsewhere_stay_there(store, tmp_path):
     """An experiment that somebody put on another disk has not moved."""
-    from study.tracking import open_store
-
     place = (tmp_path / "disk").as_uri()
     (tmp_path / "disk").mkdir()
     number = store.client.create_experiment("elsewhere", artifact_location=place)

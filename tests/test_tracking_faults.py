@@ -1,6 +1,7 @@
 """Races, kills, damage, locks: what goes wrong is survived, or said in one line."""
 
 import errno
+import json
 import os
 import shutil
 import sqlite3
@@ -252,7 +253,7 @@ def test_unfinished_files_of_a_dead_launch_are_swept(store, monkeypatch):
     run = start(store)
     unfinished = run.read(run.text("recipe.toml", "seed = 1")).with_name(".artifact.uploading.1.members.npz")
     unfinished.touch()
-    run.tag("study.pid", "none")
+    run.tag("study.launch", json.dumps(this_launch() | {"born": "1"}))
     store.reap()
     assert not unfinished.exists()
     assert run.read_text("recipe.toml") == "seed = 1"
@@ -394,7 +395,7 @@ def test_two_processes_make_one_experiment(store, monkeypatch):
 
 def test_python_without_git_still_starts(monkeypatch):
     """A container has no git, and a wheel no repository."""
-    from study.tracking.store import _commit
+    from study.tracking.origin import _commit
 
     monkeypatch.setenv("PATH", "")
     assert _commit(Path(sys.executable).parent) is None

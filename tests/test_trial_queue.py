@@ -13,7 +13,8 @@ from study.errors import StoreError
 from study.search import trial_queue
 from study.search.space import Scope
 from study.search.storage import close, open_storage
-from study.search.trial_queue import Lost, TrialQueue, dead, worker
+from study.search.trial_queue import Lost, TrialQueue
+from study.tracking.launches import gone, this_launch
 
 SPACE = {"optimizer.lr": {"low": 1e-3, "high": 1.0, "log": True}}
 GRID = {"optimizer.lr": {"choices": [0.1, 0.2, 0.4]}, "optimizer.momentum": {"choices": [0.0, 0.9]}}
@@ -56,7 +57,7 @@ def run(ledger, value=0.5):
 
 def killed(ledger, monkeypatch):
     """Forget what this process trains, and be another process from now on."""
-    told = worker() | {"pid": 2**22 + 1, "born": "1"}
+    told = this_launch() | {"pid": 2**22 + 1, "born": "1"}
     for number in ledger.own:
         trial = ledger.trials()[number]
         ledger.storage.set_trial_user_attr(trial._trial_id, "worker", told)
@@ -267,9 +268,9 @@ def test_each_sampler_draws_and_joins_without_repeating(join, name):
 
 def test_a_process_knows_its_own_life():
     """A process number that was given away again is another process."""
-    assert not dead(worker())
-    assert dead(worker() | {"born": "1"})
-    assert not dead(worker() | {"machine": "another", "pid": 2**22 + 1})
+    assert not gone(this_launch())
+    assert gone(this_launch() | {"born": "1"})
+    assert not gone(this_launch() | {"machine": "another", "pid": 2**22 + 1})
 
 
 # ------------------------------------------------------------------------------------------------------------- storage

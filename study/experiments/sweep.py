@@ -78,9 +78,10 @@ def run_sweep(
     listed, data = cells(recipe), CellData(dataset)
     digest = sweep_digest(listed, check_cells(listed, data, check))
     stop = stop or threading.Event()
-    with store.lock(f"sweep-{digest}", waiting("this sweep", stop)):
+    experiment = f"{recipe.data.title}/sweep"
+    with store.lock(f"sweep-{digest}", waiting("this sweep", stop), experiment=experiment, lost=stop.set):
         tags = {"study.sweep": digest}
-        store.reap(tags)
+        store.reap(tags, alone=("sweep",))
         earlier = store.find("sweep", tags=tags, max=1)
         sweep = store.resume(earlier[0]) if earlier else _start(recipe, store, digest, listed)
         with sweep:

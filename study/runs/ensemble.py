@@ -75,8 +75,10 @@ def run_ensemble(
     recipe = recipe.part("ensemble")
     plan, tags = ensemble_plan(recipe), keys(recipe, dataset)
     stop = stop or threading.Event()
-    with store.lock(f"ensemble-{recipe.digest()}-{dataset.digest}", waiting("this ensemble", stop)):
-        store.reap(tags)
+    experiment = f"{recipe.data.title}/ensemble"
+    name = f"ensemble-{recipe.digest()}-{dataset.digest}"
+    with store.lock(name, waiting("this ensemble", stop), experiment=experiment, lost=stop.set):
+        store.reap(tags, alone=("ensemble", "shard"))
         sized = tags | {"study.size": size_tag(recipe)}
         earlier = store.find("ensemble", tags=sized, max=1)
         if earlier and earlier[0].status == "FINISHED" and _complete(earlier[0], recipe):

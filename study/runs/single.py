@@ -44,8 +44,9 @@ def run_singles(
     stop = stop or threading.Event()
     shared = Shared()
     plan, runs = single_plan(recipe), []
-    with store.lock(f"single-{recipe.digest()}-{dataset.digest}", waiting("this single run", stop)):
-        store.reap(keys(recipe, dataset))
+    experiment, name = f"{recipe.data.title}/single", f"single-{recipe.digest()}-{dataset.digest}"
+    with store.lock(name, waiting("this single run", stop), experiment=experiment, lost=stop.set):
+        store.reap(keys(recipe, dataset), alone=("single",))
         before = store.find("single", tags=keys(recipe, dataset), status="FINISHED")
         like = like_tags(before[-1].tags) if before else None  # with other proxies it is the same training
         for repeat in range(recipe.single.repeats):

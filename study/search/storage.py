@@ -18,9 +18,8 @@ from optuna.storages import RDBStorage
 
 from study.errors import StoreError
 from study.tracking import client, locks, sqlite_store
+from study.tracking.launches import BEAT, GRACE
 
-BEAT = 15  # seconds between two signs of life of a trial
-GRACE = 120  # seconds without one, after which the trial of another machine counts as dead
 PATIENCE = 60  # seconds that SQLite waits for another writer
 
 

@@ -5,15 +5,12 @@ which all agree.  A trial that is more than was asked for, or that repeats anoth
 trial whose process has died is failed by whoever sees it and queued again with the same values.
 """
 
-import os
-import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -23,7 +20,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from study.recipe import Recipe, Search
 from study.search.space import Scope
-from study.search.storage import BEAT, GRACE, one_line_errors
+from study.search.storage import one_line_errors
+from study.tracking.launches import BEAT, GRACE, gone, this_launch
 
 RETRIES = 5  # of a trial that takes its process with it, such as one that needs too much memory
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -137,7 +135,7 @@ class TrialQueue:
                 if not queued and (self.target is None or len(alive) >= self.target):
                     return None
                 handle = self.study.ask()
-                handle.set_user_attr("worker", worker())
+                handle.set_user_attr("worker", this_launch())
                 self.storage.record_heartbeat(handle._trial_id)
                 reason = self._superfluous(handle.number)
                 if reason is None:
@@ -224,7 +222,7 @@ class TrialQueue:
                     continue
                 process = trial.user_attrs.get("worker")
                 silent = trial.datetime_start is None or trial.datetime_start < old
-                if dead(process) if process else silent:
+                if gone(process) if process else silent:
                     with suppress(UpdateFinishedTrialError):
                         self.storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
             optuna.storages.fail_stale_trials(self.study)
@@ -320,43 +318,6 @@ def pruner(search: Search, every: int, length: int) -> optuna.pruners.BasePruner
             "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=first, max_resource=length),
             "none": optuna.pruners.NopPruner,
         }[search.pruner]()
-
-
-def worker() -> dict[str, Any]:
-    """This process, so that others can tell whether it lives: machine, number, birth."""
-    return {"machine": _machine(), "host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
-
-
-def dead(process: dict[str, Any]) -> bool:
-    """Whether a worker of this machine is gone; one of another machine is not known to be."""
-    return process["machine"] == _machine() and process["born"] != _born(process["pid"])
-
-
-def _machine() -> str:
-    """A start of a machine, and within it a room of process numbers: containers may share a host's name."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _born(pid: int) -> str | None:
-    """When a process began, in ticks since the machine did; None when it is gone, or nothing but its waiting entry."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except FileNotFoundError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "alive"
 
 
 def _retries(trial: FrozenTrial) -> int:

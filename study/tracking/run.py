@@ -86,6 +86,12 @@ class Run:
     def parent(self) -> str | None:
         """Id of the run that this one is a child of."""
         return self.tags.get("mlflow.parentRunId")
+    @property
+    def launch(self) -> dict[str, Any] | None:
+        """The launch that writes the run, see `launches.this_launch`; None in stores from before 0.2."""
+        text = self.tags.get("study.launch")
+        return json.loads(text) if text else None
+
 
     @property
     def files(self) -> list[str]:
@@ -230,8 +236,9 @@ class Run:
         self._end("FAILED", why)
 
     def kill(self, why: str | None = None) -> None:
-        """End because somebody stopped it: KILLED."""
-        self._end("KILLED", why)
+        """End because somebody stopped it: KILLED, unless another launch has taken the run over."""
+        if self.store.get(self.id).tags.get("study.launch") == self.tags.get("study.launch"):
+            self._end("KILLED", why)
 
     def remove_unfinished(self) -> None:
         """Remove files that a killed process has left unfinished; only for a run that nobody writes."""

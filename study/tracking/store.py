@@ -1,12 +1,8 @@
 """The store: experiments and their runs.  in: a folder or a tracking URI   out: runs, found or started."""
 
-import functools
-import getpass
 import os
-import platform
 import re
 import socket
-import subprocess
 import sys
 import time
 import urllib.parse
@@ -14,11 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from study import plugins
 from study.errors import StoreError
 from study.tracking import client, locks, sqlite_store
 from study.tracking.run import Run
@@ -145,8 +139,8 @@ class Store:
             experiment: its name; made if there is none.
             name: of the run, as the UI shows it.
             params: flat, dotted names; written as `str(value)`.
-            tags: `study.kind`, `study.digest` and the like; None is left out.  Host, process, commit and versions
-                are added.
+            tags: `study.kind`, `study.digest` and the like; None is left out.  Launch, commit and versions are
+                added.
             parent: makes the run a child, which the UI unfolds under it.
             description: Markdown, shown above the run.
             started: seconds since 1970, for work that began before it was worth a run; None: now.
@@ -155,7 +149,7 @@ class Store:
             StoreError: a value that MLflow would cut off.
         """
         params = {key: _short(key, value, "parameter", LONGEST_PARAM) for key, value in params.items()}
-        all_tags = {**self._origin(), **tags, "mlflow.runName": name, "mlflow.note.content": description}
+        all_tags = {**origin(SCHEMA), **tags, "mlflow.runName": name, "mlflow.note.content": description}
         all_tags["mlflow.parentRunId"] = parent.id if parent else None
         texts = {key: _short(key, tag, "tag", LONGEST_TAG) for key, tag in all_tags.items() if tag is not None}
         experiment_id = self.experiment(experiment)
@@ -168,7 +162,7 @@ class Store:
     def resume(self, run: Run) -> Run:
         """Take up a run that has ended or died: RUNNING again, in this process.  Series may be logged anew."""
         self.call(self.client.update_run, run.id, status="RUNNING")
-        for key, value in self._origin().items():
+        for key, value in origin(SCHEMA).items():
             run.tag(key, value)
         run.tag("study.resumed", int(time.time()))
         if "study.end" in run.tags:
@@ -229,21 +223,32 @@ class Store:
         """
         return list(self._pages(None, condition))
 
-    def reap(self, tags: Mapping[str, object] | None = None) -> list[Run]:
-        """Mark as FAILED the RUNNING runs of this machine whose process is gone; their tag `study.end` says "died".
+    def reap(self, tags: Mapping[str, object] | None = None, alone: Collection[str] = ()) -> list[Run]:
+        """Mark as FAILED the RUNNING runs whose launch is gone; their tag `study.end` says "died".
 
         Args:
             tags: only runs with these tags, such as the digest of the launch that holds the lock.
         """
-        here = {**(tags or {}), "study.host": socket.gethostname()}
-        dead = [run for run in self.find(tags=here, status="RUNNING") if not _alive(run)]
+        dead = [run for run in self.find(tags=tags, status="RUNNING") if _died(run, alone)]
         for run in dead:
             run.remove_unfinished()
             run.fail("died")
         return dead
+            alone: kinds of runs that nobody writes but the holder of the lock: all those of other launches have died,
+                on whichever machine.
 
-    def lock(self, name: str, waiting: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
-        """Hold the lock of a launch, `<root>/locks/<name>.lock`; the kernel frees it when the process dies.
+    @contextmanager
+    def lock(
+        self,
+        name: str,
+        waiting: Callable[[str], None] | None = None,
+        *,
+        experiment: str | None = None,
+        lost: Callable[[], None] = lambda: None,
+    ) -> Iterator[None]:
+        """Hold the lock of a launch, `<root>/locks/<name>.lock`, and on a server its lease, which machines share.
+
+        The kernel frees the lock when the process dies; a lease runs out two minutes after.
 
         Args:
             name: of the lock.
@@ -314,47 +319,6 @@ class Store:
         address = client.public(self.uri)
         return f"{self.where}: experiment {name} was deleted; bring it back: MLFLOW_TRACKING_URI='{address}' {command}"
 
-    def _origin(self) -> dict[str, str]:
-        """Say where a run comes from: host, process, user, versions, commit."""
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):  # a container whose user has no name
-            user = str(os.getuid())
-        origin = {
-            "study.schema": SCHEMA,
-            "study.host": socket.gethostname(),
-            "study.pid": str(os.getpid()),
-            "mlflow.source.name": "study",
-            "mlflow.source.type": "LOCAL",
-            "mlflow.user": user,
-        }
-        return {**origin, **_versions(), **plugins.tags()}
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    """Read the versions that shape the numbers, without importing what they name."""
-    versions = {"study.python": platform.python_version()}
-    for package in ("study", "torch", "numpy", "mlflow"):
-        with suppress(PackageNotFoundError):
-            versions["study.version" if package == "study" else f"study.{package}"] = version(package)
-    commit = _commit(Path(__file__).parent)
-    return {**versions, "study.commit": commit} if commit else versions
-
-
-def _commit(folder: Path) -> str | None:
-    """Read the git commit of the checkout, `+dirty` when tracked files have changed; None when this is no checkout."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # installed inside somebody else's repository: not ours
-        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain", "-uno", ":/") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
 
 def _filter(tags: Mapping[str, str], statuses: Collection[str]) -> str:
     """Write what MLflow can compare; `find` compares the rest."""
@@ -364,24 +328,12 @@ def _filter(tags: Mapping[str, str], statuses: Collection[str]) -> str:
     return " AND ".join(parts)
 
 
-def _alive(run: Run) -> bool:
-    """Whether the process that started the run still runs; a younger process with its number is another one."""
-    try:
-        pid = int(run.tags["study.pid"])
-        os.kill(pid, 0)
-    except (KeyError, ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    try:
-        stat = Path("/proc/stat").read_text().splitlines()
-        booted = next(float(line.split()[1]) for line in stat if line.startswith("btime "))
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, StopIteration, ValueError, IndexError):
+def _died(run: Run, alone: Collection[str]) -> bool:
+    """Whether the launch that wrote the run is gone; one of before 0.2 has noted nothing to tell it by."""
+    launch = run.launch
+    if launch is None or (run.tags.get("study.kind") in alone and launch["id"] != this_launch()["id"]):
         return True
-    born = booted + ticks / os.sysconf("SC_CLK_TCK")
-    taken_up = max(run.started / 1000, float(run.tags.get("study.resumed", 0)))
-    return born < taken_up + 60.0  # the clock may have been set since
+    return gone(launch)
 
 
 def _short(key: str, value: object, what: str, longest: int) -> str:
