@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 
 from study.errors import StoreError
-from study.tracking import locks
+from study.tracking import locks, open_store, sqlite_store
 from study.tracking.launches import this_launch
 from study.tracking.store import Store
+from study.tracking.ui import follow
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
@@ -249,8 +250,6 @@ def test_dead_runs_of_this_machine_are_reaped(store):
     assert store.get(dead.id).status == "FAILED"
     assert {run.name for run in store.find(status="RUNNING")} == {"alive", "elsewhere"}
     assert alive.status == "RUNNING"
-
-
     assert [run.name for run in store.reap(alone=("single",))] == ["elsewhere"]  # whoever holds the lock knows
 
 
@@ -260,6 +259,8 @@ def test_a_run_that_another_launch_has_taken_over_is_not_killed(store):
     store.get(run.id).tag("study.launch", json.dumps(this_launch() | {"id": "later"}))
     run.kill("stopped on request")
     assert store.get(run.id).status == "RUNNING"
+
+
 def test_the_link_opens_the_page_with_the_numbers(store):
     """Without workflowType MLflow opens an empty page for chat traces."""
     run = start(store)
@@ -297,18 +298,41 @@ def test_artifacts_follow_a_moved_folder(store_at, tmp_path):
     """MLflow stores absolute paths: a renamed checkout loses all its files, in our reports and in the UI."""
     from mlflow.tracking import MlflowClient
 
-    from study.tracking import open_store, sqlite_store
-
     store = store_at(tmp_path / "old place" / "mlruns")
     with start(store) as run:
         run.text("a.txt", "a")
     (tmp_path / "old place").rename(tmp_path / "new #place")
     moved = open_store(tmp_path / "new #place" / "mlruns")
     assert moved.get(run.id).read_text("a.txt") == "a"
+    follow(moved, moved.database)
     raw = MlflowClient(sqlite_store.sqlite_uri(moved.database))
     assert Path(raw.download_artifacts(run.id, "a.txt")).read_text() == "a"
     start(moved).text("b.txt", "b")
     assert not (tmp_path / "old place").exists()
+
+
+def test_a_store_seen_at_two_paths_keeps_its_files_together(store_at, tmp_path):
+    """A container sees the folder elsewhere: 19 of 30 shards' files were written beside the store, exit 0."""
+    root, mount = tmp_path / "host" / "mlruns", tmp_path / "container"
+    outside = store_at(root)
+    running = start(outside, "a")
+    running.text("first.txt", "1")
+    root.rename(mount)  # as another process sees it
+    inside = open_store(mount)
+    inside.get(running.id).text("inside.txt", "2")
+    start(inside, "b", experiment="made/inside").text("b.txt", "b")
+    follow(inside, inside.database)  # refused: the run goes on
+    mount.rename(root)
+    running.text("last.txt", "3")
+    again = open_store(root)
+    assert again.find(experiment="made/inside")[0].read_text("b.txt") == "b"
+    assert sorted(path.name for path in (root / "artifacts").rglob("*.txt")) == [
+        "b.txt",
+        "first.txt",
+        "inside.txt",
+        "last.txt",
+    ]
+    assert not mount.exists()
 
 
 def test_a_copied_folder_writes_to_itself(store_at, tmp_path):

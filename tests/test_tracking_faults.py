@@ -18,6 +18,7 @@ import pytest
 
 from study.errors import StoreError
 from study.tracking import client, open_store, sqlite_store
+from study.tracking.launches import this_launch
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
@@ -257,6 +258,16 @@ def test_unfinished_files_of_a_dead_launch_are_swept(store, monkeypatch):
     store.reap()
     assert not unfinished.exists()
     assert run.read_text("recipe.toml") == "seed = 1"
+
+
+def test_a_launch_reads_what_it_has_logged(store):
+    """Files that went to another place were missed weeks later, by the analysis."""
+    run = start(store)
+    place = run.read(run.text("a.txt", "a"))
+    store.verify()
+    place.unlink()
+    with pytest.raises(StoreError, match=f"1 files of this launch cannot be read; the first: run {run.id}.*a.txt"):
+        store.verify()
 
 
 @pytest.mark.parametrize(("revision", "cure"), [("older", "mlflow db upgrade"), ("0123456789ab", "newer MLflow")])

@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 from study.errors import StoreError
-from study.tracking import sqlite_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,12 +85,12 @@ class Run:
     def parent(self) -> str | None:
         """Id of the run that this one is a child of."""
         return self.tags.get("mlflow.parentRunId")
+
     @property
     def launch(self) -> dict[str, Any] | None:
         """The launch that writes the run, see `launches.this_launch`; None in stores from before 0.2."""
         text = self.tags.get("study.launch")
         return json.loads(text) if text else None
-
 
     @property
     def files(self) -> list[str]:
@@ -281,6 +280,16 @@ class Run:
             raise StoreError(f"run {self.id} ({self.name}): file {name} is damaged at {path}; run its recipe again")
         return path
 
+    def verify(self) -> list[StoreError]:
+        """Check every file against its sha256; what is wrong, a line each."""
+        damaged = []
+        for name in self.files:
+            try:
+                self.read(name)
+            except StoreError as error:
+                damaged.append(error)
+        return damaged
+
     def read_text(self, name: str) -> str:
         """Read a text file, UTF-8."""
         return self.read(name).read_text(encoding="utf-8")
@@ -369,7 +378,7 @@ class Run:
         """Where the file is on this machine; None when the store is a server, whose folders are not ours."""
         if self.store.uri.startswith("http"):
             return None
-        folder = sqlite_store.artifact_path(self.artifacts, self.store.root / "artifacts")
+        folder = self.store.folder(self.artifacts, self.experiment)
         return folder / name if folder else None
 
     def _downloaded(self, name: str) -> Path:

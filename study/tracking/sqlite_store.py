@@ -2,7 +2,8 @@
 
 MLflow migrates a new database in place: of four first launches at once three crash, and a kill leaves a file that no
 version opens again.  Here it is built aside, under a lock, and moved in whole.  MLflow also stores absolute artifact
-paths; they are rewritten when the folder has moved.
+paths, which are wrong where the folder has moved or is seen at another path, as in a container; the place of a run's
+files is derived from the folder.  Only `study ui` rewrites the paths, see `relocate`.
 """
 
 import importlib.util
@@ -23,7 +24,7 @@ PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logg
 
 
 def prepare(database: Path) -> None:
-    """Create the database if there is none, check it, and follow a moved folder.
+    """Create the database if there is none, and check it.
 
     Args:
         database: absolute path of the SQLite file; artifacts are in the folder `artifacts` beside it.
@@ -35,9 +36,6 @@ def prepare(database: Path) -> None:
     if _missing(database):
         _create(database, artifacts)
     check(database)
-    if _moves(database, artifacts):
-        with locks.waited_for(database.parent / ".lock"):
-            _relocate(database, artifacts)
 
 
 def sqlite_uri(database: Path) -> str:
@@ -64,6 +62,70 @@ def artifact_path(uri: str, artifacts: Path) -> Path | None:
     if parts.scheme == "file":
         return Path(urllib.request.url2pathname(parts.path))
     return Path(urllib.request.url2pathname(uri)) if uri.startswith("/") else None
+
+
+def run_folder(uri: str, artifacts: Path, home: str, folder: str) -> Path | None:
+    """The folder of a run's files, wherever the store was when the run was written.
+
+    Args:
+        uri: of the run's artifacts, as MLflow keeps it.
+        artifacts: the folder `artifacts` of the store, here and now.
+        home: URI of that folder where the store was made.
+        folder: of the experiment, as `Store` names it.
+
+    Returns:
+        A path below `artifacts`; what somebody has put elsewhere stays there.  None when it is not on this machine.
+    """
+    parts = [urllib.parse.unquote(part) for part in uri.split("/")[-4:]]
+    inside = bool(home) and uri.startswith(f"{home}/")
+    if uri.startswith("file:") and (inside or parts[:2] == ["artifacts", folder]):
+        return artifacts.joinpath(*parts[1:])
+    return artifact_path(uri, artifacts)
+
+
+def home(database: Path) -> str:
+    """Where the folder of artifacts was when the database was made, as a URI: that of experiment 0 tells."""
+    with _opened(database) as connection:
+        row = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+    place = row[0] if row and row[0] else ""
+    return place.removesuffix("/0") if place.startswith("file:") and place.endswith("/artifacts/0") else ""
+
+
+def moves(database: Path) -> dict[str, str]:
+    """List the artifact places that are to be rewritten, old to new.
+
+    The place of experiment 0, made with the database, tells where the folder was before.  A place outside of it is
+    followed only when it is gone and its last part is found here: an experiment may keep its artifacts elsewhere.
+    """
+    with _opened(database) as connection:
+        places = [place for (place,) in connection.execute("SELECT artifact_location FROM experiments") if place]
+    artifacts = database.parent / "artifacts"
+    here, made = artifacts.as_uri(), home(database)
+    found = {made: here} if made else {}
+    for place in places:
+        path = artifact_path(place, artifacts) if not place.startswith("mlflow-artifacts:") else None
+        inside = [old for old in (here, *found) if place.startswith(f"{old}/")]
+        if path and not inside and not path.exists() and (artifacts / path.name).is_dir():
+            found[place] = f"{here}/{urllib.parse.quote(path.name)}"
+    return {old: new for old, new in found.items() if old != new}
+
+
+def relocate(database: Path) -> None:
+    """Rewrite the artifact places of a moved folder in one transaction, so that MLflow's page finds the files.
+
+    For a store in which nothing runs: another process may see the folder at another path.
+    """
+    places = moves(database)
+    with _opened(database) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for old, new in places.items():
+            for table, column in PLACES:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+                    f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
+                    {"old": old, "new": new},
+                )
+        connection.execute("COMMIT")
 
 
 @contextmanager
@@ -192,42 +254,6 @@ def _durable(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-def _moves(database: Path, artifacts: Path) -> dict[str, str]:
-    """List the artifact places that are to be rewritten, old to new.
-
-    The place of experiment 0, made with the database, tells where the folder was before.  A place outside of it is
-    followed only when it is gone and its last part is found here: an experiment may keep its artifacts elsewhere.
-    """
-    with _opened(database) as connection:
-        rows = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
-    home = artifacts.as_uri()
-    moves = {}
-    for number, place in rows:
-        if number == 0 and place and place.startswith("file:") and place.endswith("/artifacts/0"):
-            moves[place.removesuffix("/0")] = home
-    for _, place in rows:
-        path = artifact_path(place, artifacts) if place and not place.startswith("mlflow-artifacts:") else None
-        inside = [old for old in (home, *moves) if place and place.startswith(f"{old}/")]
-        if path and not inside and not path.exists() and (artifacts / path.name).is_dir():
-            moves[place] = f"{home}/{urllib.parse.quote(path.name)}"
-    return {old: new for old, new in moves.items() if old != new}
-
-
-def _relocate(database: Path, artifacts: Path) -> None:
-    """Rewrite the artifact places in one transaction, so that the MLflow UI finds the files as well."""
-    moves = _moves(database, artifacts)
-    with _opened(database) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        for old, new in moves.items():
-            for table, column in PLACES:
-                connection.execute(
-                    f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
-                    f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
-                    {"old": old, "new": new},
-                )
-        connection.execute("COMMIT")
 
 
 @contextmanager

@@ -7,14 +7,17 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from study.errors import StoreError
 from study.tracking import client, locks, sqlite_store
+from study.tracking.launches import gone, this_launch
+from study.tracking.leases import Lease
+from study.tracking.origin import origin
 from study.tracking.run import Run
 from study.tracking.uri import check
 
@@ -70,6 +73,7 @@ class Store:
         database: the SQLite file; None for a server or another database.
         page: runs per search call.
         patience: seconds to wait for a locked database.
+        written: the runs that were started or resumed here, by id.
     """
 
     root: Path
@@ -77,6 +81,7 @@ class Store:
     database: Path | None
     page: int = 1000
     patience: float = client.PATIENCE
+    written: dict[str, Run] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def client(self) -> "MlflowClient":
@@ -157,6 +162,7 @@ class Store:
         created = self.call(self.client.create_run, experiment_id, start_time=now, tags=texts, run_name=name)
         run = Run.of(self, created, experiment)
         run.param(params)
+        self.written[run.id] = run
         return run
 
     def resume(self, run: Run) -> Run:
@@ -167,7 +173,8 @@ class Store:
         run.tag("study.resumed", int(time.time()))
         if "study.end" in run.tags:
             self.call(self.client.delete_tag, run.id, "study.end")
-        return self.get(run.id)
+        self.written[run.id] = resumed = self.get(run.id)
+        return resumed
 
     def get(self, run_id: str) -> Run:
         """Read one run.
@@ -228,14 +235,14 @@ class Store:
 
         Args:
             tags: only runs with these tags, such as the digest of the launch that holds the lock.
+            alone: kinds of runs that nobody writes but the holder of the lock: all those of other launches have died,
+                on whichever machine.
         """
         dead = [run for run in self.find(tags=tags, status="RUNNING") if _died(run, alone)]
         for run in dead:
             run.remove_unfinished()
             run.fail("died")
         return dead
-            alone: kinds of runs that nobody writes but the holder of the lock: all those of other launches have died,
-                on whichever machine.
 
     @contextmanager
     def lock(
@@ -253,11 +260,28 @@ class Store:
         Args:
             name: of the lock.
             waiting: hears twice a second who holds it, until it is free; None: do not wait.
+            experiment: whose runs are written, which holds the lease; None: there is no lease.
+            lost: called in another thread when another launch has taken over the lease of this one.
 
         Raises:
             StoreError: on entering: another process holds it; says which, and since when.
         """
-        return locks.held(self.root / "locks" / f"{_file_safe(name)}.lock", waiting)
+        with locks.held(self.root / "locks" / f"{_file_safe(name)}.lock", waiting):
+            if experiment is None or self.database is not None:
+                yield
+                return
+            with Lease(self, self.experiment(experiment), _file_safe(name), lost).held(waiting):
+                yield
+
+    def verify(self) -> None:
+        """Read all files that were logged here since the store was opened, at the end of a launch.
+
+        Raises:
+            StoreError: some cannot be read; says how many, and why the first.
+        """
+        damaged = [error for run in self.written.values() for error in run.verify()]
+        if damaged:
+            raise StoreError(f"{len(damaged)} files of this launch cannot be read; the first: {damaged[0]}")
 
     def checkpoint(self) -> None:
         """Make the SQLite file whole without its `-wal`, at the end of a launch; elsewhere this does nothing."""
@@ -269,6 +293,18 @@ class Store:
         scheme = urllib.parse.urlsplit(self.uri).scheme
         base = client.public(self.uri).rstrip("/") if scheme in ("http", "https") else "http://127.0.0.1:5000"
         return f"{base}/#/experiments/{run.experiment_id}/runs/{run.id}?workflowType=machine_learning"
+
+    def folder(self, artifacts: str, experiment: str) -> Path | None:
+        """Find the folder of a run's files on this machine, from the URI and the experiment's name."""
+        here = self.root / "artifacts"
+        if self.database is None:
+            return sqlite_store.artifact_path(artifacts, here)
+        return sqlite_store.run_folder(artifacts, here, self._home, _file_safe(experiment))
+
+    @cached_property
+    def _home(self) -> str:
+        """Where the local store was made."""
+        return sqlite_store.home(self.database) if self.database else ""
 
     def _pages(self, experiment: str | None, text: str) -> Iterator[Run]:
         """Search page by page."""

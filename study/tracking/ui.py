@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from study.errors import StoreError
+from study.tracking import locks, sqlite_store
 from study.tracking.descriptions import COLUMNS, EXPERIMENTS
-from study.tracking.sqlite_store import sqlite_uri
+from study.tracking.launches import gone
 from study.tracking.store import Store, open_store
 
 SHOWN = 20  # experiments whose link is printed
@@ -40,6 +41,8 @@ def serve(root: Path = Path("mlruns"), port: int = 5000, host: str = "127.0.0.1"
         print(f"{store.where}/#/experiments?{VIEW}")
         return
     require_free(host, port)
+    if store.database is not None:
+        follow(store, store.database)
     for line in links(store, f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"):
         print(line)
     print("ready in about 15 seconds; Ctrl-C ends it", file=sys.stderr, flush=True)
@@ -49,9 +52,21 @@ def serve(root: Path = Path("mlruns"), port: int = 5000, host: str = "127.0.0.1"
     os.execve(sys.executable, command(store, port, host), environment())
 
 
+def follow(store: Store, database: Path) -> None:
+    """Make MLflow find the files of a folder that has moved, unless a launch may see it at the place of before."""
+    if not sqlite_store.moves(database):
+        return
+    alive = [run for run in store.find(status="RUNNING") if run.launch and not gone(run.launch)]
+    if alive:
+        print(f"the page cannot show the files of runs while run {alive[0].id} goes on elsewhere", file=sys.stderr)
+        return
+    with locks.waited_for(database.parent / ".lock"):
+        sqlite_store.relocate(database)
+
+
 def command(store: Store, port: int, host: str) -> list[str]:
     """Write the server's command line, for the folder of the store as working directory."""
-    backend = store.uri if store.database is None else sqlite_uri(Path(store.database.name))
+    backend = store.uri if store.database is None else sqlite_store.sqlite_uri(Path(store.database.name))
     # what is logged through this server lands beside what is logged without it
     artifacts = (store.root / "artifacts").as_uri()
     return [

@@ -22,6 +22,9 @@ def run_study(
 
     Returns:
         The runs that hold the results: the ensemble, the single runs, the report.
+
+    Raises:
+        StoreError: a file that was logged cannot be read.
     """
     try:
         return _run_parts(recipe, dataset, store, stop, bar)
@@ -37,4 +40,5 @@ def _run_parts(recipe: Recipe, dataset: Dataset, store: Store, stop: threading.E
             raise Stopped
         log.info("report: correlations, then figures")
         runs.append(run_report(recipe, dataset, store, stop=stop))
+    store.verify()
     return runs

@@ -16,8 +16,11 @@ def work_sweep(recipe: Recipe, store: Store, *, stop: threading.Event | None = N
         The sweep's run.
 
     Raises:
-        StudyError: a cell at fault, before anything trains; cells that failed, after all others were trained.
+        StudyError: a cell at fault, before anything trains; cells that failed, or files that cannot be read, after all
+            others were trained.
         Stopped: `stop` was set.
     """
     check_sweep(recipe)
-    return run_sweep(recipe, store, check=check_data, stop=stop, bar=bar)
+    sweep = run_sweep(recipe, store, check=check_data, stop=stop, bar=bar)
+    store.verify()
+    return sweep
