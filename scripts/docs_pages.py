@@ -40,6 +40,8 @@ def recipe_page() -> str:
         section = section_of(each.annotation)
         if section is not None:
             text += section_text(f"## `[{name}]`", section)
+            inner = {key: section_of(field.annotation) for key, field in section.model_fields.items()}
+            text += "".join(section_text(f"### `[{name}.{key}]`", table) for key, table in inner.items() if table)
         if section is Search:
             text += section_text("### `[search.space]`", Space) + section_text("### `[[search.rounds]]`", Round)
     return text.rstrip() + "\n"
@@ -47,7 +49,8 @@ def recipe_page() -> str:
 
 def section_text(heading: str, section: type[BaseModel]) -> str:
     """A table of the recipe under its heading."""
-    return f"{heading}\n\n{summary(section)}\n\n{key_table(section, section.model_fields)}\n"
+    fields = {name: each for name, each in section.model_fields.items() if section_of(each.annotation) is None}
+    return f"{heading}\n\n{summary(section)}\n\n{key_table(section, fields)}\n"
 
 
 RECIPE_HEAD = """# Recipe reference

@@ -30,10 +30,13 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def section():
     """Make a recipe's [data] table: defaults, and what a test sets."""
+    from study.data.types import Columns
+
     defaults = dict.fromkeys(("label", "root", "train", "test", "size", "channels", "limit", "classes"))
 
     def make(name: str = "digits", **settings) -> SimpleNamespace:
         texts = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
-        return SimpleNamespace(**{"name": name, **defaults, "download": False, **texts})
+        given = {"name": name, **defaults, "columns": Columns(), "download": False}
+        return SimpleNamespace(**given | texts)
 
     return make

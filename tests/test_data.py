@@ -108,7 +108,7 @@ def test_npz_keys_in_use_are_known(npz, keys, n_train):
 def test_npz_splits_may_be_two_files(tmp_path, section):
     x, y = toy()
     np.savez(tmp_path / "train.npz", images=x, labels=y)
-    np.savez(tmp_path / "test.npz", images=x[:6], labels=y[:6])
+    np.savez(tmp_path / "Test.npz", images=x[:6], labels=y[:6])
     data = load(section("npz", root=tmp_path))
     assert (data.n_train, data.n_test, data.ids[-1]) == (12, 6, "test/5")
 
@@ -145,9 +145,15 @@ def test_npz_other_integers_become_bytes(npz):
     assert npz(x=x.astype(np.int64), y=y).digest == npz(x=x, y=y).digest
 
 
-def test_npz_validation_split_is_listed_as_unused(npz):
+def test_npz_splits_go_by_their_usual_names_in_any_case(npz):
+    """`X_train` is what most people write; a validation split stands in for test labels that are kept back."""
     x, y = toy()
-    assert "val_images, not used" in npz(train_images=x, train_labels=y, val_images=x, val_labels=y).unusable[0]
+    names = {"X_train": x, "Y_train": y, "val_x": x[:6], "val_y": y[:6], "Test_X": x, "Test_y": np.full(len(y), -1)}
+    data = npz(**names)
+    assert (data.n_train, data.n_test) == (len(x), 6)
+    assert data.unusable[0].endswith("Test_X: not used, it has no labels")
+    names["Test_y"] = y
+    assert npz(**names).unusable[0].endswith("val_x: not used; to hold it out instead, set data.test")
 
 
 def with_value(array, index, value, dtype=None):

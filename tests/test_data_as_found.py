@@ -138,12 +138,22 @@ def test_a_class_that_lost_much_is_refused_though_the_set_has_lost_little(tmp_pa
     assert len(caught.value.lines) == 3
 
 
-def test_split_names_of_a_dataset_dict_in_any_case():
+@pytest.mark.parametrize(("test_label", "held_out"), [(1, 2), (-1, 1)])
+def test_splits_of_a_dataset_dict_go_by_name_and_need_labels(test_label, held_out):
+    """Names in any case; a validation split stands in for a test split whose labels are kept back."""
+
     class Part:
-        column_names, info = ("image", "label"), None
+        column_names = ("image", "label")
+
+        def __init__(self, label):
+            self.label = label
 
         def __len__(self):
             return 1
 
-    train, test = Part(), Part()
-    assert huggingface_splits({"Training": train, "validation": Part(), "TEST": test}, None, "x") == (train, test, "x")
+        def __getitem__(self, column):
+            return [self.label]
+
+    parts = [Part(0), Part(0), Part(test_label)]
+    splits = dict(zip(("Training", "validation", "TEST"), parts, strict=True))
+    assert huggingface_splits(splits, None, None, "x") == (parts[0], parts[held_out], "x")

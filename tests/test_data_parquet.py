@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from study.data import load
+from study.data.types import Columns
 from study.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 5, 5, 3), dtype=np.uint8)
@@ -143,8 +144,8 @@ def test_text_label_that_train_lacks_is_refused(tmp_path, section):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"names": ("picture", "label")}, r"needs columns image \(or img\) and label, found picture, label"),
-        ({"names": ("image", "fine_label")}, r"found image, fine_label"),
+        ({"names": ("scan", "label")}, r"no image column .* there are scan, label, name it with data.columns.image"),
+        ({"names": ("image", "grade")}, r"no label column .* there are image, grade, name it with data.columns.label"),
         ({"labels": pa.array([0, None] * 20)}, r"row 1 has no label \(20 such rows\)"),
         ({"labels": np.full(40, -1)}, r"label -1 at index 0 is negative"),
         ({"labels": LABELS + 0.5}, r"label 0.5 at index 0 is not a whole number"),
@@ -181,6 +182,62 @@ def test_path_beside_the_file_stands_in_for_bytes(tmp_path, section):
     pq.write_table(pa.table({"image": column, "label": LABELS}), tmp_path / "a.parquet")
     data = load(section("parquet", train=tmp_path / "a.parquet"))
     np.testing.assert_array_equal(data.images[39], PIXELS[0].transpose(2, 0, 1))
+
+
+def test_images_may_be_paths_as_text(tmp_path, section):
+    """A table that names files beside it, or below the root, as a data set of files has."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "pictures").mkdir()
+    for row in range(40):
+        (tmp_path / ("data" if row % 2 else "pictures") / f"{row}.png").write_bytes(FILES[row])
+    paths = [f"{row}.png" if row % 2 else f"pictures/{row}.png" for row in range(40)]
+    pq.write_table(pa.table({"file_name": paths, "label": LABELS}), tmp_path / "data" / "train.parquet")
+    data = load(section("parquet", root=tmp_path))
+    np.testing.assert_array_equal(data.images, PIXELS.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("name", ["fine_label", "Category", "grade"])
+def test_columns_go_by_usual_names_or_by_setting(tmp_path, section, name):
+    """CIFAR-100 of the hub has `img`, `fine_label` and `coarse_label`."""
+    features = {"info": {"features": {name: {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    path = write(tmp_path / "a.parquet", names=("img", name), metadata={"huggingface": json.dumps(features)})
+    columns = Columns(image="img", label="grade") if name == "grade" else Columns()
+    data = load(section("parquet", train=path, columns=columns))
+    assert (data.classes, data.labels.tolist()) == (("cat", "dog"), LABELS.tolist())
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("plain_text/train-00000-of-00001.parquet", "plain_text/test-00000-of-00001.parquet"),
+        ("default/train/0000.parquet", "default/test/0000.parquet"),
+        ("train/a.parquet", "validation/a.parquet"),
+    ],
+)
+def test_tables_may_lie_in_folders_as_on_the_hub(tmp_path, section, train, test):
+    for name, n in ((train, 40), (test, 4)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, FILES[:n], LABELS[:n])
+    data = load(section("parquet", root=tmp_path))
+    assert (data.n_train, data.n_test) == (40, 4)
+
+
+def test_several_folders_of_tables_are_named(tmp_path, section):
+    for name in ("large", "small"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "train.parquet")
+    assert "large, small hold tables; choose one, such as data.root=" in refusal(section("parquet", root=tmp_path))
+
+
+@pytest.mark.parametrize("hidden", [-1, None])
+def test_validation_stands_in_for_a_test_split_without_labels(tmp_path, section, hidden):
+    """Test splits of competitions keep their labels back."""
+    write(tmp_path / "train.parquet")
+    write(tmp_path / "test.parquet", labels=pa.array([hidden] * 40, pa.int64()))
+    assert load(section("parquet", root=tmp_path)).n_test == 0
+    write(tmp_path / "validation.parquet", FILES[:4], LABELS[:4])
+    data = load(section("parquet", root=tmp_path))
+    assert (data.n_test, data.unusable) == (4, (f"{tmp_path}/test.parquet: not used, it has no labels",))
 
 
 def test_truncated_file_gets_one_line(tmp_path, section):

@@ -1,6 +1,7 @@
 """The examples to check first.  in: joined tables of a study's runs   out: a row per example, the most suspect first"""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,10 +42,9 @@ def suspects(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
         repeats, low means suspect; NaN for test examples, which are no part of the training.
     """
     names = dict(enumerate(dataset.classes))
-    columns = {"example": runs.cscores["example"]}
-    if dataset.spec is not None and dataset.spec.name == "folder" and dataset.spec.root is not None:
-        root = Path(dataset.spec.root).expanduser().resolve()
-        columns["path"] = runs.cscores["example"].map(lambda example: _existing(root / example))
+    columns: dict[str, Any] = {"example": runs.cscores["example"]}
+    if dataset.files is not None:
+        columns["path"] = [path if Path(path).is_file() else "" for path in dataset.files.tolist()]
     columns["label"] = runs.cscores["label"].map(names.get)
     if runs.ensemble:
         columns["predicted"] = runs.cscores["consensus"].map(names.get).fillna("")
@@ -61,7 +61,3 @@ def suspects(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
     order = order if order in table else "published"
     ties = [name for name in ("cscore", *ranking_proxies(runs)) if name in table and name != order]
     return table.dropna(subset=[order]).sort_values([order, *ties], kind="stable")
-
-
-def _existing(path: Path) -> str:
-    return str(path) if path.is_file() else ""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +97,9 @@ def as_recipe(
 
 
 def _given(spec: Any) -> dict[str, Any]:
-    """The fields of a frozen spec that are not None."""
-    return {key: value for key, value in vars(spec).items() if value is not None}
+    """The fields of a frozen spec that are not None; a spec in it becomes a table."""
+    given = {key: _given(value) if is_dataclass(value) else value for key, value in vars(spec).items()}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def named(words: Words | None, **more: Any) -> dict[str, Any]:

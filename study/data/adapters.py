@@ -12,9 +12,10 @@ import numpy as np
 from study.data.arrays import as_numpy, maximum, pixels, planes
 from study.data.checks import whole_labels
 from study.data.raw import Raw, first_line, name_classes, numbered, shown
+from study.data.readers.columns import image_column, label_column
 from study.data.readers.decode import Source, bit_depth, eight_bits, plain_pixels
 from study.data.readers.encoded import Pictures, gather
-from study.data.readers.splits import choose
+from study.data.readers.splits import choose, labels_hidden
 from study.errors import DataError
 from study.progress import Bar
 
@@ -221,17 +222,17 @@ def _image(image: Any, row: int, where: str) -> np.ndarray:
     return planes(array[None], f"{where}, item {row}")[0]
 
 
-def huggingface_splits(train: Any, test: Any, name: str | None) -> tuple[Any, Any, str]:
-    """The two splits and the name of a Dataset or a DatasetDict.
+def huggingface_splits(train: Any, test: Any, label: str | None, name: str | None) -> tuple[Any, Any, str]:
+    """The two splits and the name of a Dataset or a DatasetDict; a test split without labels is passed over.
 
     Raises:
         DataError: a DatasetDict without a train split, a streamed data set.
     """
     if isinstance(train, Mapping):
-        split = choose(map(str, train), "the DatasetDict")
+        splits = train
+        split = choose(map(str, train), "the DatasetDict", lambda key: _labels_hidden(splits[key], label))
         if split.train is None:
             raise DataError(f"a DatasetDict needs a split 'train', this one has {', '.join(map(str, train))}")
-        splits = train
         train = splits[split.train]
         test = splits[split.test] if test is None and split.test is not None else test
     for part in (train, test):
@@ -239,6 +240,11 @@ def huggingface_splits(train: Any, test: Any, name: str | None) -> tuple[Any, An
             kind = type(part).__name__
             raise DataError(f"a {kind} cannot be read as a whole; load the data set with streaming=False")
     return train, test, str(name or getattr(train.info, "dataset_name", None) or "huggingface")
+
+
+def _labels_hidden(part: Any, label: str | None) -> bool:
+    names = getattr(part, "column_names", ())  # what is no Dataset is refused later
+    return bool(names) and labels_hidden(part[label_column(names, label, "the DatasetDict")][:])
 
 
 def from_huggingface(
@@ -252,7 +258,7 @@ def from_huggingface(
     progress: Bar,
 ) -> Raw:
     """See `Dataset.from_huggingface`."""
-    image, label = _column(train, image, ("image", "img"), name), _column(train, label, ("label", "labels"), name)
+    image, label = image_column(train.column_names, image, name), label_column(train.column_names, label, name)
     splits = [part for part in (train, test) if part is not None]
     labels = [_labels(part, label, name) for part in splits]
     names = getattr(train.features[label], "names", None)
@@ -264,17 +270,6 @@ def from_huggingface(
     pictures = _pictures(train, "train", image, cuts[0], name)
     held_out = None if test is None else _pictures(test, "test", image, cuts[1], name)
     return gather(pictures, held_out, classes, (), size=size, channels=channels, progress=progress)
-
-
-def _column(part: Any, wanted: str | None, usual: tuple[str, ...], name: str) -> str:
-    """The column that is wanted, else the first of the usual ones that is there."""
-    column = next((word for word in ((wanted,) if wanted else usual) if word in part.column_names), None)
-    if column is None:
-        raise DataError(
-            f"{shown(name)}: no column {shown(wanted or ' or '.join(usual))}; "
-            f"there are {', '.join(part.column_names)}, name yours with {usual[0]}="
-        )
-    return column
 
 
 def _labels(part: Any, label: str, name: str) -> np.ndarray:

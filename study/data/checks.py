@@ -189,7 +189,16 @@ def select(raw: Raw, classes: Sequence[str] | None, limit: int | None) -> Raw:
     if limit is not None:
         keep &= _first_of_each(labels, raw.n_train, limit)
     n_train = int(keep[: raw.n_train].sum())
-    return replace(raw, images=raw.images[keep], labels=labels[keep], ids=raw.ids[keep], n_train=n_train, classes=names)
+    files = None if raw.files is None else raw.files[keep]
+    return replace(
+        raw,
+        images=raw.images[keep],
+        labels=labels[keep],
+        ids=raw.ids[keep],
+        files=files,
+        n_train=n_train,
+        classes=names,
+    )
 
 
 def _renumbering(raw: Raw, names: tuple[str, ...]) -> np.ndarray:

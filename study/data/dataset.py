@@ -19,10 +19,9 @@ from study.data.checks import check, check_arrays, notes_on_classes, select
 from study.data.digest import digest_of
 from study.data.noise import noisy_images, noisy_labels
 from study.data.raw import Raw
-from study.data.readers.csv_table import read_csv
 from study.data.readers.registry import read
 from study.data.resize import fit
-from study.data.types import DataSpec, NoiseSpec
+from study.data.types import Columns, DataSpec, NoiseSpec
 from study.errors import DataError
 from study.progress import Bar, bar, say
 from study.random_streams import random_stream
@@ -56,6 +55,8 @@ class Dataset:
     """The first 16 hex digits of a sha256 over shape, dtype, pixels, labels, n_train and ids."""
     notes: tuple[str, ...] = field(default=(), repr=False)
     """One line each: how the source was understood, classes that are too small or that the test split lacks."""
+    files: np.ndarray | None = field(default=None, repr=False)
+    """(n,) str, absolute paths of the image files; None where examples are no files of their own."""
     labels_before_noise: np.ndarray | None = field(default=None, repr=False)
     """(n,) int64, the labels as they were before label noise; None: there is none."""
     spec: DataSpec | None = field(default=None, repr=False)
@@ -136,10 +137,12 @@ class Dataset:
         """Take Hugging Face's `datasets.Dataset` or `DatasetDict`.
 
         Args:
-            train: a Dataset, or a DatasetDict with a split "train" and perhaps "test" or "validation".
+            train: a Dataset, or a DatasetDict with a split "train" and perhaps "test" or "validation"; the test split
+                is held out, the validation split where there is none or the test split has no labels.
             test: a Dataset for the test rows.
-            image: column of the images; "image" or "img" unless given.
-            label: column of the labels; "label" unless given.  A ClassLabel names the classes.
+            image: column of the images; a usual name ("image", "img", ...) unless given.
+            label: column of the labels; a usual name ("label", "fine_label", ...) unless given.  A ClassLabel names the
+                classes.
             size: every image is resized to size x size.
             channels: 1 or 3 to force gray or colour.
             name: of the data set; the builder's name unless given.
@@ -148,7 +151,7 @@ class Dataset:
         Raises:
             DataError: no such column; images or labels that do not fit.
         """
-        train, test, name = adapters.huggingface_splits(train, test, name)
+        train, test, name = adapters.huggingface_splits(train, test, label, name)
         raw = adapters.from_huggingface(train, test, image, label, size, channels, name, progress)
         return cls._of(raw, DataSpec(name, size=size, channels=channels))
 
@@ -187,8 +190,8 @@ class Dataset:
         cls,
         path: str | PathLike[str],
         *,
-        image: str = "image",
-        label: str = "label",
+        image: str | None = None,
+        label: str | None = None,
         split: str | None = None,
         root: str | PathLike[str] | None = None,
         size: int | None = None,
@@ -200,10 +203,12 @@ class Dataset:
 
         Args:
             path: the CSV file, with a header.
-            image: column of the image files.
-            label: column of the labels, numbers or text; classes are the sorted values.
-            split: column that says "train" or "test" ("val" and "validation" count as test); the column "split" is
-                taken where there is one.  Without it every row is a train row.
+            image: column of the image files; a usual name (image, file, filename, path, ...) unless given.
+            label: column of the labels, numbers or text; a usual name (label, class, ...) unless given.  Classes are
+                the sorted values.
+            split: column that says train, validation or test, in the usual words; the column "split" is taken where
+                there is one.  The test rows are held out; validation rows where there are none, or without labels.
+                Without the column every row is a train row.
             root: folder that the files' names start from; the CSV file's unless given.
             size: every image is resized to size x size; needed where sizes differ.
             channels: 1 or 3 to force gray or colour.
@@ -213,8 +218,16 @@ class Dataset:
         Raises:
             DataError: no such file or column, an empty label, another word in the split column, unreadable images.
         """
-        raw = read_csv(path, image, label, split, root, size, channels, progress)
-        return cls._of(raw, DataSpec(name or Path(path).stem, size=size, channels=channels))
+        spec = DataSpec(
+            "csv",
+            name or Path(path).stem,
+            root=None if root is None else str(root),
+            train=str(path),
+            size=size,
+            channels=channels,
+            columns=Columns(image, label, split),
+        )
+        return cls._of(read(spec, progress), spec, spec)
 
     @classmethod
     def from_name(cls, name: str, *, progress: Bar = bar, **settings: Any) -> Self:
@@ -251,6 +264,7 @@ class Dataset:
             maximum=raw.maximum,
             unusable=raw.unusable,
             notes=raw.notes + notes_on_classes(raw),
+            files=raw.files,
             digest=digest_of(images, raw.labels, raw.ids, raw.n_train),
             spec=spec,
         )

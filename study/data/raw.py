@@ -30,6 +30,8 @@ class Raw:
     """One line each: what lies in the source and is left out, and why."""
     notes: tuple[str, ...] = ()
     """One line each: how what was read was understood."""
+    files: np.ndarray | None = None
+    """(n,) str, absolute paths of the image files; None where examples are no files."""
 
 
 def numbered(split: str, n: int) -> list[str]:

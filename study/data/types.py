@@ -2,6 +2,7 @@
 same attributes
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -12,15 +13,33 @@ INPUT_NOISE = ("none", "gaussian", "shuffled")
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Names of a table's columns; None: the usual names, see `readers.columns`.
+
+    image: encoded images, or paths of image files.
+    label: the class.
+    split: train, test, validation.
+
+    >>> Columns(label="fine_label").image is None
+    True
+    """
+
+    image: str | None = None
+    label: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """Which examples: the name of a reader, where the files lie, what is taken of them.
 
-    name: "digits", "mnist", ..., "folder", "npz", "parquet"; see `readers.registry.READERS`.
+    name: "digits", "mnist", ..., "folder", "csv", "npz", "parquet"; see `readers.registry.READERS`.
     label: the name under which tables and MLflow show the data set; None: `name`.
     root, train, test: folder, or files of the splits.
     size, channels: every image is brought to size x size pixels, 1 or 3 channels; None leaves them.
     limit: the first so many train examples of each class.
     classes: names of the classes that are kept, in the order of their new labels.
+    columns: of a CSV or Parquet table; a mapping becomes `Columns`.
     download: whether a published data set may be fetched.
 
     >>> DataSpec("mnist", limit=100).title
@@ -36,12 +55,19 @@ class DataSpec:
     channels: int | None = None
     limit: int | None = None
     classes: tuple[str, ...] | None = None
+    columns: Columns = Columns()
     download: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.columns, Mapping):
+            object.__setattr__(self, "columns", Columns(**self.columns))
 
     @classmethod
     def of(cls, section: Any) -> Self:
         """The same of any object with these attributes, such as a recipe's [data] table."""
-        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
+        values = {field.name: getattr(section, field.name) for field in fields(cls)}
+        columns = {field.name: getattr(section.columns, field.name) for field in fields(Columns)}
+        return cls(**values | {"columns": columns})
 
     @property
     def title(self) -> str:

@@ -41,10 +41,23 @@ class Section(BaseModel):
         return tuple(value) if isinstance(value, list) else value
 
 
+class Columns(Section):
+    """Names of a table's columns, for `csv` and `parquet`; missing: the usual names.
+
+    image: of the images or their files: image, img, file, filename, path, ...
+    label: of the classes: label, labels, fine_label, class, ...
+    split: of the words train, test and validation: split, subset, partition.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    split: str | None = None
+
+
 class Data(Section):
     """Which examples: the name of a source, where it lies, what is taken of it.
 
-    name: digits, a published data set (mnist, cifar10, ...), or a format: folder, npz, parquet.
+    name: digits, a published data set (mnist, cifar10, ...), or a format: folder, csv, npz, parquet.
     root: the folder of the data; of a published data set, where it is downloaded to.
     train, test: file or folder of one split, where root does not say it.
     size: side in pixels to which images are resized; missing: as they are.
@@ -52,6 +65,7 @@ class Data(Section):
     limit: the first so many training examples of each class; test examples all stay.
     classes: only examples of these classes, by name.
     download: whether a published data set may be downloaded.
+    columns: of a table, where they have other names than the usual ones.
     """
 
     name: str
@@ -64,6 +78,7 @@ class Data(Section):
     limit: Annotated[int, Field(ge=1, le=10**9)] | None = None
     classes: tuple[str, ...] | None = None
     download: bool = True
+    columns: Columns = Columns()
 
     @property
     def title(self) -> str:

@@ -5,6 +5,7 @@ Files come from strangers: whatever Pillow makes of one, the result is pixels or
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from study.errors import DataError
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # none that starts a program (EPS)
 ENDINGS = "avif|bmp|gif|jpg|jpeg|jpe|jfif|jp2|png|pbm|pgm|pnm|ppm|tif|tiff|webp"
+IMAGE_NAME = re.compile(rf"\.({ENDINGS})$", re.IGNORECASE)
 PIXELS_ALLOWED = 89_478_485  # a quarter of a GiB as RGB, Pillow's own line for a decompression bomb
 GRAY_MODES = frozenset(("1", "L", "LA", "La"))
 TURNS = {  # EXIF orientation, 1 is upright

@@ -1,8 +1,10 @@
 """Splits of encoded images to Raw: what image folders and parquet files have in common.  in: Pictures   out: Raw"""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +25,8 @@ class Pictures:
     names: Sequence[str]
     """(n,) what to call each image in a message."""
     batches: Callable[[], Iterator[Sequence[Source]]]
+    files: Sequence[Path] | None = None
+    """(n,) the image files, where every image is one."""
 
 
 def gather(
@@ -64,7 +68,14 @@ def gather(
         test=None if test is None else test.where,
         unusable=tuple(lines),
         notes=notes,
+        files=_files(splits, np.concatenate(masks)),
     )
+
+
+def _files(splits: Sequence[Pictures], usable: np.ndarray) -> np.ndarray | None:
+    """(n,) str, the absolute paths of the images; None where some are no files of their own."""
+    paths = [file for split in splits for file in split.files or ()]
+    return np.array([os.path.abspath(path) for path in paths], dtype=str)[usable] if len(paths) == len(usable) else None
 
 
 def _fill(stack: Stack, split: Pictures, decoded: Iterator[np.ndarray | str]) -> tuple[np.ndarray, list[str]]:

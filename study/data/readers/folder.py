@@ -5,7 +5,6 @@ root/cat/1.png                                  train examples only
 """
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from study.data.raw import Raw, shown
-from study.data.readers.decode import ENDINGS, Source, is_image
+from study.data.readers.decode import ENDINGS, IMAGE_NAME, Source, is_image
 from study.data.readers.encoded import Pictures, gather
 from study.data.readers.splits import Split, choose, not_used, split_of
 from study.data.types import DataSpec
@@ -21,7 +20,6 @@ from study.errors import DataError
 from study.progress import Bar
 
 BATCH = 2048
-IMAGE_NAME = re.compile(rf"\.({ENDINGS})$", re.IGNORECASE)
 JUNK = frozenset(("__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "@eadir"))
 LAYOUT = "put the images of each class into a folder of its own, <root>/train/<class>/<image>"
 
@@ -136,6 +134,7 @@ def _pictures(tree: Tree, prefix: str, classes: tuple[str, ...], wanted: Sequenc
         ids=[prefix + path for _, path in pairs],
         names=[str(path) for path in paths],
         batches=batches,
+        files=paths,
     )
 
 

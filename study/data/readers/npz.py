@@ -1,8 +1,10 @@
 """NumPy archives.  in: an npz file, or one per split   out: Raw
 
 images labels  |  x y                                  one split per file
-x_train y_train x_test y_test                          both in one file, as Keras
-train_images train_labels test_images test_labels      both in one file, as MedMNIST
+x_train y_train x_test y_test                          all in one file, as Keras
+train_images train_labels test_images test_labels      all in one file, as MedMNIST
+
+Case does not count, and splits go by any of the names in `splits`.
 """
 
 import zipfile
@@ -17,13 +19,15 @@ import numpy as np
 from study.data.arrays import maximum, pixels, planes
 from study.data.checks import whole_labels
 from study.data.raw import Raw, class_file, first_line, name_classes, numbered, shown
+from study.data.readers.splits import choose, labels_hidden, not_used, split_of, split_of_file, without_labels
 from study.data.types import DataSpec
 from study.errors import DataError
 from study.progress import Bar
 
-SINGLE = (("images", "labels"), ("x", "y"))
-TRAIN = (("x_train", "y_train"), ("train_images", "train_labels"))
-TEST = (("x_test", "y_test"), ("test_images", "test_labels"))
+IMAGES = ("images", "image", "imgs", "img", "x", "data")  # of several in one file, the first
+LABELS = ("labels", "label", "y", "targets", "target")
+LAYOUTS = "images/labels, x/y, x_train/y_train or train_images/train_labels"
+Place = tuple[Path, tuple[str, str]]  # a file, and its keys of images and labels
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -36,12 +40,13 @@ def read_npz(data: DataSpec, progress: Bar) -> Raw:
     Raises:
         DataError: another layout, dtype or key; NaN; labels that are no whole numbers; splits that do not fit together.
     """
-    train_file, test_file = _places(data)
-    train, train_labels = _split(train_file, TRAIN + SINGLE)
-    test_file = test_file or (train_file if _holds(train_file, TEST) else None)
+    splits, unused = _splits(data)
+    train_file, train_keys = splits["train"]
+    train, train_labels = _arrays(train_file, train_keys)
     test, test_labels = train[:0], train_labels[:0]
-    if test_file is not None:
-        test, test_labels = _split(test_file, TEST + SINGLE)
+    if "test" in splits:
+        test_file, test_keys = splits["test"]
+        test, test_labels = _arrays(test_file, test_keys)
         if (test.shape[1:], test.dtype) != (train.shape[1:], train.dtype):
             raise DataError(
                 f"{shown(test_file)}: test images are {test.shape[1:]} {test.dtype}, train images in "
@@ -56,24 +61,80 @@ def read_npz(data: DataSpec, progress: Bar) -> Raw:
         n_train=len(train),
         classes=name_classes(labels, class_file(train_file.parent), str(train_file)),
         train=str(train_file),
-        test=None if test_file is None else str(test_file),
+        test=str(splits["test"][0]) if "test" in splits else None,
         maximum=maximum(images),
-        unusable=_left_over(train_file),
+        unusable=tuple(unused),
     )
 
 
-def _places(data: DataSpec) -> tuple[Path, Path | None]:
-    """The train file, and the test file where it is another one."""
+def _splits(data: DataSpec) -> tuple[dict[str, Place], list[str]]:
+    """Where "train" and, if there is one, "test" lie, and a line for each split that is not used."""
+    places = _places(data)
+    hidden = {name for name, place in places.items() if _labels_hidden(*place)}
+    split = choose(places, data.root or data.train or "", hidden.__contains__)
+    if split.train is None:
+        where = next(iter(places.values()))[0]
+        raise DataError(f"{shown(where)}: there is {', '.join(places)}, and no train split; set data.train to a file")
+    unused = []
+    for name in split.unused:
+        file, keys = places[name]
+        where = f"{file}: {keys[0]}"
+        unused.append(without_labels(where) if name in hidden else not_used(where))
+    chosen = {"train": places[split.train]} | ({"test": places[split.test]} if split.test else {})
+    return chosen, unused
+
+
+def _places(data: DataSpec) -> dict[str, Place]:
+    """File and keys of each split that there is: of files named after splits, or of keys in one file."""
     if data.train is None and data.root is None:
         raise DataError("an npz file needs a place; set data.train (and data.test), or data.root")
+    test = {} if data.test is None else {"test": _one_split(Path(data.test).expanduser(), "test")}
     if data.train is not None:
-        return Path(data.train).expanduser(), None if data.test is None else Path(data.test).expanduser()
+        return _in_file(Path(data.train).expanduser(), only_train=data.test is not None) | test
     root = Path(data.root or "").expanduser()
-    if data.test is not None:
-        test = Path(data.test).expanduser()
-    else:
-        test = root / "test.npz" if (root / "test.npz").is_file() else None
-    return root / "train.npz" if root.is_dir() else root, test
+    if not root.is_dir():
+        return _in_file(root, only_train=data.test is not None) | test
+    files = {split_of_file(file.name): file for file in sorted(root.glob("*.npz"), reverse=True)}
+    if "train" not in files:
+        raise DataError(f"{shown(root)}: there is no train.npz here; set data.train to a file")
+    kept = {name: file for name, file in files.items() if name and not (data.test and name != "train")}
+    return {name: _one_split(file, name) for name, file in kept.items()} | test
+
+
+def _in_file(file: Path, *, only_train: bool) -> dict[str, Place]:
+    """The splits that the keys of one file name; keys without a split are train."""
+    splits = {split or "train": (file, keys) for split, keys in reversed(_pairs(file).items())}
+    return {"train": splits["train"]} if only_train and "train" in splits else splits
+
+
+def _one_split(file: Path, split: str) -> Place:
+    """The keys of a file of one split: those of this split, else those of none."""
+    pairs = _pairs(file)
+    keys = pairs.get(split, pairs.get(None))
+    if keys is None:
+        raise DataError(f"{shown(file)}: holds {', '.join(map(str, pairs))}, and no {split} split; name another file")
+    return file, keys
+
+
+def _pairs(file: Path) -> dict[str | None, tuple[str, str]]:
+    """The keys of images and labels of each split that a file names, in any case: `X_train`, `train_images`, `x`."""
+    with _opened(file) as archive:
+        names = list(archive.files)
+    keys: dict[tuple[str | None, str], str] = {}
+    for role, usual in (("images", IMAGES), ("labels", LABELS)):
+        for name in sorted(names, key=str.lower):
+            parts = name.lower().split("_")
+            split = next((split_of(part) for part in parts if split_of(part)), None)
+            rest = [part for part in parts if not split_of(part)]
+            if len(rest) == 1 and rest[0] in usual:
+                held = keys.get((split, role))
+                if held is None or usual.index(rest[0]) < usual.index(held.lower().split("_")[-1]):
+                    keys[split, role] = name
+    splits = {split for split, _ in keys}
+    pairs = {s: (keys[s, "images"], keys[s, "labels"]) for s in splits if {(s, "images"), (s, "labels")} <= set(keys)}
+    if not pairs:
+        raise DataError(f"{shown(file)}: needs arrays {LAYOUTS}; found {shown(', '.join(names)) or 'nothing'}")
+    return pairs
 
 
 @contextmanager
@@ -95,26 +156,14 @@ def _opened(file: Path) -> Iterator[Any]:
         ) from None
 
 
-def _holds(file: Path, pairs: tuple[tuple[str, str], ...]) -> bool:
+def _labels_hidden(file: Path, keys: tuple[str, str]) -> bool:
     with _opened(file) as archive:
-        return any(images in archive.files for images, _ in pairs)
+        return labels_hidden(np.unique(archive[keys[1]]).tolist())
 
 
-def _left_over(file: Path) -> tuple[str, ...]:
-    """A validation split, as in MedMNIST, is neither train nor test."""
+def _arrays(file: Path, keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """(n, channels, height, width) uint8, float32 or bool, and (n,) int64."""
     with _opened(file) as archive:
-        return tuple(f"{shown(file)}: {key}, not used" for key in archive.files if key in ("val_images", "x_val"))
-
-
-def _split(file: Path, pairs: tuple[tuple[str, str], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(n, channels, height, width) uint8, float32 or bool, and (n,) int64, under the first pair of keys."""
-    with _opened(file) as archive:
-        keys = next((pair for pair in pairs if set(pair) <= set(archive.files)), None)
-        if keys is None:
-            layouts = ", ".join("/".join(pair) for pair in pairs)
-            raise DataError(
-                f"{shown(file)}: needs one of {layouts}; found {shown(', '.join(archive.files)) or 'nothing'}"
-            )
         images, labels = archive[keys[0]], archive[keys[1]]
     images, labels = pixels(planes(images, file), file), whole_labels(labels, str(file))
     if len(images) != len(labels):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from study.data.raw import Raw, numbered, shown
+from study.data.readers.csv_table import read_csv
 from study.data.readers.folder import read_folder
 from study.data.readers.npz import read_npz
 from study.data.readers.parquet import read_parquet
@@ -86,5 +87,6 @@ def read_digits(data: DataSpec, progress: Bar) -> Raw:
 for _name in PUBLISHED:
     reader(_name)(read_published)
 reader("folder")(read_folder)
+reader("csv")(read_csv)
 reader("npz")(read_npz)
 reader("parquet")(read_parquet)

@@ -1,7 +1,7 @@
 """Names of splits in folders, files, columns and tables, in any case.  in: names   out: which split each one is"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from study.data.raw import shown
@@ -47,14 +47,21 @@ def split_of_file(name: str) -> str | None:
     return OF_NAME[match[1]] if match else None
 
 
-def choose(names: Iterable[str], where: object) -> Split:
+def choose(names: Iterable[str], where: object, hidden: Callable[[str], bool] = lambda name: False) -> Split:
     """Which of these names is the train split and which is held out.
+
+    Args:
+        names: of folders, files or splits.
+        where: what holds them, for messages.
+        hidden: whether a split's labels are kept back, as in a competition; a validation split then stands in for it.
 
     Raises:
         DataError: two names for one split, such as `train` and `Training`.
 
     >>> choose(["Train", "val", "Test"], "root")
     Split(train='Train', test='Test', unused=('val',))
+    >>> choose(["train", "val", "test"], "root", hidden=lambda name: name == "test").test
+    'val'
     """
     chosen: dict[str, str] = {}
     others = []
@@ -69,9 +76,28 @@ def choose(names: Iterable[str], where: object) -> Split:
             )
         else:
             chosen[split] = name
-    held_out = chosen.get("test", chosen.get("validation"))
-    spare = [chosen["validation"]] if "test" in chosen and "validation" in chosen else []
-    return Split(chosen.get("train"), held_out, tuple(spare + others))
+    held_out = [chosen[split] for split in ("test", "validation") if split in chosen]
+    test = next((name for name in held_out if not hidden(name)), None)
+    return Split(chosen.get("train"), test, tuple([name for name in held_out if name != test] + others))
+
+
+def labels_hidden(labels: Iterable[object]) -> bool:
+    """Whether a split has no label at all: all are missing or -1.
+
+    >>> labels_hidden([-1, -1]), labels_hidden(["", None]), labels_hidden([-1, 0]), labels_hidden([])
+    (True, True, False, False)
+    """
+    some = False
+    for label in labels:
+        some = True
+        if label is not None and str(label).strip() not in ("", "-1"):
+            return False
+    return some
+
+
+def without_labels(where: object) -> str:
+    """The line about a held-out split whose labels are kept back."""
+    return f"{shown(where)}: not used, it has no labels"
 
 
 def not_used(where: object) -> str:
