@@ -74,12 +74,13 @@ def test_queries_of_their_own_are_searched_among_the_features(name):
     np.testing.assert_array_equal(rows, brute(features, 5, queries)[1])
 
 
-@pytest.mark.parametrize("tile", [1, 7, 29, 399, 400, 4096])
+@pytest.mark.parametrize("tile", [1, 7, 29, 119, 120, 4096])
 @pytest.mark.parametrize("name", ["binary images", "hidden", "duplicates", "logits"])
 def test_tiles_of_any_size_give_the_same_bits(name, tile):
-    """A tile smaller than k, one cut short, a single one: the answer does not know of tiles."""
-    whole, rows = nearest(FEATURES[name], K)
-    tiled, tiled_rows = nearest(FEATURES[name], K, tile=tile)
+    """A tile smaller than k, one cut short, a single one: the result does not depend on tiles."""
+    features = FEATURES[name][:120]
+    whole, rows = nearest(features, K)
+    tiled, tiled_rows = nearest(features, K, tile=tile)
     assert (tiled_rows == rows).all()
     assert (tiled == whole).all()
 

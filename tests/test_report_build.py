@@ -17,7 +17,7 @@ from study.report import build
 from study.runs.reference import log_reference
 from study.tracking import open_store
 from study.workflows.study import run_report, run_study
-from tests.toys import blobs, toy_recipe
+from tests.toys import blobs, toy_recipe, two_figures
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
@@ -121,7 +121,7 @@ def test_stop_before_the_report_ends_the_study(runs, recipe, dataset, store):
         run_study(recipe, dataset, store, stop=stop)
 
 
-def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monkeypatch):
+def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monkeypatch, few_figures):
     """Between two figures; the same command makes it again."""
     monkeypatch.setattr(build, "_existing_report", lambda *_: None)
     stop, figure = threading.Event(), type(runs[0]).figure
@@ -132,7 +132,7 @@ def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monk
     assert (run.status, len([name for name in run.files if name.startswith("figures/")])) == ("KILLED", 1)
 
 
-def test_a_report_that_fails_is_marked(recipe, dataset, store, runs, monkeypatch):
+def test_a_report_that_fails_is_marked(recipe, dataset, store, runs, monkeypatch, few_figures):
     """A half report must not look like one."""
     monkeypatch.setattr(build, "_existing_report", lambda *_: None)
     monkeypatch.setattr(build, "write_report", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
@@ -231,7 +231,9 @@ def again(runs, recipe, dataset, store, stores, tmp_path_factory):
     file = tmp_path_factory.mktemp("published") / "theirs.csv"
     table.to_csv(file)
     log_reference(file, "digits", dataset, copy)
-    return run_study(recipe, dataset, copy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "figure_sections", two_figures)
+        return run_study(recipe, dataset, copy)
 
 
 def test_with_published_scores_the_same_command_makes_a_new_report_of_the_same_runs(runs, again, correlations):
@@ -249,7 +251,7 @@ def test_published_scores_are_in_the_next_report(again):
     assert "published" in set(again[3].read_table("correlations.parquet")["reference"])
 
 
-def test_single_runs_alone_are_held_against_published_scores(recipe, dataset, stores, tmp_path):
+def test_single_runs_alone_are_held_against_published_scores(recipe, dataset, stores, tmp_path, monkeypatch):
     """One ResNet, with the authors' file or without: no ensemble of one's own is needed."""
     store, alone = stores(), recipe.model_copy(update={"kind": "single"})
     without = run_study(alone, dataset, store)[-1]
@@ -264,6 +266,7 @@ def test_single_runs_alone_are_held_against_published_scores(recipe, dataset, st
     labels = dataset.labels[: dataset.n_train]
     np.savez(tmp_path / "theirs.npz", labels=labels, scores=np.linspace(0, 1, dataset.n_train))
     log_reference(tmp_path / "theirs.npz", "digits", dataset, store)
+    monkeypatch.setattr(build, "figure_sections", two_figures)
     report = run_report(alone, dataset, store)
     assert set(report.read_table("correlations.parquet")["reference"]) == {"published"}
     assert metrics(report, "published")
@@ -292,7 +295,9 @@ def test_permuted_examples_give_a_study_of_their_own(runs, recipe, dataset, stor
 # -------------------------------------------------------------------------------------------------------------- server
 
 
-def test_a_study_through_a_server_gives_the_same_bytes(runs, recipe, dataset, served, tmp_path, monkeypatch):
+def test_a_study_through_a_server_gives_the_same_bytes(
+    runs, recipe, dataset, served, tmp_path, monkeypatch, few_figures
+):
     """MLFLOW_TRACKING_URI is all that a team changes."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served[0])
     remote = open_store(tmp_path / "client")

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from study.report import build
 from study.tracking import Store, client, open_store, sqlite_store
+from tests.toys import two_figures
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -27,6 +29,12 @@ def template(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("template")
     sqlite_store.prepare(root / "mlflow.db")
     return root / "mlflow.db"
+
+
+@pytest.fixture
+def few_figures(monkeypatch) -> None:
+    """Reports have two figures, drawn at once."""
+    monkeypatch.setattr(build, "figure_sections", two_figures)
 
 
 @pytest.fixture(autouse=True)

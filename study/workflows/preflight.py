@@ -13,6 +13,7 @@ import numpy as np
 from study.data import Dataset
 from study.errors import AnalysisError, RecipeError, StudyError
 from study.experiments.cells import cells
+from study.models.spec import NetworkSpec
 from study.proxies import SIGNALS, bind, chosen, compute
 from study.recipe import Recipe, load
 from study.recipe.load import recipe_files
@@ -71,7 +72,7 @@ def rehearse(recipe: Recipe, n_train: int | None = None) -> None:
     evaluations, due = -(-epochs // look), -(-epochs // every)
     sizes = dict.fromkeys("nclk", 2) | {"e": evaluations, "t": evaluations + 1, "w": due}
     made_up = {
-        word: np.ones([sizes.get(axis, 2) for axis in told.axes], dtype=np.int64) for word, told in SIGNALS.items()
+        name: np.ones([sizes.get(axis, 2) for axis in signal.axes], dtype=np.int64) for name, signal in SIGNALS.items()
     }
     for spec in chosen(recipe.proxies):
         try:
@@ -84,9 +85,8 @@ def check_fit(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> No
     """Third step: the networks of both kinds take these images and give logits for these classes."""
     from study.models import build
 
-    for kind in ("ensemble", "single"):
-        if recipe.kind in ("study", kind):
-            build.fit_check(recipe.part(kind).model.spec(), shape, n_classes)
+    for spec in _networks(recipe):
+        build.fit_check(spec, shape, n_classes)
     _check_layers(recipe, shape, n_classes)
 
 
@@ -179,10 +179,15 @@ def _check_network(recipe: Recipe) -> None:
     from study.models import build
 
     size = recipe.data.size or 224
-    for kind in ("ensemble", "single"):
-        if recipe.kind in ("study", kind):
-            build.create(recipe.part(kind).model.spec(), (recipe.data.channels or 3, size, size), 2, device="meta")
+    for spec in _networks(recipe):
+        build.create(spec, (recipe.data.channels or 3, size, size), 2, device="meta")
     _check_layers(recipe, (recipe.data.channels or 3, size, size), 2)
+
+
+def _networks(recipe: Recipe) -> list[NetworkSpec]:
+    """The networks that a recipe trains, each once."""
+    specs = [recipe.part(kind).model.spec() for kind in ("ensemble", "single") if recipe.kind in ("study", kind)]
+    return specs[:1] if specs[1:] == specs[:1] else specs
 
 
 def _shape(recipe: Recipe) -> tuple[tuple[int, int, int], int]:
