@@ -122,12 +122,12 @@ def _code_names(code: types.CodeType | None) -> Iterator[str]:
 
 
 def _bytecode(code: Any) -> str:
-    """Instructions and constants of a function, or of all functions of a class."""
+    """Instructions and constants of a function, or of all plain of a class."""
     if isinstance(code, type):
         methods = {name: inspect.unwrap(each) for name, each in sorted(vars(code).items()) if callable(each)}
-        own = {name: each for name, each in methods.items() if isinstance(each, types.FunctionType)}
+        plain = {name: each for name, each in methods.items() if isinstance(each, types.FunctionType)}
         bases = [base.__qualname__ for base in code.__bases__]
-        return f"class {code.__name__} {bases} " + " ".join(f"{name}: {_bytecode(own[name])}" for name in own)
+        return f"class {code.__name__} {bases} " + " ".join(f"{name}: {_bytecode(plain[name])}" for name in plain)
     return _instructions(code.__code__) + f" {_constant(code.__defaults__)} {_constant(code.__kwdefaults__)}"
 
 

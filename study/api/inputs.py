@@ -81,7 +81,7 @@ def as_recipe(
             "use one seed for both"
         )
     network = network_spec(model, settings)
-    words = {name: {key: value for key, value in table.items() if value is not None} for name, table in tables.items()}
+    given = {name: {key: value for key, value in table.items() if value is not None} for name, table in tables.items()}
     recipe = parse(
         {
             "kind": kind,
@@ -89,7 +89,7 @@ def as_recipe(
             "data": _given(dataset.spec) if dataset.spec else {"name": dataset.name},
             "noise": _given(dataset.noise) if noisy else {},
             "model": {"name": network.name, "settings": dict(network.settings)},
-            **words,
+            **given,
         },
         "study",
     )

@@ -242,14 +242,14 @@ def recipes_table(titles: "Sequence[Header]", folder: Path) -> None:
 
 
 def _one(store: Store, prefix: str) -> Run:
-    found = [run for run in store.find() if run.id.startswith(prefix)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matches = [run for run in store.find() if run.id.startswith(prefix)]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         raise StoreError(f"no run with an id that begins with {prefix!r}; `{command('list')}` shows the ids")
-    some = ", ".join(run.id[: max(8, len(prefix) + 2)] for run in found[:4])
-    more = ", ..." if len(found) > 4 else ""
-    raise StoreError(f"{len(found)} runs have an id that begins with {prefix!r} ({some}{more}); type more of it")
+    some = ", ".join(run.id[: max(8, len(prefix) + 2)] for run in matches[:4])
+    more = ", ..." if len(matches) > 4 else ""
+    raise StoreError(f"{len(matches)} runs have an id that begins with {prefix!r} ({some}{more}); type more of it")
 
 
 def _ranks(metrics: Mapping[str, float]) -> tuple[list[tuple[str, str]], list[tuple[str, list[float]]]]:
@@ -309,5 +309,5 @@ def _outcome(run: Run) -> str:
     if run.tags.get("study.kind") == "report":
         _, rows = _ranks(run.metrics)
         return f"best: {rows[0][0]} {rows[0][1][0]:.3f}" if rows else ""
-    metric, words = TELLING.get(run.tags.get("study.kind", ""), ("", ""))
-    return f"{words} {run.metrics[metric]:.3f}" if metric in run.metrics else ""
+    metric, title = TELLING.get(run.tags.get("study.kind", ""), ("", ""))
+    return f"{title} {run.metrics[metric]:.3f}" if metric in run.metrics else ""

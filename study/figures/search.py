@@ -106,8 +106,8 @@ def _points(axes: Axes, frame: pd.DataFrame, x: str, floor: float) -> None:
 
 def _floor(values: pd.Series) -> float:
     """The lower edge: a search begins with trials that are worse than all that matters."""
-    known = values.dropna()
-    if known.empty:
+    finite = values.dropna()
+    if finite.empty:
         return 0.0
-    median, best = float(known.median()), float(known.max())
-    return max(float(known.min()), median - LEAST * max(best - median, 1e-6)) if np.isfinite(best) else 0.0
+    median, best = float(finite.median()), float(finite.max())
+    return max(float(finite.min()), median - LEAST * max(best - median, 1e-6)) if np.isfinite(best) else 0.0

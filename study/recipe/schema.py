@@ -87,13 +87,13 @@ class Recipe(Section):
         """
         from study.models.build import identity  # needs torch, which the check of a recipe's form does without
 
-        told = self.model_dump(include={"seed", "optimizer", "schedule", "train"})
-        told["model"] = identity(self.model.spec())
-        told["noise"] = self.noise.model_dump(exclude={"file"})
-        told["data"] = self.data.model_dump(include={"name", *PIXELS})
+        settings = self.model_dump(include={"seed", "optimizer", "schedule", "train"})
+        settings["model"] = identity(self.model.spec())
+        settings["noise"] = self.noise.model_dump(exclude={"file"})
+        settings["data"] = self.data.model_dump(include={"name", *PIXELS})
         if self.kind == "ensemble":
-            told["subset"] = self.subset.model_dump(include={"design", "min_class"})
-        return {"kind": self.kind, "schema": SCHEMA, **told}
+            settings["subset"] = self.subset.model_dump(include={"design", "min_class"})
+        return {"kind": self.kind, "schema": SCHEMA, **settings}
 
     def digest(self) -> str:
         """16 hex digits of SHA-256 over `training()`; the same for the recipe written out and read back."""
@@ -117,10 +117,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def flatten(recipe: Recipe) -> dict[str, str]:
     """Dotted names to text, every default filled in: MLflow's params.  Only what can tell two runs of a kind apart."""
-    told = recipe.model_dump(exclude={"why", "kind", "single", "proxies", "signals", "search", "sweep", "runtime"})
-    told["data"] = {key: told["data"][key] for key in ("name", *PIXELS)}
+    settings = recipe.model_dump(exclude={"why", "kind", "single", "proxies", "signals", "search", "sweep", "runtime"})
+    settings["data"] = {key: settings["data"][key] for key in ("name", *PIXELS)}
     if recipe.kind != "ensemble":
-        told.pop("subset")
+        settings.pop("subset")
     flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -132,5 +132,5 @@ def flatten(recipe: Recipe) -> dict[str, str]:
         else:
             flat[prefix] = "none" if value is None else str(value)
 
-    walk("", told)
+    walk("", settings)
     return flat

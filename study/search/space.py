@@ -72,9 +72,9 @@ class Scope:
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What Optuna is told of each name; a list among the choices is told as its JSON text."""
-        told = {name: self._distribution(name) for name in self.order}
-        return told | ({EXTENDS: CategoricalDistribution(list(self.bases))} if len(self.bases) > 1 else {})
+        """What Optuna draws each name from; a list among the choices stands there as its JSON text."""
+        distributions = {name: self._distribution(name) for name in self.order}
+        return distributions | ({EXTENDS: CategoricalDistribution(list(self.bases))} if len(self.bases) > 1 else {})
 
     def suggest(self, trial: Any) -> dict[str, Any]:
         """Draw values for the names that are active; `trial` is Optuna's."""
@@ -88,7 +88,7 @@ class Scope:
 
     def values(self, params: Mapping[str, Any]) -> Values:
         """The values that Optuna's parameters stand for."""
-        return {name: self._decode(name, told) for name, told in params.items() if name != EXTENDS}
+        return {name: self._decode(name, value) for name, value in params.items() if name != EXTENDS}
 
     def recipe(self, params: Mapping[str, Any]) -> Recipe:
         """The recipe of a trial with these parameters."""

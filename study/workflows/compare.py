@@ -27,10 +27,12 @@ def work_comparison(
         StoreError: a condition that MLflow cannot read.
         Stopped: `stop` was set.
     """
-    found = [runs_of(recipe, store) for recipe in recipes]
-    runs = [run for of_recipe, _ in found for run in of_recipe] + (runs_where(condition, store) if condition else [])
+    by_recipe = [runs_of(recipe, store) for recipe in recipes]
+    runs = [run for of_recipe, _ in by_recipe for run in of_recipe] + (
+        runs_where(condition, store) if condition else []
+    )
     comparison = compare_runs(runs, store, only=only, stop=stop)
-    sweeps = [sweep for _, sweep in found if sweep is not None]
+    sweeps = [sweep for _, sweep in by_recipe if sweep is not None]
     if len(recipes) == len(sweeps) == 1 and not condition and not only:
         write_run(comparison, sweeps[0])
     return comparison

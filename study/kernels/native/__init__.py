@@ -74,15 +74,15 @@ def library() -> ctypes.CDLL | None:
         log.info("no C++ compiler here; torch and numpy take the place of the project's own kernels, at half the speed")
         return None
     try:
-        found = ctypes.CDLL(str(_built(compiler)))
+        loaded = ctypes.CDLL(str(_built(compiler)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
         log.warning("the C++ kernels cannot be made with %s (%s); torch and numpy take their place", compiler, reason)
         return None
     for name, (result, arguments) in SIGNATURES.items():
-        function = getattr(found, name)
+        function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
-    return found
+    return loaded
 
 
 def _built(compiler: str) -> Path:
@@ -100,13 +100,13 @@ def _built(compiler: str) -> Path:
     if not target.exists():
         log.info("compiling the project's own kernels for this machine, once")
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as own:
-            made = Path(own) / target.name
-            objects = [Path(own) / f"{source.stem}.o" for source in sources]
+        with tempfile.TemporaryDirectory(dir=folder) as draft:
+            compiled = Path(draft) / target.name
+            objects = [Path(draft) / f"{source.stem}.o" for source in sources]
             with ThreadPoolExecutor() as pool:  # the compiler takes one core for a source
                 list(pool.map(lambda each, to: _run(compiler, *OPTIONS, "-c", "-o", to, each), sources, objects))
-            _run(compiler, *OPTIONS, "-shared", "-o", made, *objects)
-            made.replace(target)
+            _run(compiler, *OPTIONS, "-shared", "-o", compiled, *objects)
+            compiled.replace(target)
     return target
 
 
