@@ -12,13 +12,12 @@ import typer
 from study import plugins
 from study.cli.compare import compare
 from study.cli.interrupt import Interrupted, interruptible
+from study.cli.opening import load_recipe, open_study, open_sweep
 from study.cli.options import Overrides, Plugins, RecipePath, Root
-from study.errors import AnalysisError, LostImagesError, RecipeError, StudyError
+from study.errors import AnalysisError, LostImagesError, StudyError
 from study.progress import bar, command, print_line, say, show_messages
 
 if TYPE_CHECKING:
-    from study.data import Dataset
-    from study.recipe import Recipe
     from study.tracking import Store
 
 DEFAULT = Path("recipes/digits/study.toml")
@@ -33,55 +32,10 @@ app = typer.Typer(
 )
 
 
-def _load(path: Path, overrides: list[str]) -> "tuple[Recipe, Path]":
-    """A recipe, and the file that its path names."""
-    from study.recipe.load import find_recipe, load
-
-    file = find_recipe(path)
-    return load(file, overrides), file
-
-
-def _open(
-    path: Path, overrides: list[str], root: Path, plugin_files: list[Path], kind: str | None = None
-) -> "tuple[Recipe, Dataset, Store]":
-    """Recipe, data and store, checked in the order of what each check costs."""
-    recipe, _ = _load(path, overrides)
-    recipe = recipe.model_copy(update={"kind": kind}) if kind else recipe
-    if recipe.sweep.values:
-        raise RecipeError(f"{path} is a sweep; `{command('run')}`, `plan`, `check` and `compare` take it")
-    plugins.load(plugin_files)
-    from study import data, tracking
-    from study.workflows import preflight
-
-    preflight.check_names(recipe)
-    dataset = data.open_data(recipe.data, recipe.noise, seed=recipe.seed)
-    for line in dataset.unusable[:5]:
-        say(f"not usable: {line}")
-    if len(dataset.unusable) > 5:
-        say(f"and {len(dataset.unusable) - 5} more; `{command('data')}` lists them all")
-    preflight.check_data(recipe, dataset)
-    return recipe, dataset, tracking.open_store(root)
-
-
-def _open_sweep(
-    path: Path, overrides: list[str], root: Path, plugin_files: list[Path], kind: str | None = None
-) -> "tuple[Recipe, Store]":
-    """The recipe of a sweep, its cells' form checked, and the store; the cells open their data themselves."""
-    recipe, _ = _load(path, overrides)
-    recipe = recipe.model_copy(update={"kind": kind}) if kind else recipe
-    from study.experiments.cells import cells
-
-    say(f"a sweep of {len(cells(recipe))} cells")
-    plugins.load(plugin_files)
-    from study import tracking
-
-    return recipe, tracking.open_store(root)
-
-
 def _work(kind: str | None, path: Path, overrides: list[str], root: Path, plugin_files: list[Path]) -> None:
     with interruptible() as stop:
-        if _load(path, overrides)[0].sweep.values:
-            swept, store = _open_sweep(path, overrides, root, plugin_files, kind)
+        if load_recipe(path, overrides)[0].sweep.values:
+            swept, store = open_sweep(path, overrides, root, plugin_files, kind)
             from study.cli.tables import comparison_tables
             from study.workflows.compare import work_comparison
             from study.workflows.sweep import work_sweep
@@ -90,7 +44,7 @@ def _work(kind: str | None, path: Path, overrides: list[str], root: Path, plugin
             comparison_tables(work_comparison([swept], "", store, stop=stop))
             _where(store, [finished])
             return
-        recipe, dataset, store = _open(path, overrides, root, plugin_files, kind)
+        recipe, dataset, store = open_study(path, overrides, root, plugin_files, kind)
         from study.workflows import plan, study
 
         for line in plan.describe(plan.plan_study(recipe, dataset, store)):
@@ -167,7 +121,7 @@ def search(
     """
     changes = [*overrides, *([f"search.trials={trials}"] if trials else [])]
     with interruptible() as stop:
-        opened, dataset, store = _open(recipe, changes, root, plugin)
+        opened, dataset, store = open_study(recipe, changes, root, plugin)
         from study.recipe.load import find_recipe
         from study.search.run import cost, run_search
 
@@ -184,7 +138,7 @@ def search(
 def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []) -> None:
     """Analyse the finished runs of a recipe and write the report."""
     with interruptible() as stop:
-        opened, dataset, store = _open(recipe, overrides, root, plugin)
+        opened, dataset, store = open_study(recipe, overrides, root, plugin)
         from study.workflows import study
 
         finished = study.run_report(opened, dataset, store, stop=stop)
@@ -200,7 +154,7 @@ def leaderboard(
     markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table")] = False,
 ) -> None:
     """Rank the proxies of finished runs by quality and cost."""
-    opened, dataset, store = _open(recipe, overrides, root, plugin)
+    opened, dataset, store = open_study(recipe, overrides, root, plugin)
     from study import analysis
     from study.cli.tables import leaderboard_markdown, leaderboard_table
 
@@ -223,13 +177,13 @@ def plan(
     recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []
 ) -> None:
     """Say what a study will cost: networks, time, disk.  Measures a second of training on this machine."""
-    if _load(recipe, overrides)[0].sweep.values:
-        swept = _open_sweep(recipe, overrides, root, plugin)
+    if load_recipe(recipe, overrides)[0].sweep.values:
+        swept = open_sweep(recipe, overrides, root, plugin)
         from study.workflows import plan as plans
 
         costs = plans.plan_sweep(*swept)
     else:
-        opened = _open(recipe, overrides, root, plugin)
+        opened = open_study(recipe, overrides, root, plugin)
         from study.workflows import plan as plans
 
         costs = plans.plan_study(*opened)
@@ -266,7 +220,7 @@ def data(recipe: RecipePath = DEFAULT, overrides: Overrides = []) -> None:
     """Read a recipe's data set, say what it holds.  Downloads it when need be; lists what in it cannot be used."""
     from study import data as sets
 
-    wanted = _load(recipe, overrides)[0]
+    wanted = load_recipe(recipe, overrides)[0]
     try:
         loaded = sets.open_data(wanted.data, wanted.noise, seed=wanted.seed)
     except LostImagesError as error:
@@ -287,7 +241,7 @@ def reference(
     plugin: Plugins = [],
 ) -> None:
     """Keep published C-scores beside ours.  Checks labels and order; the next report compares with them."""
-    opened, dataset, store = _open(recipe, overrides, root, plugin)
+    opened, dataset, store = open_study(recipe, overrides, root, plugin)
     from study.runs.reference import log_reference
 
     _where(store, [log_reference(file, opened.data.title, dataset, store)])
