@@ -32,7 +32,7 @@ def section():
     """Make a recipe's [data] table: defaults, and what a test sets."""
     from study.data.types import Columns
 
-    defaults = dict.fromkeys(("label", "root", "train", "test", "size", "channels", "limit", "classes"))
+    defaults = dict.fromkeys(("label", "root", "train", "test", "size", "channels", "limit", "limit_test", "classes"))
 
     def make(name: str = "digits", **settings) -> SimpleNamespace:
         texts = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}

@@ -14,8 +14,8 @@ from study.proxies import PROXIES
 from study.runs import ensemble
 from study.runs.ensemble import keys
 from study.runs.reference import log_reference
-from study.scores.cscore import Profile, cscore_columns, reliability, shard_profile
-from study.scores.rank_statistics import noise_ceiling
+from study.scores.ceilings import Truth, rank_correlation
+from study.scores.cscore import Profile, cscore_columns, half_lengths, half_scores, shard_profile
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -163,11 +163,11 @@ def test_parts_of_scores_by_hand():
 def test_every_row_says_its_ceiling(table, profile, cscores):
     """What a perfect proxy could reach, from the halves of the same rows and the same kind of score."""
     rows = ((cscores["split"] == "train") & cscores["cscore"].notna()).to_numpy()
-    both = reliability(profile, rows)
-    for reference, half in (("cscore", both.hard), ("cscore_soft", both.soft)):
+    for reference, (first, second) in zip(("cscore", "cscore_soft"), half_scores(profile, rows), strict=True):
+        truth = Truth.from_halves(first, second, cscores[reference][rows], half_lengths(profile, rows))
         row = one(table, proxy="cbtl", reference=reference, part="all")
-        assert row["ceiling"] == pytest.approx(noise_ceiling(half.value))
-        assert 0 < row["ceiling"] <= 1
+        assert row["ceiling"] == pytest.approx(truth.reach(rank_correlation))
+        assert 0 < row["kendall_ceiling"] < row["ceiling"] <= 1
 
 
 def test_intervals_hold_their_value(table):
@@ -298,6 +298,24 @@ def test_published_scores_of_this_data_are_a_reference_of_their_own(
     assert np.isnan(row["ceiling"])
     assert one(table, proxy="cbtl", reference="published", part="unsaturated")["n"] == 78
     assert not len(table[(table["reference"] == "published") & (table["on"] == "test")])
+
+
+def test_published_scores_are_compared_with_unchanged_labels(stores, log, recipe, dataset, scores, tmp_path):
+    """They are of the clean labels; an example that got another label is another example, and is reported apart."""
+    labels = dataset.labels.copy()
+    labels[:30] = (labels[:30] + 1) % 3
+    noisy = replace(dataset, labels=labels, labels_before_noise=dataset.labels)
+    store, published = stores(), np.linspace(0, 1, dataset.n_train)
+    ensemble_scores, proxies = (each.assign(label=labels) for each in (scores.assign(cscore=0.5), scores))
+    log(store, cscores=ensemble_scores, scores=proxies, dataset=noisy)
+    np.savez(tmp_path / "theirs.npz", labels=dataset.labels[: dataset.n_train], scores=published)
+    log_reference(tmp_path / "theirs.npz", "digits", noisy, store)
+    table = correlations(load_runs(recipe, noisy, store))
+    row = one(table, proxy="cbtl", reference="published", part="all")
+    assert row["n"] == 50
+    assert row["spearman"] == pytest.approx(stats.spearmanr(scores["cbtl"][30:80], published[30:]).statistic)
+    changed = one(table, proxy="cbtl", reference="published", part="changed labels")
+    assert changed["spearman"] == pytest.approx(stats.spearmanr(scores["cbtl"][:30], published[:30]).statistic)
 
 
 def test_published_scores_of_other_data_are_not_read(logged, recipe, dataset, runs):

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from study.data import load
+from study.data.checks import select
 from study.data.digest import digest_of
+from study.data.raw import Raw
 from study.data.resize import fit
 from study.errors import DataError
 
@@ -262,9 +264,15 @@ def test_subset_keeps_the_ids_of_the_whole(section):
         np.testing.assert_array_equal(image, whole.images[rows[name]])
 
 
-def test_limit_keeps_the_first_train_examples_of_each_class_and_all_test_rows(section):
+def test_limit_keeps_the_first_train_examples_of_each_class_and_a_hundred_test_examples(section):
+    """Test examples of a class are as many, but at least 100; ten thousand slow a tiny run down."""
     whole, part = load(section()), load(section(limit=3))
     assert part.n_test == whole.n_test
+    assert np.bincount(load(section(limit=3, limit_test=2)).labels[part.n_train :]).tolist() == [2] * 10
+    labels, ids = np.repeat([0, 1], 450), np.arange(900).astype(str)
+    raw = Raw(np.zeros((900, 1, 1, 1), np.uint8), labels, ids, 0, ("a", "b"), "", "")
+    assert len(select(raw, None, 3).labels) == 200
+    assert len(select(raw, None, 150).labels) == 300
     assert np.bincount(part.labels[: part.n_train]).tolist() == [3] * 10
     first = [np.flatnonzero(whole.labels[: whole.n_train] == label)[:3] for label in range(10)]
     assert part.ids[: part.n_train].tolist() == whole.ids[np.sort(np.concatenate(first))].tolist()

@@ -233,11 +233,18 @@ def test_tie_ceiling_at_the_edges(x, ceiling):
 
 
 @pytest.mark.parametrize(
-    ("half", "ceiling"), [(1, 1), (0.5, np.sqrt(2 / 3)), (0, 0), (-1, 0), (-0.4, 0), (np.nan, np.nan)]
+    ("half", "whole"), [(1, 1), (0.5, 2 / 3), (0, 0), (-1, np.nan), (-0.4, -4 / 3), (np.nan, np.nan)]
 )
-def test_noise_ceiling_by_hand(half, ceiling):
-    """Halves that correlate by .5 make a whole of reliability 2/3; negative ones mean that nothing can be predicted."""
-    assert rank_statistics.noise_ceiling(half) == pytest.approx(ceiling, nan_ok=True)
+def test_spearman_brown_by_hand(half, whole):
+    """Halves that correlate by .5 make a whole of reliability 2/3."""
+    assert rank_statistics.spearman_brown(half) == pytest.approx(whole, nan_ok=True)
+
+
+def test_unequal_halves_are_corrected_for():
+    """20 and 10 of 30 members, noise 6 / k beside a truth of variance 1: the parts have 1 / 1.3 and 1 / 1.6."""
+    half = 1 / np.sqrt((1 + 6 / 20) * (1 + 6 / 10))
+    assert rank_statistics.spearman_brown(half, 2 / 3, 1 / 3) == pytest.approx(1 / 1.2)
+    assert rank_statistics.spearman_brown(half) < 1 / 1.2  # what equal halves would mean
 
 
 def test_auroc_by_hand():

@@ -54,7 +54,7 @@ def plane(n):
     """A table of n examples along a line."""
     right, events = np.arange(n) % 20, np.arange(n) % 3
     density = sample_density(right, events) if n > 1 else np.ones(n)
-    return pd.DataFrame({"right": right, "events": events, "density": density})
+    return pd.DataFrame({"right": right, "events": events, "density": density, "radius": 0.7})
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,16 @@ def plane(n):
 def test_any_plane_is_drawn_without_a_warning(planes):
     """Data without a test split, or with one point, have their report too."""
     figures.regularity_planes(planes).savefig(io.BytesIO(), format="svg")
+
+
+def test_a_radius_below_1_is_said_on_the_figure():
+    """On short runs the paper's rule counts coinciding points alone, which nobody sees in the colours."""
+    titles = [
+        figures.regularity_planes({"train": plane(30).assign(radius=radius)}).axes[0].get_title(loc="left")
+        for radius in (0.7, 2)
+    ]
+    assert "radius 0.7: only examples at one point" in titles[0]
+    assert titles[1].endswith("radius 2")
 
 
 def test_each_point_is_drawn_once_and_the_densest_last():

@@ -179,6 +179,8 @@ def test_the_plane_counts_every_example(full, dataset):
     told = analysis.planes(full.runs.singles[0], dataset)
     assert {split: len(table) for split, table in told.items()} == {"train": 120, "test": 30}
     assert all((table["density"] > 0).all() for table in told.values())
+    wide = analysis.planes(full.runs.singles[0], dataset, radius=1000.0)["train"]
+    assert wide["density"].to_numpy() == pytest.approx(120 / (np.pi * 1000**2))
 
 
 def test_every_section_has_its_place_on_the_page(full):

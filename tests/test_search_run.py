@@ -136,6 +136,18 @@ def test_the_winners_value_is_that_of_training_it_again(found):
     assert right[dataset.n_train :].mean() == pytest.approx(parent.metrics["test/accuracy"])
 
 
+def test_label_noise_does_not_judge_the_trials(stores, tmp_path):
+    """Trained on noisy labels, validated on the clean ones: else the winner is the one that guesses the noise."""
+    labels = DATA.labels.copy()
+    labels[: DATA.n_train] = (labels[: DATA.n_train] + 1) % DATA.n_classes  # every training label is wrong
+    noisy = replace(DATA, labels=labels, labels_before_noise=DATA.labels)
+    file = recipe_file(tmp_path, {"trials": 2, "sampler": "random", "space": SPACE}, optimizer={"lr": 0.1})
+    parent, _ = searched(file, stores(), noisy)
+    assert parent.metrics["search/value"] < 0.5  # judged by the noise it would be nearly 1
+    assert parent.params["search.validation_labels"] == "before the noise"
+    assert search_name(load(file), noisy) != search_name(load(file), replace(noisy, labels_before_noise=None))
+
+
 def test_no_trial_tells_its_test_accuracy(found):
     """What is on the table tempts."""
     parent, _, _, store = found

@@ -8,13 +8,13 @@ import pandas as pd
 from study.analysis.load import StudyRuns
 from study.errors import AnalysisError
 from study.proxies import PROXIES, Spec, oriented
-from study.scores import cscore
-from study.scores.cscore import Profile
-from study.scores.rank_statistics import distinct, kendall, noise_ceiling, spearman
+from study.scores.ceilings import Truth, rank_correlation
+from study.scores.cscore import half_lengths, half_scores
+from study.scores.rank_statistics import distinct, kendall, spearman
 
 COLUMNS = [  # of `correlations`
     *("proxy", "label", "family", "easy", "on", "spearman", "low", "high", "kendall", "kendall_low", "kendall_high"),
-    *("n", "distinct", "reference", "part", "repeat", "ceiling"),
+    *("n", "distinct", "reference", "part", "repeat", "ceiling", "kendall_ceiling"),
 ]
 
 
@@ -68,22 +68,27 @@ def correlations(runs: StudyRuns) -> pd.DataFrame:
 
     Returns:
         proxy label family easy on | reference part repeat | spearman low high | kendall kendall_low kendall_high |
-        ceiling (the Spearman that a perfect proxy could reach, NaN for published scores) | n | distinct values of the
-        proxy.  The unsaturated part is that of the hard C-score, also for the soft one.  No row where there is no
-        reference or no single run.
+        ceiling, kendall_ceiling (what a perfect proxy reaches, see `Truth`; NaN for published scores) | n | distinct
+        values of the proxy.  The unsaturated part is that of the hard C-score, also for the soft one.  No row where
+        there is no reference or no single run.  Published scores are of the clean labels: examples whose label was
+        changed are a part of their own, "changed labels", and in no other.
     """
     rows = []
     split = runs.cscores["split"].to_numpy()
     for name, values in references(runs).items():
         saturation = runs.cscores["published" if name == "published" else "cscore"].to_numpy(dtype=float)
         for on in ("train", "test"):
-            for part, in_part in parts(saturation).items():
+            changed = _changed(runs) if name == "published" else {}
+            masks = parts(saturation) | {part: np.isfinite(each) for part, each in changed.items()}
+            for part, in_part in masks.items():
                 mask = in_part & (split == on)
-                ceiling = _ceiling(runs.profile, name, mask)
+                compared = changed.get(part, values)
+                ceilings = _ceilings(true_order(runs, name, mask))
                 for repeat, table in enumerate(runs.scores):
                     rows += [
-                        _row(spec, table, values, mask)
-                        | {"reference": name, "part": part, "repeat": repeat, "ceiling": ceiling}
+                        _row(spec, table, compared, mask)
+                        | {"reference": name, "part": part, "repeat": repeat}
+                        | ceilings
                         for spec in _specs(table, on)
                         if mask.any()
                     ]
@@ -92,6 +97,12 @@ def correlations(runs: StudyRuns) -> pd.DataFrame:
     if not rows:
         raise AnalysisError("none of the single runs holds a proxy that is still registered")
     return pd.DataFrame(rows)
+
+
+def _changed(runs: StudyRuns) -> dict[str, np.ndarray]:
+    """Published scores of the examples whose label was changed, (n,); empty where none was."""
+    scores = runs.cscores.get("published_changed", pd.Series(dtype=float)).to_numpy(dtype=float)
+    return {"changed labels": scores} if np.isfinite(scores).any() else {}
 
 
 def _specs(table: pd.DataFrame, on: str) -> Iterator[Spec]:
@@ -111,9 +122,25 @@ def _row(spec: Spec, table: pd.DataFrame, values: np.ndarray, mask: np.ndarray) 
     }
 
 
-def _ceiling(profile: Profile | None, reference: str, mask: np.ndarray) -> float:
-    """The `noise_ceiling` of these rows: the Spearman that a perfect proxy would reach; NaN for published scores."""
-    if profile is None or reference == "published" or mask.sum() < 3:
-        return float("nan")
-    reliability = cscore.reliability(profile, mask)
-    return noise_ceiling((reliability.soft if reference == "cscore_soft" else reliability.hard).value)
+def true_order(runs: StudyRuns, reference: str, mask: np.ndarray) -> Truth | None:
+    """Draws of the true scores behind a reference, of the examples of a (n,) mask, which have scores.
+
+    None for published scores and where halves of the members do not tell.  `Truth.rows` are places within the mask.
+    """
+    if runs.profile is None or reference == "published" or mask.sum() < 3:
+        return None
+    first, second = half_scores(runs.profile, mask)[reference == "cscore_soft"]
+    scores = runs.cscores[reference].to_numpy(dtype=float)[mask]
+    return Truth.from_halves(first, second, scores, half_lengths(runs.profile, mask))
+
+
+def kendall_value(x: np.ndarray, y: np.ndarray) -> float:
+    """Kendall's tau-b alone."""
+    return kendall(x, y).value
+
+
+def _ceilings(truth: Truth | None) -> dict[str, float]:
+    """What a perfect proxy, without ties, reaches; NaN where it is unknown."""
+    if truth is None:
+        return {"ceiling": np.nan, "kendall_ceiling": np.nan}
+    return {"ceiling": truth.reach(rank_correlation), "kendall_ceiling": truth.reach(kendall_value)}

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from study.analysis.correlations import kendall_value, true_order
 from study.analysis.load import StudyRuns
 from study.data import Dataset
 from study.proxies import PROXIES
+from study.scores.ceilings import rank_correlation
 from study.scores.cscore import Profile
 from study.scores.rank_statistics import spearman, tie_ceiling
 from study.scores.subsets import percent
@@ -32,7 +34,7 @@ def facts(runs: StudyRuns, dataset: Dataset, points: pd.DataFrame) -> dict[str, 
         described |= _ensemble_facts(runs.ensemble, runs.profile, dataset, train)
     if np.any(pd.notna(train["cscore"])):
         described["C-scores"] = f"mean {train['cscore'].mean():.4f}, {(train['cscore'] == 1).mean():.1%} at exactly 1"
-        described["ties"] = f"a score without ties can reach Spearman {tie_ceiling(train['cscore']):.3f} at most"
+        described["ceiling"] = _ceiling(runs, train["cscore"].to_numpy(dtype=float))
     if points.shape[0] and points["spearman"].notna().any():
         best = points.loc[points["spearman"].idxmax()]
         described["best single ratio"] = (
@@ -47,9 +49,25 @@ def facts(runs: StudyRuns, dataset: Dataset, points: pd.DataFrame) -> dict[str, 
         )
     elif runs.reference:
         described["published C-scores"] = f"{runs.reference.name}; this study has no ensemble"
+    if runs.reference and (changed := int(runs.cscores["published_changed"].notna().sum())):
+        described["published C-scores"] += (
+            f"; they are of the clean labels, so the {changed:,} examples whose label was changed are compared apart"
+        )
     machine = (runs.ensemble or runs.singles[0]).tags
     described["machine"] = f"{machine['study.device']}, {machine['study.precision']} matrix products"
     return described
+
+
+def _ceiling(runs: StudyRuns, train: np.ndarray) -> str:
+    """What a proxy without ties can reach with these ties, and with these ties and the noise of the members."""
+    ties = f"ties alone allow a proxy without ties Spearman {tie_ceiling(train):.3f}"
+    mask = np.zeros(len(runs.cscores), dtype=bool)
+    mask[: len(train)] = np.isfinite(train)
+    truth = true_order(runs, runs.main, mask)
+    if truth is None:
+        return ties
+    spearman_reached, kendall_reached = truth.reach(rank_correlation), truth.reach(kendall_value)
+    return f"a perfect proxy reaches Spearman {spearman_reached:.3f}, Kendall {kendall_reached:.3f}; {ties}"
 
 
 def trust(runs: StudyRuns, dataset: Dataset) -> str:

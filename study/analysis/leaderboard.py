@@ -10,18 +10,20 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
-from study.analysis.correlations import correlations, parts, references
+from study.analysis.correlations import correlations, kendall_value, parts, references, true_order
 from study.analysis.load import StudyRuns
 from study.data import Dataset
 from study.errors import StoreError
 from study.progress import say
 from study.proxies import PROXIES, Spec, oriented
+from study.scores.ceilings import Truth, rank_correlation
 from study.scores.rank_statistics import distinct, spearman
 from study.tracking import Run
 
 KEYS = ["proxy", "label", "family", "easy", "on"]
 MEASURES = ["spearman", "low", "high", "kendall", "ceiling", "n", "distinct"]
-AGREEMENT_AND_COST = ["within_class", "seeds", "architectures", "seconds", "flops"]
+SHARES = ["share", "kendall_share", "within_class_share"]
+AGREEMENT_AND_COST = ["within_class", *SHARES, "seeds", "architectures", "seconds", "flops"]
 
 
 def leaderboard(runs: StudyRuns, dataset: Dataset, table: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -34,7 +36,9 @@ def leaderboard(runs: StudyRuns, dataset: Dataset, table: pd.DataFrame | None = 
 
     Returns:
         proxy label family easy on cost | spearman low high kendall ceiling n distinct, means over the repeats (the ends
-        of the interval too: that of a typical repeat) | within_class, see `within_class` | seeds, the mean Spearman of
+        of the interval too: that of a typical repeat) | within_class, see `within_class` | share, kendall_share,
+        within_class_share: these three correlations, each as a share of what a perfect proxy with the ties of this one
+        reaches (see `Truth.reach`) | seeds, the mean Spearman of
         all pairs of repeats | architectures, the mean Spearman with the newest run of each other network on this data |
         seconds, flops: what a run spent on the proxy beyond the training, mean over the repeats; signals that several
         proxies share count in full for each.  NaN where undefined: one repeat, no other network, no record.
@@ -47,7 +51,11 @@ def leaderboard(runs: StudyRuns, dataset: Dataset, table: pd.DataFrame | None = 
     declared = [_read_mapping(run, "scores.json") for run in runs.singles]
     costs = [_read_costs(run) for run in runs.singles]
     values = references(runs).get(runs.main, np.full(dataset.n, np.nan))
-    rows = [_agreement_and_cost(PROXIES[name], runs, dataset, values, declared, costs) for name in means["proxy"]]
+    truths = {on: _truth(runs, dataset, values, on) for on in means["on"].unique()}
+    rows = [
+        _agreement_and_cost(PROXIES[name], runs, dataset, values, declared, costs, truths[PROXIES[name].on])
+        for name in means["proxy"]
+    ]
     joined = means.merge(pd.DataFrame(rows, columns=["proxy", "cost", *AGREEMENT_AND_COST]), on="proxy")
     return joined[[*KEYS, "cost", *MEASURES, *AGREEMENT_AND_COST]].sort_values(
         "spearman", ascending=False, kind="stable", ignore_index=True
@@ -92,6 +100,7 @@ def _agreement_and_cost(
     values: np.ndarray,
     declared: Sequence[Mapping[str, Any]],
     costs: Sequence[Mapping[str, Any]],
+    truth: Truth | None,
 ) -> dict[str, object]:
     rows = dataset.rows(spec.on)
     scored = parts(values[rows])["all"]
@@ -100,15 +109,36 @@ def _agreement_and_cost(
     ]
     labels = dataset.labels[rows][scored]
     declarations = [each[spec.name] for each in declared if spec.name in each]
+    shares = [_shares(truth, values[rows][scored], scores[scored], labels) for scores in repeats] if truth else []
     return {
         "proxy": spec.name,
         "cost": spec.cost,
         "within_class": _mean([within_class(values[rows][scored], scores[scored], labels) for scores in repeats]),
+        **{name: _mean([each[name] for each in shares]) for name in SHARES},
         "seeds": _mean([spearman(one, other).value for one, other in itertools.combinations(repeats, 2)]),
         "architectures": _mean(_across(spec, runs, rows, repeats, declarations)),
         "seconds": _mean([each[spec.name]["seconds"] for each in costs if spec.name in each]),
         "flops": _mean([each[spec.name]["flops"] for each in costs if spec.name in each]),
     }
+
+
+def _truth(runs: StudyRuns, dataset: Dataset, values: np.ndarray, on: str) -> Truth | None:
+    """Draws of the truth behind the main reference, of the scored examples of one split."""
+    split = np.zeros(dataset.n, dtype=bool)
+    split[dataset.rows(on)] = True
+    return true_order(runs, runs.main, split & parts(values)["all"])
+
+
+def _shares(truth: Truth, values: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What a proxy reaches as a share of what the truth with its ties reaches, by the three measures; all (n,)."""
+    here = labels[truth.rows]
+
+    def inside(x: np.ndarray, y: np.ndarray) -> float:
+        return within_class(x, y, here)
+
+    measured = (rank_correlation(values, scores), kendall_value(values, scores), within_class(values, scores, labels))
+    reached = [truth.reach(measure, scores) for measure in (rank_correlation, kendall_value, inside)]
+    return {name: x / most if most > 0 else np.nan for name, x, most in zip(SHARES, measured, reached, strict=True)}
 
 
 def within_class(scores: np.ndarray, proxy: np.ndarray, labels: np.ndarray) -> float:

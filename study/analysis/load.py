@@ -27,8 +27,9 @@ class StudyRuns:
 
     ensemble: None where there is none; single runs are then compared with published C-scores, if any.
     singles: empty for an ensemble alone.
-    cscores: cscore.parquet, (n rows); with a reference its scores are the column `published`.  Without an ensemble
-        `cscore` holds the published scores too, NaN where there are none; there are no columns of single ratios.
+    cscores: cscore.parquet, (n rows); with a reference its scores are the column `published`.  Published scores are of
+        the clean labels: those of examples whose label was changed are in the column `published_changed` instead.
+        Without an ensemble `cscore` holds the column `published` too; there are no columns of single ratios.
     profile: sums per ratio and half; None without an ensemble.
     scores: one scores.parquet per single run.
     others: of each other network in the store, the newest single run on this data, with its scores.parquet.
@@ -70,7 +71,9 @@ def load_runs(recipe: Recipe, dataset: Dataset, store: Store) -> StudyRuns:
     scores = tuple(_joined(run, "scores.parquet", dataset) for run in singles)
     references = store.find("reference", tags={"study.data": dataset.digest}, status="FINISHED", max=1)
     reference = references[0] if references else None
-    published = _joined(reference, "reference.parquet", dataset)["cscore"] if reference else None
+    scored = _joined(reference, "reference.parquet", dataset)["cscore"] if reference else None
+    unchanged = dataset.labels == dataset.clean_labels
+    published = None if scored is None else scored.where(unchanged)
     others = tuple(_others(store, dataset, singles[0])) if singles else ()
     if ensemble is None:
         missing = np.full(dataset.n, np.nan)
@@ -79,8 +82,8 @@ def load_runs(recipe: Recipe, dataset: Dataset, store: Store) -> StudyRuns:
     else:
         cscores = _joined(ensemble, "cscore.parquet", dataset)
         profile = Profile.from_columns(ensemble.read_table("profile.parquet"), dataset.n)
-    if published is not None:
-        cscores["published"] = published
+    if scored is not None:
+        cscores["published"], cscores["published_changed"] = published, scored.mask(unchanged)
     return StudyRuns(ensemble, singles, reference, cscores, profile, scores, others)
 
 

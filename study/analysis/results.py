@@ -12,7 +12,7 @@ from study.analysis.facts import facts
 from study.analysis.influence import Influences, influences
 from study.analysis.leaderboard import leaderboard, proxy_matrix
 from study.analysis.load import StudyRuns
-from study.analysis.single_run import depth_and_margins
+from study.analysis.single_run import depth_and_margins, planes
 from study.data import Dataset
 from study.recipe import Recipe
 from study.tracking import Store
@@ -32,6 +32,7 @@ class Results:
     influences: Influences | None
     difficulty: Difficulty | None
     facts: dict[str, str]
+    planes: dict[str, pd.DataFrame]
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -67,6 +68,7 @@ def compute_results(
         matrix=proxy_matrix(runs, dataset) if runs.scores else pd.DataFrame(columns=["proxy", "label", "family"]),
         influences=influential,
         difficulty=difficulties,
+        planes=planes(runs.singles[0], dataset, recipe.single.density_radius) if runs.singles else {},
         facts=facts(runs, dataset, points)
         | depth_and_margins(runs, dataset)
         | ({"influence": influential.summary} if influential else {})

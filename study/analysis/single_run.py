@@ -172,16 +172,24 @@ def sensitivity_series(run: Run) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(dict(run.read_series(name)), dtype=float) for name in names})
 
 
-def planes(run: Run, dataset: Dataset) -> dict[str, pd.DataFrame]:
+def planes(run: Run, dataset: Dataset, radius: float | None = None) -> dict[str, pd.DataFrame]:
     """Zhang's two-dimensional picture of a single run (Z-fig2): by split, `right` `events` `density` per example.
 
-    A split whose examples all lie at one point is left out: there is no radius.
+    Args:
+        run: a single run.
+        dataset: its examples.
+        radius: of the circles that examples are counted in; None: the paper's, see `sample_radius`.
+
+    Returns:
+        Also the column `radius`, the same in every row.  Below 1 only examples at one point are counted together.  A
+        split whose examples all lie at one point is left out: there is no radius.
     """
     correct = trajectory(run)["correct"]
     tables = {}
     for split in SPLITS:
         right, events = representation(correct[:, dataset.rows(split)])
         if len(right) and sample_radius(right, events) > 0:
-            density = sample_density(right, events)
-            tables[split] = pd.DataFrame({"right": right, "events": events, "density": density})
+            within = sample_radius(right, events) if radius is None else radius
+            density = sample_density(right, events, radius=within)
+            tables[split] = pd.DataFrame({"right": right, "events": events, "density": density, "radius": within})
     return tables

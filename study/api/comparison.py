@@ -5,6 +5,7 @@ import pandas as pd
 
 from study.errors import AnalysisError
 from study.proxies import PROXIES
+from study.scores.ceilings import Truth, rank_correlation
 from study.scores.rank_statistics import distinct, kendall, spearman
 
 KEYS = ("example", "label", "split")
@@ -24,8 +25,8 @@ def correlate(scores: pd.DataFrame, proxies: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per reference, proxy and split: `proxy`, `reference`, `split`; `spearman` with its 95 % interval `low`,
         `high`; `kendall` (tau-b) with `kendall_low`, `kendall_high`; `n` examples with both scores; `distinct` values
-        of the proxy among them; `ceiling`, the correlation that a perfect proxy could be expected to reach with a
-        reference of this standard error: sqrt(1 - mean(stderr^2) / var), NaN where the scores have no error.
+        of the proxy among them; `ceiling`, the Spearman correlation that a perfect proxy could be expected to reach
+        with a reference of these ties and this standard error, NaN where the scores have no error.
 
     Raises:
         AnalysisError: columns that are missing, other examples, other labels.
@@ -110,8 +111,6 @@ def _row(values: np.ndarray, reference: np.ndarray, part: pd.DataFrame, error: s
 
 
 def _ceiling(scores: np.ndarray, errors: np.ndarray) -> float:
-    """sqrt of the share of the scores' variance that is not sampling error."""
-    variance, errors = scores.var(), errors[np.isfinite(errors)]
-    if not len(errors) or not variance > 0:
-        return np.nan
-    return float(np.sqrt(max(0.0, 1 - np.mean(errors**2) / variance)))
+    """What a proxy that ranks by the truth, without ties, reaches; NaN where it is unknown."""
+    truth = Truth.from_errors(scores, errors)
+    return np.nan if truth is None else truth.reach(rank_correlation)

@@ -52,7 +52,10 @@ LEADERBOARD = {  # columns of the leaderboard, and how each is headed
     "interval": "95 %",
     "kendall": "Kendall",
     "ceiling": "ceiling",
+    "share": "share",
+    "kendall_share": "share, Kendall",
     "within_class": "in class",
+    "within_class_share": "share, in class",
     "seeds": "seeds",
     "architectures": "networks",
     "distinct": "distinct",
@@ -61,7 +64,17 @@ LEADERBOARD = {  # columns of the leaderboard, and how each is headed
     "flops": "FLOPs",
 }
 LEAST = {  # columns that a narrow terminal does without, the first to go first
-    "leaderboard": ("ceiling", "FLOPs", "95 %", "on", "distinct", "Kendall", "networks"),
+    "leaderboard": (
+        "share, Kendall",
+        "share, in class",
+        "ceiling",
+        "FLOPs",
+        "95 %",
+        "on",
+        "distinct",
+        "Kendall",
+        "networks",
+    ),
     "runs": ("digest", "took", "started"),
     "proxies": ("source", "cost", "unit", "on"),
     "networks": ("source", "probes", "normalization"),
@@ -169,6 +182,8 @@ def _standing(name: str, row: "Mapping[Hashable, Any]", quote: str) -> str:
         return f"{quote}{value}{quote}" if name == "proxy" else value
     if math.isnan(value):
         return ""
+    if name.endswith("share"):
+        return f"{value:.0%}"
     return f"{value:.0f}" if name == "distinct" else f"{value:.3g}" if name in ("seconds", "flops") else f"{value:+.3f}"
 
 

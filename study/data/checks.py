@@ -167,27 +167,37 @@ def check_range(labels: np.ndarray, classes: Sequence[str], where: str) -> None:
         )
 
 
-def select(raw: Raw, classes: Sequence[str] | None, limit: int | None) -> Raw:
+LEAST_TEST = 100  # test examples of a class that stay beside fewer training examples: fewer say little
+
+
+def select(raw: Raw, classes: Sequence[str] | None, limit: int | None, limit_test: int | None = None) -> Raw:
     """Keep some classes and the first examples of each: class and size subsets.
 
     Args:
         raw: as read.
         classes: names to keep; labels are re-numbered 0..c-1 in this order.  None keeps all.
-        limit: the first `limit` train examples of each class in canonical order stay; test rows all stay.
+        limit: the first `limit` train examples of each class in canonical order stay.
+        limit_test: the same of test examples; None: with a limit as many, but at least 100.
 
     Raises:
         DataError: an unknown or repeated class name, a limit below 1.
     """
-    if classes is None and limit is None:
+    if classes is None and limit is None and limit_test is None:
         return raw
+    if limit is not None and limit_test is None:
+        limit_test = max(limit, LEAST_TEST)
     keep, labels, names = np.ones(len(raw.labels), bool), raw.labels, raw.classes
     if classes is not None:
         names = tuple(classes)
         new = _renumbering(raw, names)
         labels = new[raw.labels]
         keep = labels >= 0
-    if limit is not None:
-        keep &= _first_of_each(labels, raw.n_train, limit)
+    for key, rows, most in (
+        ("limit", slice(0, raw.n_train), limit),
+        ("limit_test", slice(raw.n_train, None), limit_test),
+    ):
+        if most is not None:
+            keep[rows] &= _first_of_each(labels[rows], most, key)
     n_train = int(keep[: raw.n_train].sum())
     files = None if raw.files is None else raw.files[keep]
     return replace(
@@ -215,11 +225,11 @@ def _renumbering(raw: Raw, names: tuple[str, ...]) -> np.ndarray:
     return new
 
 
-def _first_of_each(labels: np.ndarray, n_train: int, limit: int) -> np.ndarray:
-    """(n,) bool: the first `limit` train rows of each label, and all test rows."""
+def _first_of_each(labels: np.ndarray, limit: int, key: str) -> np.ndarray:
+    """(n,) bool: the first `limit` rows of each label."""
     if limit < 1:
-        raise DataError(f"data.limit is {limit}; keep at least 1 train example per class")
+        raise DataError(f"data.{key} is {limit}; keep at least 1 example per class")
     keep = np.ones(len(labels), bool)
-    for label in np.unique(labels[:n_train]):
-        keep[np.flatnonzero(labels[:n_train] == label)[limit:]] = False
+    for label in np.unique(labels):
+        keep[np.flatnonzero(labels == label)[limit:]] = False
     return keep

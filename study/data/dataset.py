@@ -251,7 +251,7 @@ class Dataset:
     def _of(cls, raw: Raw, shape: DataSpec, spec: DataSpec | None = None) -> Self:
         """Check, select, shape and digest what a reader has read; `shape` says name, classes, limit, size, channels."""
         check_arrays(raw)
-        raw = select(raw, shape.classes, shape.limit)
+        raw = select(raw, shape.classes, shape.limit, shape.limit_test)
         check(raw)
         images = np.ascontiguousarray(fit(raw.images, shape.size, shape.channels))
         return cls(

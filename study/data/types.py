@@ -38,6 +38,7 @@ class DataSpec:
     root, train, test: folder, or files of the splits.
     size, channels: every image is brought to size x size pixels, 1 or 3 channels; None leaves them.
     limit: the first so many train examples of each class.
+    limit_test: the first so many test examples of each class; None: with a limit as many, but at least 100.
     classes: names of the classes that are kept, in the order of their new labels.
     columns: of a CSV or Parquet table; a mapping becomes `Columns`.
     download: whether a published data set may be fetched.
@@ -54,6 +55,7 @@ class DataSpec:
     size: int | None = None
     channels: int | None = None
     limit: int | None = None
+    limit_test: int | None = None
     classes: tuple[str, ...] | None = None
     columns: Columns = Columns()
     download: bool = True

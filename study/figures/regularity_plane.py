@@ -22,7 +22,7 @@ def regularity_planes(planes: Mapping[str, pd.DataFrame]) -> Figure:
     """Epochs right against events, coloured by density: training examples left, test examples right (Z-fig2).
 
     Args:
-        planes: by split, "train" and "test"; `right`, `events`, `density`, a row per example.
+        planes: by split, "train" and "test"; `right`, `events`, `density`, `radius`, a row per example.
 
     Examples at one point have one density, so each point is drawn once, the densest last.  Colours are logarithmic and
     the same for both panels, where the paper's are linear: most examples are at the easy corner.
@@ -39,7 +39,7 @@ def regularity_planes(planes: Mapping[str, pd.DataFrame]) -> Figure:
     for axes, (split, points) in zip(panels, shown.items(), strict=True):
         axes.scatter(points["right"], points["events"], c=points["density"], cmap=sequential(), norm=norm, s=16, lw=0)
         count = f"{len(planes[split]):,}".replace(",", " ")
-        axes.set(xlabel=AXES[split][0], ylabel=AXES[split][1], title=f"{split}: {count} examples")
+        axes.set(xlabel=AXES[split][0], ylabel=AXES[split][1], title=f"{split}: {count} examples\n{_radius(points)}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     colours = ScalarMappable(norm, sequential())
@@ -48,3 +48,9 @@ def regularity_planes(planes: Mapping[str, pd.DataFrame]) -> Figure:
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)
     return figure
+
+
+def _radius(points: pd.DataFrame) -> str:
+    """The radius of the circles in which examples are counted, and what it means where it is small."""
+    radius = points["radius"].iloc[0]
+    return f"radius {radius:.2g}" + (": only examples at one point count together" if radius < 1 else "")

@@ -28,7 +28,7 @@ from study.recipe.sweep import Sweep
 from study.recipe.validation_messages import one_line
 
 SCHEMA = 2
-PIXELS = ("size", "channels", "limit", "classes")  # what a recipe says of the data beside where it lies
+PIXELS = ("size", "channels", "limit", "limit_test", "classes")  # what a recipe says of the data beside where it lies
 
 
 class Recipe(Section):
@@ -91,6 +91,8 @@ class Recipe(Section):
         settings["model"] = identity(self.model.spec())
         settings["noise"] = self.noise.model_dump(exclude={"file"})
         settings["data"] = self.data.model_dump(include={"name", *PIXELS})
+        if self.data.limit_test is None:  # digests are as they were before there was this key
+            del settings["data"]["limit_test"]
         if self.kind == "ensemble":
             settings["subset"] = self.subset.model_dump(include={"design", "min_class"})
         return {"kind": self.kind, "schema": SCHEMA, **settings}

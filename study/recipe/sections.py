@@ -62,7 +62,8 @@ class Data(Section):
     train, test: file or folder of one split, where root does not say it.
     size: side in pixels to which images are resized; missing: as they are.
     channels: 1 turns images grey, 3 repeats a grey channel; missing: as they are.
-    limit: the first so many training examples of each class; test examples all stay.
+    limit: the first so many training examples of each class.
+    limit_test: the first so many test examples of each class; missing: with a limit as many, but at least 100.
     classes: only examples of these classes, by name.
     download: whether a published data set may be downloaded.
     columns: of a table, where they have other names than the usual ones.
@@ -76,6 +77,7 @@ class Data(Section):
     size: Annotated[int, Field(ge=4, le=1024)] | None = None
     channels: Literal[1, 3] | None = None
     limit: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    limit_test: Annotated[int, Field(ge=1, le=10**9)] | None = None
     classes: tuple[str, ...] | None = None
     download: bool = True
     columns: Columns = Columns()
@@ -285,12 +287,15 @@ class Single(Section):
     """The single runs on all examples: how many, and what in them differs from the ensemble's members.
 
     repeats: single runs, which differ in their random streams.
+    density_radius: of the circles in which densities in Zhang's plane are counted, in epochs and events; missing: the
+        paper's, a thirtieth of each axis, which on short runs is below 1, so that only coinciding points count.
     model, optimizer, schedule, train: keys of these sections that differ in single runs.
     """
 
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
     evaluate_every: Count = 1  # epochs between two evaluations of all examples; the last epoch is always evaluated
     signals_every: Count = 1  # epochs between two collections of costly signals, at evaluated epochs
+    density_radius: Positive | None = None
     model: dict[str, Any] = Field(default_factory=dict)
     optimizer: dict[str, Any] = Field(default_factory=dict)
     schedule: dict[str, Any] = Field(default_factory=dict)

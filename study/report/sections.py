@@ -180,11 +180,11 @@ def _training_sections(results: Results) -> list[FigureSection]:
     """Regularity in two dimensions, and loss sensitivity where the first single run has it."""
     run, dataset = results.runs.singles[0], results.dataset
     sections = []
-    if planes := analysis.planes(run, dataset):
+    if planes := results.planes:
         sentence = (
             "In how many epochs an example is classified correctly, against how often it becomes wrong again. Easy "
             "examples are at the lower right. To reduce a training set, the paper drops examples from the densest "
-            "points first."
+            "points first. single.density_radius sets the radius of the circles that examples are counted in."
         )
         figure = figures.regularity_planes(planes)
         sections.append(FigureSection("Z-fig2", "Regularity in two dimensions", sentence, figure))

@@ -10,6 +10,7 @@ LEADERBOARD = {  # columns of the leaderboard and their headings on the page
     "label": "proxy",
     "on": "on",
     "spearman": "Spearman",
+    "share": "share",
     "within_class": "within class",
     "seeds": "seeds",
     "architectures": "networks",
@@ -54,12 +55,13 @@ def table_sections(results: Results, suspects: pd.DataFrame) -> list[TableSectio
 
 def _leaderboard_section(results: Results) -> TableSection:
     sentence = (
-        "Means over the repeats. Within class: Spearman inside each class, weighted by its size. Seeds: Spearman "
-        "between repeats. Networks: Spearman with the newest single run of each other network on this data. Distinct: "
-        "number of different values. Seconds and GFLOP: cost beyond the training; a signal that several proxies read "
-        "counts in full for each. –: not available."
+        "Means over the repeats. Share: of the Spearman that a perfect proxy with as many ties reaches. Within "
+        "class: Spearman inside each class, weighted by its size. Seeds: Spearman between repeats. Networks: "
+        "Spearman with the newest single run of each other network on this data. Distinct: number of different "
+        "values. Seconds and GFLOP: cost beyond the training; a signal that several proxies read counts in full "
+        "for each. –: not available."
     )
-    ranks = ["spearman", "within_class", "seeds", "architectures"]
+    ranks = ["spearman", "share", "within_class", "seeds", "architectures"]
     table = results.leaderboard.assign(flops=results.leaderboard["flops"] / 1e9).round(dict.fromkeys(ranks, 3))
     return TableSection("Leaderboard of proxies", table[list(LEADERBOARD)].rename(columns=LEADERBOARD), sentence)
 

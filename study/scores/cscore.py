@@ -269,20 +269,48 @@ def _stderr_of_mean(squared_deviations: FloatArray, held_out: IntArray) -> Float
 
 
 class Reliability(NamedTuple):
-    """Split-half reliability: rank correlation of the C-scores of the two halves of the members, hard and soft."""
+    """Split-half reliability: rank correlation of the C-scores of the two halves of the members, hard and soft.
+
+    lengths: of the halves as shares of the whole, in precision; an odd number of balanced blocks gives unequal ones.
+    """
 
     hard: Correlation
     soft: Correlation
+    lengths: tuple[float, float]
 
     @property
     def hard_full(self) -> float:
         """Spearman-Brown estimate for the score of all members; approximate with ties."""
-        return spearman_brown(self.hard.value)
+        return spearman_brown(self.hard.value, *self.lengths)
 
     @property
     def soft_full(self) -> float:
         """Spearman-Brown estimate for the soft score of all members."""
-        return spearman_brown(self.soft.value)
+        return spearman_brown(self.soft.value, *self.lengths)
+
+
+def half_scores(profile: Profile, rows: BoolArray | slice = slice(None)) -> tuple[FloatArray, FloatArray]:
+    """Integral C-scores of the two halves of the members, hard and soft: (2, n) each, NaN where one is missing."""
+    hard = np.mean(consistency(profile.correct, profile.held_out), axis=0)[:, rows]
+    return hard, np.mean(soft_consistency(profile.confidence, profile.held_out), axis=0)[:, rows]
+
+
+def half_lengths(profile: Profile, rows: BoolArray | slice = slice(None)) -> tuple[float, float]:
+    """Precision of each half's score as a share of that of all members, from the numbers of held-out members.
+
+    The variance of an integral score goes as the mean over the ratios of 1 / k.  (.5, .5) where a half is empty.
+
+    >>> profile = shard_profile(np.zeros((3, 1), bool), [[0]] * 3, np.ones((3, 1)), [0], 0.5, range(3), 2)
+    >>> [round(length, 3) for length in half_lengths(profile)]
+    [0.667, 0.333]
+    """
+    counts = profile.held_out[:, :, rows]
+    counts = counts[:, :, (counts > 0).all(axis=(0, 1))].astype(np.float64)
+    if not counts.size:
+        return 0.5, 0.5
+    variances = (1 / counts).sum(axis=0).mean(axis=-1)
+    whole = (1 / counts.sum(axis=1)).sum(axis=0).mean()
+    return float(whole / variances[0]), float(whole / variances[1])
 
 
 def reliability(profile: Profile, rows: BoolArray | slice = slice(None)) -> Reliability:
@@ -300,9 +328,8 @@ def reliability(profile: Profile, rows: BoolArray | slice = slice(None)) -> Reli
     >>> 0.7 < halves.hard.value < halves.hard_full
     True
     """
-    hard = np.mean(consistency(profile.correct, profile.held_out), axis=0)[:, rows]
-    soft = np.mean(soft_consistency(profile.confidence, profile.held_out), axis=0)[:, rows]
-    return Reliability(spearman(hard[0], hard[1]), spearman(soft[0], soft[1]))
+    hard, soft = half_scores(profile, rows)
+    return Reliability(spearman(*hard), spearman(*soft), half_lengths(profile, rows))
 
 
 def cscore_columns(profile: Profile, labels: IntArray) -> dict[str, NDArray[Any]]:

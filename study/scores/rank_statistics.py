@@ -111,26 +111,24 @@ def concordance(x: ArrayLike, y: ArrayLike) -> tuple[IntArray, IntArray, IntArra
     return counts[0], counts[1], counts[2]
 
 
-def spearman_brown(reliability_half: float) -> float:
-    """Reliability of the whole from the correlation r of its two halves: 2r / (1 + r); NaN at r = -1.
+def spearman_brown(half: float, first: float = 0.5, second: float = 0.5) -> float:
+    """Reliability of the whole from the correlation r of two of its parts; of equal halves 2r / (1 + r).
 
-    >>> round(spearman_brown(0.6), 2)
-    0.75
+    Args:
+        half: correlation of the parts; NaN stays NaN, and -1 becomes NaN.
+        first, second: lengths of the parts as shares of the whole, which need not add up to 1.  At r <= 0, where the
+            parts share nothing, the formula of equal halves is used.
+
+    Source: with noise v / length beside a truth of variance 1, r^-2 = (1 + v / first) (1 + v / second) and the whole
+        has 1 / (1 + v); Horst 1951, "Estimating total test reliability from parts of unequal length".
+
+    >>> round(spearman_brown(0.6), 2), round(spearman_brown(0.6, 2 / 3, 1 / 3), 2)
+    (0.75, 0.76)
     """
-    return float(2 * reliability_half / (1 + reliability_half)) if reliability_half != -1 else np.nan
-
-
-def noise_ceiling(reliability_half: float) -> float:
-    """Best correlation that a perfect proxy can be expected to reach with a score of this split-half reliability.
-
-    The square root of the Spearman-Brown reliability, between 0 and 1; NaN stays NaN.  It assumes that the score is
-    truth plus independent noise of equal size in both halves and that correlations are Pearson's.  With ranks it is an
-    approximation, and a loose one where many scores are tied (saturated data): there read `tie_ceiling` too.
-
-    >>> round(noise_ceiling(0.6), 3)
-    0.866
-    """
-    return float(np.sqrt(np.clip(spearman_brown(max(reliability_half, 0.0)), 0.0, 1.0)))
+    if not half > 0:
+        return float(2 * half / (1 + half)) if half != -1 else np.nan
+    linear, constant = first + second, first * second * (1 - half**-2)
+    return float(1 / (1 + (np.sqrt(linear**2 - 4 * constant) - linear) / 2))
 
 
 def tie_ceiling(x: ArrayLike) -> float:

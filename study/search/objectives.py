@@ -1,7 +1,7 @@
 """What a trial trains and by what it is scored.  in: a recipe, a Dataset   out: Jobs; Reports of their results"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -60,8 +60,21 @@ class Report:
     fault: str | None = None
 
 
+def with_clean_labels(dataset: Dataset, rows: np.ndarray) -> Dataset:
+    """The data with the labels before the noise in some rows, (v,), where they are known; a score judged by noise would
+    choose what fits the noise.
+    """
+    if dataset.labels_before_noise is None:
+        return dataset
+    labels = dataset.labels.copy()
+    labels[rows] = dataset.clean_labels[rows]
+    return replace(dataset, labels=labels)
+
+
 class Accuracy:
     """One network on the training rows without the validation rows, scored by its accuracy on these after each epoch.
+
+    With label noise the validation rows have the labels before the noise; the network trains on noisy ones.
 
     All trials draw their initial weights and batch orders from the same streams, those named ("search",): they differ
     in their hyper-parameters alone, and a trial that is repeated gives the same bits.
@@ -70,7 +83,7 @@ class Accuracy:
     metric = "val/accuracy"
 
     def __init__(self, recipe: Recipe, dataset: Dataset, rows: np.ndarray) -> None:
-        self.dataset = dataset
+        self.dataset = with_clean_labels(dataset, rows)
         self.rows = np.setdiff1d(np.arange(dataset.n_train), rows)
         self.test = np.arange(dataset.n_train, dataset.n)
         self.validation: Validation | None = Validation(rows, final=self.test if dataset.n_test else rows)

@@ -39,6 +39,8 @@ def search_name(recipe: Recipe, dataset: Dataset) -> str:
     part = recipe.part("ensemble")
     facts = {"training": part.training(), "subset": part.subset.model_dump(), "data": dataset.digest}
     facts["search"] = recipe.search.model_dump(exclude={"trials"})
+    if _validates_clean(recipe, dataset):
+        facts["validation"] = "clean"
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -227,10 +229,12 @@ def _open(
         stacked = placement.stack > 1 and work.validation is not None and _one_stack(work, corners)
         if placement.device != "cpu" and not stacked:
             placement = replace(placement, threads=1, stack=1)
+        if _validates_clean(recipe, dataset):
+            say("label noise: trials train on noisy labels and are validated on the labels before the noise")
         parent = before[0] if before else _start(store, recipe, dataset, tags | placement.tags())
         if parent.status != "RUNNING":
             parent = store.resume(parent)
-    context = Context(dataset, placement, Hooks(stop=stop), work.validation)
+    context = Context(work.dataset, placement, Hooks(stop=stop), work.validation)
     engine = Stacked(context) if stacked else Threads(context)
     return Search(recipe, dataset, store, name, work, engine, stop, bar), parent
 
@@ -238,6 +242,11 @@ def _open(
 def _one_stack(work: Objective, corners: list[Recipe]) -> bool:
     """Whether all trials of the space can train as one stack."""
     return one_stack([job for corner in corners for job in work.jobs(None, corner.part("ensemble"))])
+
+
+def _validates_clean(recipe: Recipe, dataset: Dataset) -> bool:
+    """Whether trials are judged by the labels before the noise."""
+    return recipe.search.objective == "accuracy" and dataset.labels_before_noise is not None
 
 
 def _random(recipe: Recipe, dataset: Dataset) -> bool:
@@ -253,7 +262,8 @@ def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: Mapping[str, st
         descriptions.search_name(recipe, tags["study.digest"]),
         params=flatten(recipe.part("ensemble"))
         | {key: value for key, value in settings.items() if key != "search.trials"}
-        | tried,
+        | tried
+        | ({"search.validation_labels": "before the noise"} if _validates_clean(recipe, dataset) else {}),
         tags={**tags, "study.kind": "search"},
         description=descriptions.search_note(recipe),
     )
