@@ -5,6 +5,8 @@ StudyError
 ├── DataError        images, labels, files of a data set
 │   └── LostImagesError  too many of its images cannot be read
 ├── StoreError       the MLflow store, its artifacts, a second launch at work
+│   ├── ServerAwayError  the tracking server does not answer
+│   └── DamagedFileError  a file of a run is missing or is not what was kept
 ├── PluginError      code from outside that cannot be imported
 └── AnalysisError    runs that are missing, or that do not belong together
 """
@@ -39,6 +41,14 @@ class LostImagesError(DataError):
 
 class StoreError(StudyError):
     """The tracking store cannot be opened, read or written."""
+
+
+class ServerAwayError(StoreError):
+    """The tracking server does not answer now; it may do so later."""
+
+
+class DamagedFileError(StoreError):
+    """A file of a run is missing, or is not what was kept."""
 
 
 class PluginError(StudyError):

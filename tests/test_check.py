@@ -191,3 +191,12 @@ def test_the_layers_are_those_of_the_single_run():
     with pytest.raises(RecipeError, match=r"no layer 'blocks\.1'"):
         check_fit(recipe, (1, 6, 6), 3)
     check_fit(recipe.part("ensemble"), (1, 6, 6), 3)
+
+
+def test_a_network_beyond_all_memory_is_refused(tmp_path):
+    """`widths = [10**9]` passed every check, which build it without memory, and failed in the first step."""
+    (tmp_path / "wide.toml").write_text(
+        '[data]\nname = "mnist"\n[model]\nname = "mlp"\nsettings = {widths = [1000000000]}\n'
+    )
+    ((_, fault),) = check_all([tmp_path / "wide.toml"])
+    assert fault.startswith("model mlp: 7.95e+11 parameters, 9.54e+03 GB to train one network; at most 1e+09 are taken")

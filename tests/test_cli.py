@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from study.cli import tables
 from study.cli.main import app, main
 from study.recipe.load import find_recipe
 from study.report import build
-from study.tracking import Store
+from study.tracking import Store, open_store, sqlite_store
+from study.tracking.ui import copied
 from study.workflows import preflight
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -522,3 +524,76 @@ def test_a_reader_that_goes_away_is_no_traceback(place):
     run.wait(timeout=60)
     assert "Traceback" not in run.stderr.read()
     run.stderr.close()
+
+
+# a store's files
+
+
+@pytest.fixture
+def own(finished, tmp_path) -> Path:
+    """A copy of the finished store."""
+    return Path(shutil.copytree(finished, tmp_path / "own"))
+
+
+def test_check_reads_all_files_of_all_runs(study, own):
+    """Damage is found by the analysis that needs the file, a year later."""
+    code, out, err = study("check", "--store", "--root", own)
+    assert (code, out) == (0, "")
+    assert re.fullmatch(r"\d+ runs, \d\d+ files, none missing or damaged\n", err)
+    (suspects,) = own.rglob("suspects.csv")
+    suspects.write_text(suspects.read_text()[:-9])
+    (suspects.parent / ".artifact.uploading.7.report.html").touch()
+    code, out, err = study("check", "--store", "--root", own)
+    assert code == 2
+    faulty, removed = out.splitlines()
+    assert re.match(r"FAULT run .*: file suspects.csv is damaged at .*; run its recipe again", faulty)
+    assert "uploading" in removed
+    assert err.endswith("1 missing or damaged\n")
+
+
+@pytest.mark.parametrize("name", ["recipe.toml", "correlations.parquet", "suspects.csv", "preview/cscore.csv"])
+def test_run_mends_what_was_damaged(study, own, finished, name):
+    """No file is an outcome and cannot be trusted; networks are not trained again for it."""
+    damaged = list(own.rglob(name))
+    assert damaged
+    for file in damaged:
+        file.write_bytes(b"damaged")
+    recipe = finished.parent / "tiny.toml"
+    words = ("--root", own, "--set", f"data.train={finished.parent / 'toy.npz'}")
+    code, _, err = study("run", recipe, *words)
+    assert code == 0
+    assert f"file {name} is damaged" in err
+    assert "12 of 12" not in err
+    assert study("check", "--store", "--root", own)[1] == ""
+    assert f"file {name} is damaged" not in study("run", recipe, *words)[2]
+
+
+def test_a_read_only_store_can_be_read(study, own, finished, tmp_path, monkeypatch):
+    """A colleague's folder, a mounted archive."""
+    monkeypatch.setattr(sqlite_store, "writable", lambda database: False)
+    before = _times(own)
+    recipe = finished.parent / "tiny.toml"
+    words = (recipe, "--root", own, "--set", f"data.train={finished.parent / 'toy.npz'}")
+    run = open_store(own).find("single")[0]
+    assert "ensemble" in study("list", "--root", own)[1]
+    assert run.id in study("show", run.id, "--root", own)[1]
+    assert "cbtl" in study("leaderboard", *words)[1]
+    assert study("report", *words, "--out", tmp_path / "page")[0] == 0
+    assert {"report.html", "suspects.csv", "figures"} <= {path.name for path in (tmp_path / "page").iterdir()}
+    assert _times(own) == before
+
+
+def _times(folder: Path) -> dict[Path, int]:
+    """When each file was written; SQLite's own index of shared memory is none that counts."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if not path.name.endswith("-shm")}
+
+
+def test_the_page_of_a_read_only_store_is_served_from_a_copy(own):
+    """MLflow's server writes into every database that it opens."""
+    store = open_store(own)
+    copy = copied(store, store.database)
+    run = copy.find("single")[0]
+    assert copy.database.parent != own
+    assert run.read("scores.parquet").is_relative_to(own)
+    assert copy.client.get_run(run.id).info.artifact_uri.startswith(own.as_uri())
+    shutil.rmtree(copy.database.parent)

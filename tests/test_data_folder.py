@@ -1,6 +1,7 @@
 """Image folders: layout, order, modes of images, and files that mean no good."""
 
 import io
+import itertools
 import os
 import re
 import struct
@@ -368,9 +369,25 @@ def test_links_are_followed_but_not_in_circles(pets, section, tmp_path_factory):
     assert data.n_train == 61
     assert [line.split(": ")[1] for line in data.unusable] == [
         "not a regular file",
-        "a link back into a folder that it lies in",
+        "a link to a folder that is read already",
         "not a regular file",
     ]
+
+
+def test_a_fan_of_links_is_read_once(pets, section, tmp_path_factory):
+    """Two links in each of 21 folders are two million paths to one image."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    folders = [elsewhere / str(level) for level in range(22)]
+    for folder in folders:
+        folder.mkdir()
+    for above, below in itertools.pairwise(folders):
+        (above / "a").symlink_to(below)
+        (above / "b").symlink_to(below)
+    put(folders[-1], "1.png")
+    (pets / "train" / "cat" / "linked").symlink_to(folders[0])
+    data = load(section("folder", root=pets))
+    assert data.n_train == 61
+    assert len(data.unusable) == 21
 
 
 def test_pipes_are_not_opened(pets, section):

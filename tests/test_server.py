@@ -3,6 +3,7 @@
 import json
 import threading
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,14 @@ def test_find_works_over_http(remote, run):
     assert run.id in [found.id for found in remote.find(kind="single", experiment="digits/remote")]
     child = remote.start("digits/remote", "child", params={}, tags={}, parent=run)
     assert [found.id for found in remote.find(parent=run)] == [child.id]
+
+
+def test_find_reads_all_pages(remote):
+    """MLflow answers 1,000 runs at most; a forgotten second page loses shards silently."""
+    for number in range(7):
+        remote.start("digits/pages", f"run {number}", params={}, tags={})
+    found = replace(remote, page=3).find(experiment="digits/pages")
+    assert [run.name for run in found] == [f"run {number}" for number in range(6, -1, -1)]
 
 
 def test_the_link_names_the_server(remote, run, served):
@@ -176,6 +185,17 @@ def test_a_second_root_is_told_who_is_at_work(roots, elsewhere):
         with roots[1].lock("other", experiment=LEASED):
             assert lease_tags(roots[1], "same")["one"]["held"]
     assert not lease_tags(roots[1], "same")
+
+
+def test_machines_may_share_an_ensemble_by_ratios(roots, elsewhere):
+    """Each trains other ratios; a third that wants all of them waits for both."""
+    elsewhere("one")
+    with roots[0].lock("shared", experiment=LEASED, parts=["0.1", "0.2"]):
+        elsewhere("two")
+        with roots[1].lock("shared", experiment=LEASED, parts=["0.3"]):
+            pass
+        with pytest.raises(StoreError, match="pid 1 on one"), roots[1].lock("shared", experiment=LEASED, parts=["0.2"]):
+            pass
 
 
 def test_of_launches_at_once_each_holds_it_alone(roots, monkeypatch):

@@ -384,7 +384,7 @@ def test_a_root_that_cannot_be_made_is_one_line(tmp_path):
 
 def test_an_unknown_run_is_one_line(store):
     """An id with a typing error."""
-    with pytest.raises(StoreError, match=r"mlflow\.db: Run with id=abc not found"):
+    with pytest.raises(StoreError, match=r"mlflow\.db: there is no run abc"):
         store.get("abc")
 
 

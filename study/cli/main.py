@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from study import plugins
+from study.cli.check import check
 from study.cli.compare import compare
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.opening import load_recipe, open_study, open_sweep
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="C-scores of image data sets, their proxies, and how well the proxies stand in for them.",
-    epilog="First: study plan, then study run; both take the digits when no recipe is named.",
+    epilog=f"First: {command('plan')}, then {command('run')}; both take the digits when no recipe is named.",
 )
 
 
@@ -135,12 +136,23 @@ def search(
 
 
 @app.command()
-def report(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []) -> None:
+def report(
+    recipe: RecipePath,
+    overrides: Overrides = [],
+    root: Root = Path("mlruns"),
+    plugin: Plugins = [],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="write the files there and nothing into the store")
+    ] = None,
+) -> None:
     """Analyse the finished runs of a recipe and write the report."""
     with interruptible() as stop:
         opened, dataset, store = open_study(recipe, overrides, root, plugin)
         from study.workflows import study
 
+        if out is not None:
+            print_line(f"report: {study.export_report(opened, dataset, store, out, stop=stop)}")
+            return
         finished = study.run_report(opened, dataset, store, stop=stop)
     _where(store, [finished])
 
@@ -192,27 +204,7 @@ def plan(
     say(f"to begin: {command(shlex.join(['run', str(recipe), *_options(overrides, plugin)]))}")
 
 
-@app.command()
-def check(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATHS", help="recipes, or folders of them")] = [
-        Path("recipes")
-    ],
-    overrides: Overrides = [],
-    plugin: Plugins = [],
-) -> None:
-    """Check recipes: form, names, fit.  Whether the network takes the images is asked without any of them."""
-    from study.recipe.load import find_recipe
-    from study.workflows.preflight import check_all
-
-    plugins.load(plugin)
-    faults = []
-    for file, fault in check_all([find_recipe(path) for path in paths], overrides):
-        line = fault if fault is None or fault.startswith(str(file)) else f"{file}: {fault}"
-        print_line(f"{'ok   ' if line is None else 'FAULT'} {line or file}")
-        faults.append(line is not None)
-    say(f"{len(faults)} {'recipe' if len(faults) == 1 else 'recipes'}, {sum(faults) or 'none'} at fault")
-    if any(faults):
-        raise typer.Exit(2)
+app.command()(check)
 
 
 @app.command()

@@ -12,15 +12,14 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from study.data import Dataset
 from study.errors import StoreError
 from study.progress import command, duration, number, print_line, printable, say
-from study.proxies import PROXIES
 from study.tracking import Run, Store
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from study.data import Dataset
     from study.experiments.page import Comparison
     from study.models.catalog import Row
     from study.recipe.catalog import Header
@@ -86,7 +85,7 @@ def runs_table(store: Store, kind: str) -> None:
     kinds = (*KINDS, *PARTS)
     if kind and kind not in kinds:
         raise StoreError(f"no kind {kind!r}; there are {', '.join(kinds)}")
-    runs = store.find(kind) if kind else [run for run in store.find() if run.tags.get("study.kind") in KINDS]
+    runs = store.find(kind or KINDS)
     if not runs:
         print_line(f"{store.where}: no runs yet; `{command('run')}` makes some")
         return
@@ -209,7 +208,7 @@ def _cell(value: object) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"
 
 
-def dataset_table(dataset: Dataset) -> None:
+def dataset_table(dataset: "Dataset") -> None:
     """Print what a data set holds, class by class, and what in it cannot be used."""
     channels, height, width = dataset.shape
     print_line(
@@ -233,6 +232,8 @@ def dataset_table(dataset: Dataset) -> None:
 
 def proxies_table() -> None:
     """Print every registered proxy with what is declared about it."""
+    from study.proxies import PROXIES
+
     table = _table("proxy", "family", "easy", "unit", "on", "cost", "source")
     for spec in PROXIES.values():
         table.add_row(spec.name, spec.family, spec.easy, spec.unit, spec.on, spec.cost, spec.source)

@@ -81,7 +81,7 @@ def run_sweep(
     experiment = f"{recipe.data.title}/sweep"
     with store.lock(f"sweep-{digest}", waiting("this sweep", stop), experiment=experiment, lost=stop.set):
         tags = {"study.sweep": digest}
-        store.reap(tags, alone=("sweep",))
+        store.reap(tags, lambda run: run.tags.get("study.kind") == "sweep")
         earlier = store.find("sweep", tags=tags, max=1)
         sweep = store.resume(earlier[0]) if earlier else _start(recipe, store, digest, listed)
         with sweep:

@@ -14,7 +14,7 @@ import pandas as pd
 from study import analysis, figures
 from study.analysis import Results, StudyRuns
 from study.data import Dataset
-from study.errors import Stopped, StoreError
+from study.errors import Stopped
 from study.figures import mean_over_repeats
 from study.recipe import Recipe, dump, flatten
 from study.report.gallery import suspect_entries
@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 OWN_IMAGES = ("folder", "csv", "parquet", "npz")  # data of the reader: the page opens with suspects, the rest is folded
 
 
-def run_report(recipe: Recipe, dataset: Dataset, store: Store, *, stop: threading.Event | None = None) -> Run:
+def run_report(
+    recipe: Recipe, dataset: Dataset, store: Store, *, into: Store | None = None, stop: threading.Event | None = None
+) -> Run:
     """Read the finished runs, compute every table, draw every figure, write them to a run of their own.
 
     Artifacts: `report.html`, `suspects.csv`, `figures/`, and as parquet `correlations`, `points` (J-fig5), `curves`
@@ -39,17 +41,24 @@ def run_report(recipe: Recipe, dataset: Dataset, store: Store, *, stop: threadin
 
     If a finished report of the same recipe, runs and code exists, it is returned and no second one is made.
 
+    Args:
+        recipe: of the finished runs.
+        dataset: that they were trained on.
+        store: where they are.
+        into: where the report goes; the same store unless given.
+        stop: set to end before the next figure.
+
     Raises:
         Stopped: `stop` was set.
     """
     runs = analysis.load_runs(recipe, dataset, store)
     sources = _sources_digest(recipe, runs)
-    existing = _existing_report(store, sources)
+    existing = _existing_report(store, sources, mark=into is None)
     if existing is not None:
         log.info(f"report {existing.id[:8]}: exists already, of the same runs")
         return existing
     results = analysis.compute_results(runs, recipe, dataset, store, stop=stop)
-    run = _start(recipe, runs, dataset, store, sources)
+    run = _start(recipe, runs, dataset, into or store, sources)
     with run:
         run.text("recipe.toml", dump(recipe))
         run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
@@ -59,7 +68,7 @@ def run_report(recipe: Recipe, dataset: Dataset, store: Store, *, stop: threadin
         _log_curves(run, results.points, results.curves, runs.main)
         _write_page(run, results, recipe, store, stop)
         log.info(f"report: {results.facts['trust']}")
-    return store.get(run.id)
+    return run.store.get(run.id)
 
 
 def _start(recipe: Recipe, runs: StudyRuns, dataset: Dataset, store: Store, sources: str) -> Run:
@@ -130,9 +139,10 @@ def _numbered_classes(classes: Sequence[str]) -> dict[str, str]:
 
 
 def _linked(entries: list[FileEntry], report: Run, runs: StudyRuns, store: Store) -> list[FileEntry]:
-    """Give each file its address in the MLflow UI."""
-    pages = {None: store.link(report), **{run.id: store.link(run) for run in runs.all_runs}}
-    return [replace(entry, link=f"{pages[entry.run].partition('?')[0]}/artifacts/{entry.name}") for entry in entries]
+    """Give each file its address in the MLflow UI; of a report that goes elsewhere, beside the page."""
+    pages: dict[str | None, str] = {run.id: f"{store.link(run).partition('?')[0]}/artifacts/" for run in runs.all_runs}
+    pages[None] = f"{store.link(report).partition('?')[0]}/artifacts/" if report.store is store else ""
+    return [replace(entry, link=pages[entry.run] + entry.name) for entry in entries]
 
 
 def _sources_digest(recipe: Recipe, runs: StudyRuns) -> str:
@@ -148,15 +158,15 @@ def _code_digest() -> str:
     return hashlib.sha256("\x1f".join(file.read_text("utf-8") for file in files).encode()).hexdigest()
 
 
-def _existing_report(store: Store, sources: str) -> Run | None:
-    """The finished report of these sources, if its page can be read."""
+def _existing_report(store: Store, sources: str, *, mark: bool) -> Run | None:
+    """The finished report of these sources, if all of its files can be read; else it may be marked as FAILED."""
     for run in store.find("report", tags={"study.sources": sources}, status="FINISHED", max=1):
-        try:
-            run.read("report.html")
-        except StoreError as error:
-            log.warning(f"{error}; making the report again")
-            return None
-        return run
+        damaged = run.verify()
+        if damaged:
+            log.warning(f"{damaged[0]}: making the report again")
+            if mark:
+                run.fail_damaged()
+        return None if damaged or "report.html" not in run.files else run
     return None
 
 

@@ -28,9 +28,9 @@ from study.runs.members import (
     score_table,
     train_shards,
 )
-from study.runs.shards import finished_shards, keys
+from study.runs.shards import finished_shards, keys, mark_damaged
 from study.scores import cscore
-from study.scores.cscore import SUMS, Profile
+from study.scores.cscore import SUMS, Profile, ProfileSum
 from study.scores.subsets import block_length, percent
 from study.tracking import Run, Store, descriptions
 from study.training.placement import Placement, like_tags
@@ -77,13 +77,15 @@ def run_ensemble(
     stop = stop or threading.Event()
     experiment = f"{recipe.data.title}/ensemble"
     name = f"ensemble-{recipe.digest()}-{dataset.digest}"
-    with store.lock(name, waiting("this ensemble", stop), experiment=experiment, lost=stop.set):
-        store.reap(tags, alone=("ensemble", "shard"))
+    parts = [str(ratio) for ratio in recipe.subset.ratios]
+    with store.lock(name, waiting("this ensemble", stop), experiment=experiment, parts=parts, lost=stop.set):
+        store.reap(tags, lambda run: run.params.get("ratio") in parts or run.tags.get("study.size") == size_tag(recipe))
+        finished = finished_ensemble(store, recipe, dataset)
+        if finished:
+            say(f"ensemble {recipe.digest()}: finished before, {size_text(size_tag(recipe))}")
+            return finished
         sized = tags | {"study.size": size_tag(recipe)}
         earlier = store.find("ensemble", tags=sized, max=1)
-        if earlier and earlier[0].status == "FINISHED" and _complete(earlier[0], recipe):
-            say(f"ensemble {recipe.digest()}: finished before, {size_text(size_tag(recipe))}")
-            return earlier[0]
         folded, done, like = finished_shards(store, recipe, dataset)
         shards = plan_shards(plan, done, recipe.runtime.shard)
         shards, placement = by_size(shards, place_ensemble(plan, dataset, runtime_of(recipe), shards, like))
@@ -100,7 +102,15 @@ def run_ensemble(
             if profile.diverged == _total(recipe):
                 raise StoreError(_all_diverged(recipe))
             _log_scores(parent, recipe, dataset, profile)
+        mark_damaged(store, recipe, dataset)
         return store.get(parent.id)
+
+
+def finished_ensemble(store: Store, recipe: Recipe, dataset: Dataset) -> Run | None:
+    """The finished ensemble of this recipe and size on this data, if its scores can be read."""
+    recipe = recipe.part("ensemble")
+    earlier = store.find("ensemble", tags=keys(recipe, dataset) | {"study.size": size_tag(recipe)}, max=1)
+    return earlier[0] if earlier and earlier[0].status == "FINISHED" and _complete(earlier[0], recipe) else None
 
 
 def waiting(what: str, stop: threading.Event) -> Callable[[str], None]:
@@ -128,15 +138,15 @@ def _all_diverged(recipe: Recipe) -> str:
 
 
 def _complete(run: Run, recipe: Recipe) -> bool:
-    """Whether a finished ensemble has scores that can be read."""
+    """Whether a finished ensemble has its scores, and files that can be read."""
     if run.metrics.get("members/diverged") == _total(recipe):  # such a run counted as finished before 0.2
         return False
-    try:
-        run.read("cscore.parquet"), run.read("profile.parquet")
-    except StoreError as error:
-        say(f"{error}; folding the shards again")
+    if not {"cscore.parquet", "profile.parquet"} <= set(run.files):
         return False
-    return True
+    damaged = run.verify()
+    if damaged:
+        say(f"{damaged[0]}: folding the shards again")
+    return not damaged
 
 
 def _start(store: Store, recipe: Recipe, tags: dict[str, str]) -> Run:
@@ -151,7 +161,7 @@ def _start(store: Store, recipe: Recipe, tags: dict[str, str]) -> Run:
 
 def _describe(run: Run, recipe: Recipe, dataset: Dataset) -> None:
     """Name data and recipe, the recipe last: where it is missing, a launch was killed before it had written all."""
-    if "recipe.toml" in run.files:
+    if "recipe.toml" in run.files and not run.verify("recipe.toml"):
         return
     run.param(flatten(recipe))
     run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
@@ -165,27 +175,31 @@ def _train(
     store: Store,
     parent: Run,
     shards: Sequence[Shard],
-    profile: Profile | None,
+    folded: Profile | None,
     placement: Placement,
     stop: threading.Event,
     bar: Bar,
 ) -> Profile:
     """Train the shards in order; each is written when its last member is done, and folded in."""
-    total = plan.members * len(plan.ratios)
+    members = plan.members * len(plan.ratios)
     missing = sum(len(shard.members) for shard in shards)
-    done = total - missing
+    done = members - missing
+    total = ProfileSum()
+    if folded is not None:
+        total.add(folded)
     examples = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
     begun = started = time.time()
     with (
-        bar(f"ensemble, {missing} of {total} networks", examples, unit="examples") as advance,
+        bar(f"ensemble, {missing} of {members} networks", examples, unit="examples") as advance,
         closing(train_shards(plan, shards, dataset, placement, Hooks(advance, stop=stop))) as trained,
     ):
         for part in trained:
             _write_shard(store, parent, recipe, dataset, part, started)
-            profile = part.profile if profile is None else profile + part.profile
+            total.add(part.profile)
             started = time.time()
             done += len(part.shard.members)
             parent.log({"members/done": done}, step=done)
+    profile = total.total()
     if profile is None:
         raise StoreError(f"ensemble {recipe.digest()} has no members to fold")
     if shards:

@@ -19,7 +19,7 @@ from study.kernels.kde import exact_routing
 from study.progress import Bar, quiet
 from study.runs.jobs import EnsemblePlan
 from study.scores import cscore
-from study.scores.cscore import Profile
+from study.scores.cscore import Profile, ProfileSum
 from study.scores.memorization import memorization_columns
 from study.signals import MemberDepths
 from study.training.autotune import place_network, review
@@ -201,11 +201,12 @@ def train_ensemble(
     shards, placement = by_size(shards, place_ensemble(plan, dataset, runtime or RuntimeSpec(), shards))
     total = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
     count = sum(len(shard.members) for shard in shards)
-    profile: Profile | None = None
+    folded = ProfileSum()
     with bar(f"ensemble, {count} networks", total, unit="examples") as advance:
         hooks = Hooks(progress=advance, stop=stop or threading.Event())
         for trained in train_shards(plan, shards, dataset, placement, hooks):
-            profile = trained.profile if profile is None else profile + trained.profile
+            folded.add(trained.profile)
+    profile = folded.total()
     if profile is None:
         raise ValueError("an ensemble without members has no scores")
     return profile

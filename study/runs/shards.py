@@ -11,7 +11,7 @@ from study.data import Dataset
 from study.errors import StoreError
 from study.progress import say
 from study.recipe import Recipe
-from study.scores.cscore import SUMS, Profile
+from study.scores.cscore import SUMS, Profile, ProfileSum
 from study.tracking import Run, Store
 from study.training.placement import like_tags
 
@@ -19,6 +19,12 @@ from study.training.placement import like_tags
 def keys(recipe: Recipe, dataset: Dataset) -> dict[str, str]:
     """The tags by which runs of the same training on the same data know each other."""
     return {"study.digest": recipe.digest(), "study.data": dataset.digest}
+
+
+def mark_damaged(store: Store, recipe: Recipe, dataset: Dataset) -> None:
+    """End damaged shards as FAILED, when others were trained in their place."""
+    for run in store.find("shard", tags=keys(recipe, dataset), status="FINISHED"):
+        run.fail_damaged()
 
 
 def finished_shards(
@@ -30,37 +36,39 @@ def finished_shards(
         The profile (None: there are none), the (ratio, member) in it, the tags that say how the first was trained: that
         is arrays.  A damaged shard is named and left out, so its members are trained again.
     """
-    profile, done, like = None, set(), {}
-    for run, arrays in _kept_shards(store, recipe, dataset):
+    folded, done, like = ProfileSum(), set(), {}
+    for run, arrays in _kept_shards(store, recipe, dataset, *SUMS, "predicted", "diverged"):
         ratio = float(arrays["ratio"])
         like = like or like_tags(run.tags)
         done |= {(ratio, int(member)) for member in arrays["member"]}
-        part = Profile(
-            (ratio,),
-            *(arrays[name].astype(np.int64) for name in SUMS),
-            arrays["predicted"].astype(np.int32),
-            int(arrays["diverged"].sum()),
-        )
-        profile = part if profile is None else profile + part
-    return profile, done, like
+        sums = (arrays[name] for name in SUMS)
+        folded.add(Profile((ratio,), *sums, arrays["predicted"], int(arrays["diverged"].sum())))
+    return folded.total(), done, like
 
 
-def _kept_shards(store: Store, recipe: Recipe, dataset: Dataset) -> Iterator[tuple[Run, dict[str, np.ndarray]]]:
-    """The finished shards with members that the recipe asks for, each member once; the first launch's come first."""
-    done, without = set(), set()
+def _kept_shards(
+    store: Store, recipe: Recipe, dataset: Dataset, *names: str
+) -> Iterator[tuple[Run, dict[str, np.ndarray]]]:
+    """The finished shards with members that the recipe asks for, each member once; the first launch's come first.
+
+    Of their arrays `ratio`, `member` and those that are named: a shard's predictions are most of its file.
+    """
+    done, without, ratios = set(), set(), {str(ratio) for ratio in recipe.subset.ratios}
     wanted = {(ratio, member) for ratio in recipe.subset.ratios for member in range(recipe.subset.members)}
     shards = store.find("shard", tags=keys(recipe, dataset), status="FINISHED")
     for run in sorted(shards, key=lambda run: run.started):
+        if run.params.get("ratio", "") not in ratios:
+            continue
         try:
-            arrays = run.read_arrays("members.npz")
+            arrays, kept = run.read_some_arrays("members.npz", "ratio", "member", *names)
         except StoreError as error:
             say(f"{error}: its members are trained again")
             continue
-        if not {*SUMS, "predicted"} <= arrays.keys():
+        if not {*SUMS, "predicted"} <= kept:
             say(f"shard {run.id} ({run.name}) lacks some of its sums: its members are trained again")
             continue
         members = {(float(arrays["ratio"]), int(member)) for member in arrays["member"]}
-        if recipe.subset.depth and "depth" not in arrays:
+        if recipe.subset.depth and "depth" not in kept:
             without |= members
             continue
         if members <= wanted and not members & done:
@@ -79,11 +87,12 @@ def answers(store: Store, recipe: Recipe, dataset: Dataset, ratio: float) -> tup
     """
     subsets = [np.zeros((0, -(-dataset.n_train // 8)), dtype=np.uint8)]
     right = [np.zeros((0, dataset.n_test), dtype=bool)]
-    for _, arrays in _kept_shards(store, recipe.part("ensemble"), dataset):
-        if float(arrays["ratio"]) == ratio:
-            sound = ~arrays["diverged"].astype(bool)
-            subsets.append(arrays["subset"][sound])
-            right.append(arrays["miss"][sound, dataset.n_train :] == 0)
+    part = recipe.part("ensemble")
+    part = part.model_copy(update={"subset": part.subset.model_copy(update={"ratios": (ratio,)})})
+    for _, arrays in _kept_shards(store, part, dataset, "subset", "miss", "diverged"):
+        sound = ~arrays["diverged"].astype(bool)
+        subsets.append(arrays["subset"][sound])
+        right.append(arrays["miss"][sound, dataset.n_train :] == 0)
     return np.concatenate(subsets), np.concatenate(right)
 
 
@@ -94,7 +103,7 @@ def depths(store: Store, recipe: Recipe, dataset: Dataset) -> Iterator[tuple[np.
         (m, n) depths in layers, -1 where undefined, as everywhere in a member that diverged; (m, n) True where the
         member trained on the example, never on a test row.  All members together would be m x n bytes, twice.
     """
-    for _, arrays in _kept_shards(store, recipe.part("ensemble"), dataset):
+    for _, arrays in _kept_shards(store, recipe.part("ensemble"), dataset, "subset", "depth"):
         inside = np.zeros(arrays["depth"].shape, dtype=bool)
         inside[:, : dataset.n_train] = np.unpackbits(arrays["subset"], axis=1, count=dataset.n_train)
         yield arrays["depth"], inside

@@ -46,7 +46,7 @@ def run_singles(
     plan, runs = single_plan(recipe), []
     experiment, name = f"{recipe.data.title}/single", f"single-{recipe.digest()}-{dataset.digest}"
     with store.lock(name, waiting("this single run", stop), experiment=experiment, lost=stop.set):
-        store.reap(keys(recipe, dataset), alone=("single",))
+        store.reap(keys(recipe, dataset), lambda run: run.tags.get("study.kind") == "single")
         before = store.find("single", tags=keys(recipe, dataset), status="FINISHED")
         like = like_tags(before[-1].tags) if before else None  # with other proxies it is the same training
         for repeat in range(recipe.single.repeats):
@@ -54,6 +54,7 @@ def run_singles(
             finished = _finished(store, tags, recipe, dataset, specs)
             if finished:
                 say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
+                _repair(finished, recipe)
                 runs.append(finished)
                 continue
             placement = place_single(plan, dataset, runtime_of(recipe), recipe.single.repeats, like)
@@ -66,7 +67,18 @@ def run_singles(
                     run.kill("stopped on request; the same command starts this repeat again")
                     raise
             runs.append(store.get(run.id))
+            for earlier in store.find("single", tags=tags, status="FINISHED"):
+                earlier.fail_damaged()
     return runs
+
+
+def _repair(run: Run, recipe: Recipe) -> None:
+    """Write a damaged recipe again; name other damaged files, which only a new training could make."""
+    for error in run.verify("recipe.toml"):
+        say(f"{error}: writing it again")
+        run.text("recipe.toml", dump(recipe))
+    for error in run.verify():
+        say(str(error))
 
 
 def _percent(advance: Advance, stop: threading.Event) -> Callable[[str, float], None]:

@@ -90,6 +90,37 @@ class Profile:
         return cls(tuple(ratio[:: 2 * n].tolist()), **sums, predicted=np.zeros((n, 0), dtype=np.int32))
 
 
+class ProfileSum:
+    """The sum of many profiles, `a + b + ...`; an addition costs what the part holds, not what the sum holds."""
+
+    def __init__(self) -> None:
+        self.sums: dict[float, dict[str, IntArray]] = {}
+        self.predicted: NDArray[np.int32] | None = None
+        self.diverged = 0
+
+    def add(self, part: Profile) -> None:
+        """Add a profile; its arrays may be of any integers."""
+        if self.predicted is None:
+            self.predicted = np.zeros(part.predicted.shape, dtype=np.int32)
+        if self.predicted.shape != part.predicted.shape:
+            raise ValueError(f"profiles of {self.predicted.shape} and {part.predicted.shape} (n, c) do not add")
+        for index, ratio in enumerate(part.ratios):
+            shape = getattr(part, SUMS[0])[index].shape
+            sums = self.sums.setdefault(ratio, {name: np.zeros(shape, dtype=np.int64) for name in SUMS})
+            for name in SUMS:
+                sums[name] += getattr(part, name)[index]
+        self.predicted += part.predicted
+        self.diverged += part.diverged
+
+    def total(self) -> Profile | None:
+        """The sum; None of no profiles."""
+        if self.predicted is None:
+            return None
+        ratios = tuple(sorted(self.sums))
+        sums: dict[str, Any] = {name: np.stack([self.sums[ratio][name] for ratio in ratios]) for name in SUMS}
+        return Profile(ratios, **sums, predicted=self.predicted.copy(), diverged=self.diverged)
+
+
 def shard_profile(
     masks: BoolArray,
     predictions: IntArray,

@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from study.search.space import Scope
 from study.search.storage import close, open_storage
 from study.search.trial_queue import TrialQueue
 from study.search.trial_runner import TrialRunner, listed
-from study.tracking import Run, Store, descriptions, locks
+from study.tracking import Run, Store, descriptions
 from study.training.autotune import place_network
 from study.training.engines.base import Context, Engine
 from study.training.engines.stacked import Stacked, one_stack
@@ -109,7 +109,7 @@ class Search:
 
     def locked(self) -> object:
         """A lock: joining and ending are not done by two processes at once."""
-        return locks.waited_for(self.store.root / "locks" / f"search-{self.name}.lock")
+        return _lock(self.store, self.recipe, self.name)
 
     def round(self, storage: object, scope: Scope, turn: int, parent: Run) -> TrialQueue:
         """Work on one round until it is over, here and elsewhere."""
@@ -216,7 +216,7 @@ def _open(
     """Find or start the parent run, choose the placement as it was chosen then."""
     tags = {"study.digest": name, "study.data": dataset.digest}
     part = recipe.part("ensemble")
-    with locks.waited_for(store.root / "locks" / f"search-{name}.lock"):
+    with _lock(store, recipe, name):
         store.reap(tags)
         before = store.find("search", tags=tags, max=1)
         can_stack = build.stackable(part.model.spec())
@@ -237,6 +237,11 @@ def _open(
     context = Context(work.dataset, placement, Hooks(stop=stop), work.validation)
     engine = Stacked(context) if stacked else Threads(context)
     return Search(recipe, dataset, store, name, work, engine, stop, bar), parent
+
+
+def _lock(store: Store, recipe: Recipe, name: str) -> AbstractContextManager[None]:
+    """The lock of a search, which its processes hold for a moment each, on whichever machine."""
+    return store.lock(f"search-{name}", lambda holder: None, experiment=f"{recipe.data.title}/search")
 
 
 def _one_stack(work: Objective, corners: list[Recipe]) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from http.client import HTTPException
 from typing import TYPE_CHECKING, TypeVar
 
-from study.errors import StoreError
+from study.errors import ServerAwayError, StoreError
 from study.tracking.uri import proxy_cure
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 FULL = 1_000_000  # bytes; with fewer left SQLite cannot write
 PATIENCE = 120.0  # seconds to wait for a locked database; MLflow alone gives up after 20
 DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a server may be away for a minute; MLflow's own 7 retries block for four
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # some seconds; what cannot be sent waits on disk, see `spool`
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for results; `Store.link` has the better address
@@ -52,6 +53,13 @@ CURES = (
     ("not in a valid JSON format", REFUSED),
     ("Max retries exceeded", "the tracking server does not answer; start it, or unset MLFLOW_TRACKING_URI"),
     ("Connection refused", "the tracking server does not answer; start it, or unset MLFLOW_TRACKING_URI"),
+)
+
+
+# what MLflow and requests say of a server that is away, starting, or without its own database
+AWAY = re.compile(
+    "Max retries exceeded|Connection refused|Connection aborted|timed out|Connection reset|Remote end closed"
+    r"|error code 5\d\d|5\d\d Server Error|INTERNAL_ERROR|TEMPORARILY_UNAVAILABLE"
 )
 
 
@@ -141,6 +149,8 @@ def call(function: Callable[..., T], *args: object, where: str, patience: float 
 def failure(error: Exception, where: str) -> StoreError:
     """Make one line of an exception: where, what, cure."""
     text = str(error)
+    if where.startswith("http") and AWAY.search(text) and not proxy_cure(where):
+        return ServerAwayError(f"{where}: the tracking server does not answer; start it, or unset MLFLOW_TRACKING_URI")
     proxied = proxy_cure(where) if "error code" in text or "Max retries" in text or "JSON format" in text else ""
     if proxied:
         return StoreError(f"{where}: {proxied}")

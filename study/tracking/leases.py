@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,9 @@ POLL = 1.0  # seconds between two attempts
 class Lease:
     """The lease of one launch on one name within an experiment."""
 
-    def __init__(self, store: "Store", experiment_id: str, name: str, lost: Callable[[], None]) -> None:
+    def __init__(
+        self, store: "Store", experiment_id: str, name: str, lost: Callable[[], None], parts: Collection[str] = ()
+    ) -> None:
         """Prepare; nothing is written before `held`.
 
         Args:
@@ -37,8 +39,9 @@ class Lease:
             experiment_id: of the experiment whose tags hold the lease.
             name: what is leased, as a file name.
             lost: called in another thread when another launch has taken the lease over.
+            parts: of what is leased; launches that lease other parts do not exclude each other.  Empty: all of it.
         """
-        self.store, self.experiment_id, self.lost = store, experiment_id, lost
+        self.store, self.experiment_id, self.lost, self.parts = store, experiment_id, lost, sorted(parts)
         self.prefix = f"study.lease.{name}."
         self.launch = launches.this_launch()
         self.key = self.prefix + self.launch["id"]
@@ -99,6 +102,8 @@ class Lease:
             if key == self.key:
                 continue
             lease = json.loads(text)
+            if not self._excludes(lease):
+                continue
             self.turn = max(self.turn, lease["turn"] + 1)
             before, since = self.watched.get(key, ("", 0.0))
             if text != before:
@@ -115,7 +120,8 @@ class Lease:
             try:
                 tags = self._tags()
                 leases = [json.loads(text) for key, text in tags.items() if key != self.key]
-                later = [lease for lease in leases if lease["held"] and lease["turn"] > self.turn]
+                held = [lease for lease in leases if lease["held"] and self._excludes(lease)]
+                later = [lease for lease in held if lease["turn"] > self.turn]
                 if later or self.key not in tags:
                     who = _holder(later[0]) if later else "another launch"
                     log.warning(f"this launch was silent for {launches.GRACE} s and {who} goes on; this one ends")
@@ -125,19 +131,24 @@ class Lease:
             except StoreError as error:
                 log.debug(f"lease: {error}")
 
+    def _excludes(self, lease: Mapping[str, Any]) -> bool:
+        """Whether it is on a part of what is leased here."""
+        return not self.parts or not lease["parts"] or not set(self.parts).isdisjoint(lease["parts"])
+
     def _write(self, *, held: bool) -> None:
         self.beats += 1
-        content = {"launch": self.launch, "since": self.since, "held": held, "turn": self.turn, "beat": self.beats}
-        self.store.call(self.store.client.set_experiment_tag, self.experiment_id, self.key, json.dumps(content))
+        content = {"launch": self.launch, "parts": self.parts, "since": self.since, "held": held}
+        content |= {"turn": self.turn, "beat": self.beats}
+        self.store.calls.now(self.store.client.set_experiment_tag, self.experiment_id, self.key, json.dumps(content))
 
     def _remove(self, key: str) -> None:
         """Remove a tag; another launch may have done so."""
         with suppress(StoreError):
-            self.store.call(self.store.client.delete_experiment_tag, self.experiment_id, key)
+            self.store.calls.now(self.store.client.delete_experiment_tag, self.experiment_id, key)
 
     def _tags(self) -> Mapping[str, str]:
         """The leases of this name, by key."""
-        tags = self.store.call(self.store.client.get_experiment, self.experiment_id).tags
+        tags = self.store.calls.now(self.store.client.get_experiment, self.experiment_id).tags
         return {key: text for key, text in sorted(tags.items()) if key.startswith(self.prefix)}
 
 

@@ -1,6 +1,5 @@
 """One run: what it logs, and its files, checked when read.  in: numbers, tables, arrays, figures   out: MLflow."""
 
-import hashlib
 import json
 import math
 import os
@@ -8,14 +7,15 @@ import re
 import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
-from study.errors import StoreError
+from study.errors import DamagedFileError, StoreError
+from study.tracking import files, sqlite_runs
+from study.tracking.writes import Write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,8 +97,6 @@ class Run:
         """Names of the files, in order."""
         return sorted(self._sums())
 
-    # ---------------------------------------------------------------------------------------------------------- write
-
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers, `group/name_unit`; NaN is kept, infinity becomes NaN (MLflow would make it 1.8e308).
 
@@ -132,17 +130,14 @@ class Run:
 
     def param(self, params: Mapping[str, object]) -> None:
         """Log parameters; MLflow refuses to change one."""
-        from mlflow.entities import Param
-
-        items = [Param(key, str(value)) for key, value in params.items()]
-        for start in range(0, len(items), PARAMS_PER_CALL):
-            chunk = items[start : start + PARAMS_PER_CALL]
-            self.store.call(self.store.client.log_batch, self.id, params=chunk)
-        self.params.update({item.key: item.value for item in items})
+        rows = [(key, str(value)) for key, value in params.items()]
+        for start in range(0, len(rows), PARAMS_PER_CALL):
+            self._send("log_params", rows=rows[start : start + PARAMS_PER_CALL])
+        self.params.update(rows)
 
     def tag(self, key: str, value: object) -> None:
         """Set a tag; it may be changed later."""
-        self.store.call(self.store.client.set_tag, self.id, key, str(value))
+        self._send("set_tag", key=key, value=str(value))
         self.tags[key] = str(value)
 
     def file(self, path: Path, folder: str | None = None) -> str:
@@ -191,16 +186,7 @@ class Run:
             name: with or without `.npz`.
             arrays: by name; no objects.
         """
-        import numpy as np
-
-        def write(place: Path) -> None:
-            # np.savez_compressed at level 6 takes four times as long, and packed bits do not get any smaller
-            with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-                for key, array in arrays.items():
-                    with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
-                        np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
-
-        return self._keep(f"{name.removesuffix('.npz')}.npz", write)
+        return self._keep(f"{name.removesuffix('.npz')}.npz", lambda place: files.write_arrays(place, arrays))
 
     def figure(self, figure: "Figure", name: str) -> str:
         """Keep a figure, as PNG or SVG by the end of its name."""
@@ -217,14 +203,9 @@ class Run:
             n: number of examples.
             profile: more to say, in JSON's types.
         """
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         text = json.dumps({"num_rows": n, **profile})
-        entity = Dataset(name=name, digest=digest[:36], source_type="local", source=name, profile=text)
-        chip = DatasetInput(entity, [InputTag("mlflow.data.context", context)])
-        self.store.call(self.store.client.log_inputs, self.id, datasets=[chip])
-
-    # ------------------------------------------------------------------------------------------------------------ end
+        entity = {"name": name, "digest": digest[:36], "source_type": "local", "source": name, "profile": text}
+        self._send("log_input", dataset=entity, context=context)
 
     def finish(self) -> None:
         """End well: FINISHED."""
@@ -236,14 +217,16 @@ class Run:
 
     def kill(self, why: str | None = None) -> None:
         """End because somebody stopped it: KILLED, unless another launch has taken the run over."""
-        if self.store.get(self.id).tags.get("study.launch") == self.tags.get("study.launch"):
+        if not self.store.taken_over(self):
             self._end("KILLED", why)
 
-    def remove_unfinished(self) -> None:
-        """Remove files that a killed process has left unfinished; only for a run that nobody writes."""
+    def remove_unfinished(self) -> list[Path]:
+        """Remove and return files that a killed process has left unfinished; only for a run that nobody writes."""
         folder = self._local(".")
-        for file in folder.rglob(f"{UNFINISHED}*") if folder else ():
+        unfinished = list(folder.rglob(f"{UNFINISHED}*")) if folder else []
+        for file in unfinished:
             file.unlink(missing_ok=True)
+        return unfinished
 
     def __enter__(self) -> Self:
         return self
@@ -260,8 +243,6 @@ class Run:
             else:
                 self.kill(kind.__name__)
 
-    # ----------------------------------------------------------------------------------------------------------- read
-
     def read(self, name: str) -> Path:
         """Find a file of the run and check it against its sha256; from a server it is downloaded once.
 
@@ -275,20 +256,30 @@ class Run:
             raise StoreError(f"run {self.id} ({self.name}) has no file {name}; it has: {names}")
         path = self._local(name) or self._downloaded(name)
         if not path.is_file():
-            raise StoreError(f"run {self.id} ({self.name}): file {name} is missing at {path}; run its recipe again")
-        if _sha256(path) != self._sums()[name]:
-            raise StoreError(f"run {self.id} ({self.name}): file {name} is damaged at {path}; run its recipe again")
+            raise DamagedFileError(
+                f"run {self.id} ({self.name}): file {name} is missing at {path}; run its recipe again"
+            )
+        if files.sha256(path) != self._sums()[name]:
+            raise DamagedFileError(
+                f"run {self.id} ({self.name}): file {name} is damaged at {path}; run its recipe again"
+            )
         return path
 
-    def verify(self) -> list[StoreError]:
-        """Check every file against its sha256; what is wrong, a line each."""
+    def verify(self, *names: str) -> list[StoreError]:
+        """Check these files, or all, against their sha256; what is wrong, a line each."""
         damaged = []
-        for name in self.files:
+        for name in names or self.files:
             try:
                 self.read(name)
             except StoreError as error:
                 damaged.append(error)
         return damaged
+
+    def fail_damaged(self) -> None:
+        """End as FAILED when a file is missing or damaged: another run takes its place, and nobody warns again."""
+        for error in self.verify():
+            if isinstance(error, DamagedFileError):
+                self.fail(f"damaged: {error}")
 
     def read_text(self, name: str) -> str:
         """Read a text file, UTF-8."""
@@ -299,42 +290,44 @@ class Run:
         return json.loads(self.read_text(name))
 
     def read_table(self, name: str) -> "DataFrame":
-        """Read what `table` kept; name with or without `.parquet`."""
+        """Read what `table` kept."""
         import pandas as pd
 
         return pd.read_parquet(self.read(f"{name.removesuffix('.parquet')}.parquet"))
 
     def read_arrays(self, name: str) -> dict[str, "np.ndarray"]:
         """Read what `arrays` kept; name with or without `.npz`.  Never unpickles."""
-        import numpy as np
+        return self.read_some_arrays(name)[0]
 
-        with np.load(self.read(f"{name.removesuffix('.npz')}.npz"), allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+    def read_some_arrays(self, name: str, *keys: str) -> "tuple[dict[str, np.ndarray], set[str]]":
+        """Read the arrays of these names that there are, all unless given; and the names of all that there are."""
+        return files.read_arrays(self.read(f"{name.removesuffix('.npz')}.npz"), keys)
 
     def read_series(self, name: str) -> list[tuple[int, float]]:
         """Read a curve: (step, value) by step."""
+        if self.store.database is not None:
+            return sqlite_runs.history(self.store.database, self.id, name)
         history = self.store.call(self.store.client.get_metric_history, self.id, name)
         return [(point.step, point.value) for point in sorted(history, key=lambda point: (point.step, point.timestamp))]
-
-    # -------------------------------------------------------------------------------------------------------- private
 
     def _sums(self) -> dict[str, str]:
         """The sha256 of every file, by name."""
         return json.loads(self.tags.get(SUMS, "{}"))
 
     def _log(self, rows: list[tuple[str, float, int, int]]) -> None:
-        from mlflow.entities import Metric
+        finite = [(name, _finite(value), stamp, step) for name, value, stamp, step in rows]
+        for start in range(0, len(finite), METRICS_PER_CALL):
+            self._send("log_metrics", rows=finite[start : start + METRICS_PER_CALL])
 
-        metrics = [Metric(name, _finite(value), stamp, step) for name, value, stamp, step in rows]
-        for start in range(0, len(metrics), METRICS_PER_CALL):
-            chunk = metrics[start : start + METRICS_PER_CALL]
-            self.store.call(self.store.client.log_batch, self.id, metrics=chunk)
+    def _send(self, call: str, file: Path | None = None, **settings: Any) -> None:
+        """Write to MLflow, or to the spool while the server is away."""
+        self.store.calls.write(Write(call, self.id, settings), file)
 
     def _end(self, status: str, why: str | None) -> None:
         if why:
             self.tag("study.end", " ".join(why.split())[:500])
         now = int(time.time() * 1000)
-        self.store.call(self.store.client.set_terminated, self.id, status=status, end_time=now)
+        self._send("set_terminated", status=status, end_time=now)
         self.status, self.ended = status, now
 
     def _keep(self, name: str, write: Callable[[Path], object]) -> str:
@@ -345,7 +338,7 @@ class Run:
             place = self._local(name)
             with self._at(name, place) as temporary:
                 write(temporary)
-                digest = _sha256(temporary)
+                digest = files.sha256(temporary)
         except OSError as error:
             where = self._local(name) or self.store.where
             reason = error.strerror or error
@@ -362,7 +355,7 @@ class Run:
                 yield temporary
                 inside = str(PurePosixPath(name).parent)
                 target = None if inside == "." else inside
-                self.store.call(self.store.client.log_artifact, self.id, str(temporary), target)
+                self._send("log_artifact", temporary, folder=target)
             return
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary = place.with_name(f"{UNFINISHED}{os.getpid()}.{place.name}")
@@ -383,7 +376,7 @@ class Run:
 
     def _downloaded(self, name: str) -> Path:
         path = self.store.root / "downloads" / self.id / name
-        if path.is_file() and _sha256(path) == self._sums()[name]:
+        if path.is_file() and files.sha256(path) == self._sums()[name]:
             return path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -399,8 +392,3 @@ class Run:
 def _finite(value: float) -> float:
     value = float(value)
     return math.nan if math.isinf(value) else value
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]  # 128 bits; a tag holds 8,000 letters

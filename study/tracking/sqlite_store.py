@@ -18,6 +18,7 @@ from pathlib import Path
 
 from study.errors import StoreError
 from study.tracking import client, locks
+from study.tracking.names import file_safe
 
 # every column in which MLflow keeps the place of artifacts
 PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
@@ -85,38 +86,39 @@ def run_folder(uri: str, artifacts: Path, home: str, folder: str) -> Path | None
 
 def home(database: Path) -> str:
     """Where the folder of artifacts was when the database was made, as a URI: that of experiment 0 tells."""
-    with _opened(database) as connection:
+    with opened(database) as connection:
         row = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
     place = row[0] if row and row[0] else ""
     return place.removesuffix("/0") if place.startswith("file:") and place.endswith("/artifacts/0") else ""
 
 
-def moves(database: Path) -> dict[str, str]:
-    """List the artifact places that are to be rewritten, old to new.
+def moves(database: Path, artifacts: Path) -> dict[str, str]:
+    """List the artifact places that are to be rewritten, old to new, for a store with this folder of artifacts.
 
     The place of experiment 0, made with the database, tells where the folder was before.  A place outside of it is
     followed only when it is gone and its last part is found here: an experiment may keep its artifacts elsewhere.
     """
-    with _opened(database) as connection:
-        places = [place for (place,) in connection.execute("SELECT artifact_location FROM experiments") if place]
-    artifacts = database.parent / "artifacts"
+    with opened(database) as connection:
+        rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
     here, made = artifacts.as_uri(), home(database)
     found = {made: here} if made else {}
-    for place in places:
-        path = artifact_path(place, artifacts) if not place.startswith("mlflow-artifacts:") else None
-        inside = [old for old in (here, *found) if place.startswith(f"{old}/")]
-        if path and not inside and not path.exists() and (artifacts / path.name).is_dir():
+    for name, place in rows:
+        path = artifact_path(place, artifacts) if place and place.startswith("file:") else None
+        above = place.rpartition("/")[0] if path else ""
+        if path and path.parts[-2:] == ("artifacts", file_safe(name)):
+            found[above] = here
+        elif path and above not in (here, *found) and not path.exists() and (artifacts / path.name).is_dir():
             found[place] = f"{here}/{urllib.parse.quote(path.name)}"
     return {old: new for old, new in found.items() if old != new}
 
 
-def relocate(database: Path) -> None:
+def relocate(database: Path, artifacts: Path) -> None:
     """Rewrite the artifact places of a moved folder in one transaction, so that MLflow's page finds the files.
 
     For a store in which nothing runs: another process may see the folder at another path.
     """
-    places = moves(database)
-    with _opened(database) as connection:
+    places = moves(database, artifacts)
+    with opened(database) as connection:
         connection.execute("BEGIN IMMEDIATE")
         for old, new in places.items():
             for table, column in PLACES:
@@ -126,6 +128,42 @@ def relocate(database: Path) -> None:
                     {"old": old, "new": new},
                 )
         connection.execute("COMMIT")
+
+
+@contextmanager
+def opened(database: Path) -> Iterator[sqlite3.Connection]:
+    """Open an existing SQLite file, never a new one; one that cannot be written is read.
+
+    SQLite makes two files beside a database in WAL mode, even to read it.  Where it cannot, and no other process has
+    left any, the file is whole and does not change.
+
+    Raises:
+        StoreError: damaged, locked for 20 s, not readable.
+    """
+    mode = "mode=rw"
+    if not writable(database):
+        mode = "mode=ro" if _wal(database).exists() else "mode=ro&immutable=1"
+    uri = f"file:{urllib.parse.quote(str(database))}?{mode}"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=20.0, isolation_level=None)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise client.failure(error, str(database)) from error
+
+
+def writable(database: Path) -> bool:
+    """Whether the file and its folder can be written."""
+    return os.access(database, os.W_OK) and os.access(database.parent, os.W_OK)
+
+
+def _wal(database: Path) -> Path:
+    return database.with_name(f"{database.name}-wal")
+
+
+def copy(database: Path, target: Path) -> None:
+    """Copy a database with all that is in its `-wal`."""
+    with opened(database) as source, closing(sqlite3.connect(target)) as connection:
+        source.backup(connection)
 
 
 @contextmanager
@@ -147,7 +185,7 @@ def check(database: Path) -> None:
     Raises:
         StoreError: damaged, not MLflow's, or of another MLflow version.
     """
-    with _opened(database) as connection:
+    with opened(database) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {"alembic_version", "experiments", "runs"} <= tables:
             raise StoreError(f"{database}: not an MLflow database; move it away or choose another root")
@@ -228,7 +266,7 @@ def checkpoint(database: Path) -> None:
     Raises:
         StoreError: damaged, locked for 20 s, not readable.
     """
-    with _opened(database) as connection:
+    with opened(database) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
@@ -236,7 +274,7 @@ def _migrate(database: Path, artifacts: Path) -> None:
     """Make MLflow's tables in a file that nobody else uses, and leave it closed and in WAL mode."""
     with without_stray_folder(database):
         client.make_tables(sqlite_uri(database), artifacts.as_uri())
-    with _opened(database) as connection:
+    with opened(database) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -254,18 +292,3 @@ def _durable(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-@contextmanager
-def _opened(database: Path) -> Iterator[sqlite3.Connection]:
-    """Open an existing SQLite file, never a new one.
-
-    Raises:
-        StoreError: damaged, locked for 20 s, not readable.
-    """
-    uri = f"file:{urllib.parse.quote(str(database))}?mode=rw"
-    try:
-        with closing(sqlite3.connect(uri, uri=True, timeout=20.0, isolation_level=None)) as connection:
-            yield connection
-    except sqlite3.Error as error:
-        raise client.failure(error, str(database)) from error

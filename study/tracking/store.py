@@ -1,7 +1,7 @@
 """The store: experiments and their runs.  in: a folder or a tracking URI   out: runs, found or started."""
 
 import os
-import re
+import secrets
 import socket
 import sys
 import time
@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from study.errors import StoreError
-from study.tracking import client, locks, sqlite_store
+from study.errors import ServerAwayError, StoreError
+from study.tracking import client, locks, sqlite_runs, sqlite_store
+from study.tracking.calls import Calls
 from study.tracking.launches import gone, this_launch
 from study.tracking.leases import Lease
+from study.tracking.names import KIND, LONGEST_PARAM, LONGEST_TAG, condition, file_safe, short
 from study.tracking.origin import origin
 from study.tracking.run import Run
 from study.tracking.uri import check
+from study.tracking.writes import KEY, Write
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -27,9 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCHEMA = "1"  # of our tags, tables and file names; readers refuse what they do not know
-LONGEST_PARAM = 6000  # MLflow cuts longer values off, with a warning only
-LONGEST_TAG = 8000
-SAFE_TO_QUOTE = re.compile(r"[\w./:@+, ()-]+")  # MLflow's filters have no escape for quotes; the rest is compared here
 
 
 def open_store(root: Path = Path("mlruns"), uri: str | None = None) -> "Store":
@@ -59,7 +59,8 @@ def open_store(root: Path = Path("mlruns"), uri: str | None = None) -> "Store":
         sqlite_store.prepare(database)
         root, uri = database.parent, sqlite_store.sqlite_uri(database)
     store = Store(root, uri, database)
-    store.call(store.client.search_experiments, max_results=1)
+    if database is None:
+        store.call(store.client.search_experiments, max_results=1)
     return store
 
 
@@ -73,7 +74,7 @@ class Store:
         database: the SQLite file; None for a server or another database.
         page: runs per search call.
         patience: seconds to wait for a locked database.
-        written: the runs that were started or resumed here, by id.
+        experiments: ids of those that were used here, by name.
     """
 
     root: Path
@@ -81,7 +82,7 @@ class Store:
     database: Path | None
     page: int = 1000
     patience: float = client.PATIENCE
-    written: dict[str, Run] = field(default_factory=dict, repr=False, compare=False)
+    experiments: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def client(self) -> "MlflowClient":
@@ -96,9 +97,15 @@ class Store:
         """The file or address, as messages show it."""
         return str(self.database or client.public(self.uri))
 
+    @cached_property
+    def calls(self) -> Calls:
+        """The way of every call to MLflow."""
+        folder = self.root / "spool" if self.uri.startswith("http") else None
+        return Calls(lambda: self.client, self.where, self.patience, folder)
+
     def call(self, function: Callable[..., T], *args: object, **settings: object) -> T:
-        """Call a method of the client with patience; see `door.call`."""
-        return client.call(function, *args, where=self.where, patience=self.patience, **settings)
+        """Read through a method of the client; see `Calls.read`."""
+        return self.calls.read(function, *args, **settings)
 
     def experiment(self, name: str, *, restore: bool = False) -> str:
         """Get the id of an experiment, made if there is none; two processes may ask at once.
@@ -110,18 +117,28 @@ class Store:
         Raises:
             StoreError: it was deleted and `restore` is false.
         """
-        found = self.call(self.client.get_experiment_by_name, name)
+        try:
+            self.experiments[name] = self._experiment(name, restore)
+        except ServerAwayError:
+            if name not in self.experiments:
+                raise
+        return self.experiments[name]
+
+    def _experiment(self, name: str, restore: bool) -> str:
+        found = self.calls.now(self.client.get_experiment_by_name, name)
         if found is None:
             try:
-                return self.call(self.client.create_experiment, name, artifact_location=self._artifact_location(name))
+                return self.calls.now(
+                    self.client.create_experiment, name, artifact_location=self._artifact_location(name)
+                )
             except StoreError as error:
-                found = self.call(self.client.get_experiment_by_name, name)  # another process was first
+                found = self.calls.now(self.client.get_experiment_by_name, name)  # another process was first
                 if found is None:
                     raise error
         if found.lifecycle_stage == "deleted":
             if not restore:
                 raise StoreError(self._deleted(name, found.experiment_id))
-            self.call(self.client.restore_experiment, found.experiment_id)
+            self.calls.now(self.client.restore_experiment, found.experiment_id)
         if self._out_of_reach(found.artifact_location):
             cure = "run there, or name the data set otherwise (`data.label`)"
             raise StoreError(f"{self.where}: experiment {name} keeps its files in a folder of that machine; {cure}")
@@ -153,27 +170,35 @@ class Store:
         Raises:
             StoreError: a value that MLflow would cut off.
         """
-        params = {key: _short(key, value, "parameter", LONGEST_PARAM) for key, value in params.items()}
+        params = {key: short(key, value, "parameter", LONGEST_PARAM) for key, value in params.items()}
         all_tags = {**origin(SCHEMA), **tags, "mlflow.runName": name, "mlflow.note.content": description}
         all_tags["mlflow.parentRunId"] = parent.id if parent else None
-        texts = {key: _short(key, tag, "tag", LONGEST_TAG) for key, tag in all_tags.items() if tag is not None}
+        key = secrets.token_hex(16)
+        all_tags[KEY] = key if self.calls.spool else None
+        texts = {key: short(key, tag, "tag", LONGEST_TAG) for key, tag in all_tags.items() if tag is not None}
         experiment_id = self.experiment(experiment)
         now = int(1000 * (time.time() if started is None else started))
-        created = self.call(self.client.create_run, experiment_id, start_time=now, tags=texts, run_name=name)
-        run = Run.of(self, created, experiment)
+        settings = {"experiment_id": experiment_id, "start_time": now, "tags": texts, "run_name": name}
+        created = self.calls.write(Write("create_run", key, settings))
+        run = Run.of(self, created, experiment) if created else self._waiting(experiment, key, settings)
+        self.calls.runs[run.id] = run
         run.param(params)
-        self.written[run.id] = run
         return run
+
+    def _waiting(self, experiment: str, key: str, settings: Mapping[str, Any]) -> Run:
+        """A run that waits to be made; its key stands in for its id."""
+        name, tags, begun = settings["run_name"], dict(settings["tags"]), settings["start_time"]
+        return Run(self, key, name, experiment, settings["experiment_id"], "RUNNING", {}, tags, {}, begun, None, "")
 
     def resume(self, run: Run) -> Run:
         """Take up a run that has ended or died: RUNNING again, in this process.  Series may be logged anew."""
-        self.call(self.client.update_run, run.id, status="RUNNING")
+        self.calls.write(Write("update_run", run.id, {"status": "RUNNING"}))
         for key, value in origin(SCHEMA).items():
             run.tag(key, value)
         run.tag("study.resumed", int(time.time()))
         if "study.end" in run.tags:
-            self.call(self.client.delete_tag, run.id, "study.end")
-        self.written[run.id] = resumed = self.get(run.id)
+            self.calls.write(Write("delete_tag", run.id, {"key": "study.end"}))
+        self.calls.runs[run.id] = resumed = self.get(run.id)
         return resumed
 
     def get(self, run_id: str) -> Run:
@@ -182,14 +207,21 @@ class Store:
         Raises:
             StoreError: there is none with that id, or it was deleted.
         """
-        found = self.call(self.client.get_run, run_id)
+        if self.database is not None:
+            row = sqlite_runs.get(self.database, run_id)
+            if row is None:
+                raise StoreError(
+                    f"{self.where}: there is no run {run_id}, or it was deleted; `list` shows what there is"
+                )
+            return Run(self, **row)
+        found = self.call(lambda: self.client.get_run(self.calls.run_id(run_id)))
         if found.info.lifecycle_stage == "deleted":
             raise StoreError(f"{self.where}: run {run_id} was deleted; restore it in MLflow or choose another")
         return Run.of(self, found, self.call(self.client.get_experiment, found.info.experiment_id).name)
 
     def find(
         self,
-        kind: str | None = None,
+        kind: str | Collection[str] | None = None,
         experiment: str | None = None,
         tags: Mapping[str, object] | None = None,
         *,
@@ -200,23 +232,25 @@ class Store:
         """Find runs, newest first; deleted ones are not seen.
 
         Args:
-            kind: value of the tag `study.kind`.
+            kind: value of the tag `study.kind`, or several.
             experiment: its name; None: all experiments.
             tags: all must be equal.
-            status: RUNNING, FINISHED, FAILED, KILLED, or several of them.
+            status: RUNNING, FINISHED, FAILED, KILLED, or several.
             parent: the children of this run only.
             max: the newest so many; None: all.
         """
         wanted = {key: str(value) for key, value in (tags or {}).items()}
-        if kind is not None:
-            wanted["study.kind"] = kind
+        kinds = {kind} if isinstance(kind, str) else set(kind or ())
         if parent is not None:
             wanted["mlflow.parentRunId"] = parent.id if isinstance(parent, Run) else parent
         statuses = {status} if isinstance(status, str) else set(status or ())
+        if self.database is not None:
+            rows = sqlite_runs.find(self.database, experiment, kinds, wanted, statuses, max)
+            return [Run(self, **row) for row in rows]
         runs = []
-        for run in self._pages(experiment, _filter(wanted, statuses)):
-            tagged = all(run.tags.get(key) == value for key, value in wanted.items())
-            if tagged and (not statuses or run.status in statuses):
+        for run in self._pages(experiment, condition(kinds, wanted, statuses)):
+            fits = all(run.tags.get(key) == value for key, value in wanted.items())
+            if fits and (not statuses or run.status in statuses) and (not kinds or run.tags.get(KIND) in kinds):
                 runs.append(run)
             if max is not None and len(runs) >= max:
                 break
@@ -230,16 +264,17 @@ class Store:
         """
         return list(self._pages(None, condition))
 
-    def reap(self, tags: Mapping[str, object] | None = None, alone: Collection[str] = ()) -> list[Run]:
+    def reap(
+        self, tags: Mapping[str, object] | None = None, alone: Callable[[Run], bool] = lambda run: False
+    ) -> list[Run]:
         """Mark as FAILED the RUNNING runs whose launch is gone; their tag `study.end` says "died".
 
         Args:
             tags: only runs with these tags, such as the digest of the launch that holds the lock.
-            alone: kinds of runs that nobody writes but the holder of the lock: all those of other launches have died,
-                on whichever machine.
+            alone: whether nobody but the holder of the lock writes a run; one of another launch has died then, on
+                whichever machine.
         """
-        dead = [run for run in self.find(tags=tags, status="RUNNING") if _died(run, alone)]
-        for run in dead:
+        for run in (dead := [run for run in self.find(tags=tags, status="RUNNING") if _died(run, alone)]):
             run.remove_unfinished()
             run.fail("died")
         return dead
@@ -251,27 +286,32 @@ class Store:
         waiting: Callable[[str], None] | None = None,
         *,
         experiment: str | None = None,
+        parts: Collection[str] = (),
         lost: Callable[[], None] = lambda: None,
     ) -> Iterator[None]:
-        """Hold the lock of a launch, `<root>/locks/<name>.lock`, and on a server its lease, which machines share.
-
-        The kernel frees the lock when the process dies; a lease runs out two minutes after.
+        """Hold the lock of a launch, `<root>/locks/<name>.lock`, and on a server its lease; both end with the process.
 
         Args:
             name: of the lock.
             waiting: hears twice a second who holds it, until it is free; None: do not wait.
             experiment: whose runs are written, which holds the lease; None: there is no lease.
+            parts: of what is trained, on which alone a lease is; empty: all.
             lost: called in another thread when another launch has taken over the lease of this one.
 
         Raises:
             StoreError: on entering: another process holds it; says which, and since when.
         """
-        with locks.held(self.root / "locks" / f"{_file_safe(name)}.lock", waiting):
-            if experiment is None or self.database is not None:
+        with locks.held(self.root / "locks" / f"{file_safe(name)}.lock", waiting):
+            if experiment is None or self.calls.spool is None:
                 yield
                 return
-            with Lease(self, self.experiment(experiment), _file_safe(name), lost).held(waiting):
+            self.calls.send_left_behind()
+            with Lease(self, self.experiment(experiment), file_safe(name), lost, parts).held(waiting):
                 yield
+
+    def taken_over(self, run: Run) -> bool:
+        """Whether another launch writes this run now."""
+        return not self.calls.busy and self.get(run.id).tags.get("study.launch") != run.tags.get("study.launch")
 
     def verify(self) -> None:
         """Read all files that were logged here since the store was opened, at the end of a launch.
@@ -279,8 +319,7 @@ class Store:
         Raises:
             StoreError: some cannot be read; says how many, and why the first.
         """
-        damaged = [error for run in self.written.values() for error in run.verify()]
-        if damaged:
+        if damaged := [error for run in self.calls.runs.values() for error in run.verify()]:
             raise StoreError(f"{len(damaged)} files of this launch cannot be read; the first: {damaged[0]}")
 
     def checkpoint(self) -> None:
@@ -289,7 +328,7 @@ class Store:
             sqlite_store.checkpoint(self.database)
 
     def link(self, run: Run) -> str:
-        """Write the address at which a person sees the run; for a local store after `study ui`."""
+        """The address at which a person sees the run; for a local store after `study ui`."""
         scheme = urllib.parse.urlsplit(self.uri).scheme
         base = client.public(self.uri).rstrip("/") if scheme in ("http", "https") else "http://127.0.0.1:5000"
         return f"{base}/#/experiments/{run.experiment_id}/runs/{run.id}?workflowType=machine_learning"
@@ -299,11 +338,10 @@ class Store:
         here = self.root / "artifacts"
         if self.database is None:
             return sqlite_store.artifact_path(artifacts, here)
-        return sqlite_store.run_folder(artifacts, here, self._home, _file_safe(experiment))
+        return sqlite_store.run_folder(artifacts, here, self._home, file_safe(experiment))
 
     @cached_property
     def _home(self) -> str:
-        """Where the local store was made."""
         return sqlite_store.home(self.database) if self.database else ""
 
     def _pages(self, experiment: str | None, text: str) -> Iterator[Run]:
@@ -342,7 +380,7 @@ class Store:
         """Choose the folder of an experiment's artifacts; a server chooses itself."""
         if urllib.parse.urlsplit(self.uri).scheme in ("http", "https", "databricks"):
             return None
-        return (self.root / "artifacts" / _file_safe(name)).as_uri()
+        return (self.root / "artifacts" / file_safe(name)).as_uri()
 
     def _out_of_reach(self, location: str) -> bool:
         """Whether MLflow would write a file meant for the server's disk to this machine's, and say nothing."""
@@ -351,33 +389,11 @@ class Store:
         return remote and location.startswith(("file:", "/"))
 
     def _deleted(self, name: str, experiment_id: str) -> str:
-        command = f"mlflow experiments restore --experiment-id {experiment_id}"
-        address = client.public(self.uri)
-        return f"{self.where}: experiment {name} was deleted; bring it back: MLFLOW_TRACKING_URI='{address}' {command}"
+        command = f"MLFLOW_TRACKING_URI='{client.public(self.uri)}' mlflow experiments restore --experiment-id"
+        return f"{self.where}: experiment {name} was deleted; bring it back: {command} {experiment_id}"
 
 
-def _filter(tags: Mapping[str, str], statuses: Collection[str]) -> str:
-    """Write what MLflow can compare; `find` compares the rest."""
-    parts = [f"tags.`{key}` = '{value}'" for key, value in tags.items() if SAFE_TO_QUOTE.fullmatch(value)]
-    if len(statuses) == 1:
-        parts.append(f"attributes.status = '{next(iter(statuses))}'")
-    return " AND ".join(parts)
-
-
-def _died(run: Run, alone: Collection[str]) -> bool:
+def _died(run: Run, alone: Callable[[Run], bool]) -> bool:
     """Whether the launch that wrote the run is gone; one of before 0.2 has noted nothing to tell it by."""
     launch = run.launch
-    if launch is None or (run.tags.get("study.kind") in alone and launch["id"] != this_launch()["id"]):
-        return True
-    return gone(launch)
-
-
-def _short(key: str, value: object, what: str, longest: int) -> str:
-    text = str(value)
-    if len(text) > longest:
-        raise StoreError(f"{what} {key} has {len(text)} characters, MLflow keeps {longest}; log it as a file instead")
-    return text
-
-
-def _file_safe(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "unnamed"
+    return launch is None or gone(launch) or (launch["id"] != this_launch()["id"] and alone(run))

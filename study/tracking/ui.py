@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Mapping
@@ -41,27 +42,38 @@ def serve(root: Path = Path("mlruns"), port: int = 5000, host: str = "127.0.0.1"
         print(f"{store.where}/#/experiments?{VIEW}")
         return
     require_free(host, port)
-    if store.database is not None:
+    if store.database is not None and not sqlite_store.writable(store.database):
+        store = copied(store, store.database)
+        print(f"{store.root} cannot be written: changes made on the page are not kept", file=sys.stderr)
+    elif store.database is not None:
         follow(store, store.database)
     for line in links(store, f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"):
         print(line)
     print("ready in about 15 seconds; Ctrl-C ends it", file=sys.stderr, flush=True)
     sys.stdout.flush()
     # from within the folder a file name is the whole address: MLflow misreads addresses with % or ? in a folder's name
-    os.chdir(store.root)
+    os.chdir(store.database.parent if store.database else store.root)
     os.execve(sys.executable, command(store, port, host), environment())
+
+
+def copied(store: Store, database: Path) -> Store:
+    """The same store with a copy of its database, for MLflow's server, which writes into every database it opens."""
+    copy = Path(tempfile.mkdtemp(prefix="study-ui-")) / database.name
+    sqlite_store.copy(database, copy)
+    sqlite_store.relocate(copy, store.root / "artifacts")
+    return Store(store.root, sqlite_store.sqlite_uri(copy), copy)
 
 
 def follow(store: Store, database: Path) -> None:
     """Make MLflow find the files of a folder that has moved, unless a launch may see it at the place of before."""
-    if not sqlite_store.moves(database):
+    if not sqlite_store.moves(database, store.root / "artifacts"):
         return
     alive = [run for run in store.find(status="RUNNING") if run.launch and not gone(run.launch)]
     if alive:
         print(f"the page cannot show the files of runs while run {alive[0].id} goes on elsewhere", file=sys.stderr)
         return
     with locks.waited_for(database.parent / ".lock"):
-        sqlite_store.relocate(database)
+        sqlite_store.relocate(database, store.root / "artifacts")
 
 
 def command(store: Store, port: int, host: str) -> list[str]:

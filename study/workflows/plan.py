@@ -53,8 +53,8 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
     costs = {}
     if recipe.kind in ("study", "ensemble"):
         part = recipe.part("ensemble")
-        _, done, _ = ensemble.finished_shards(store, part, dataset)
         plan = ensemble_plan(part)
+        done = _done(store, part, dataset)
         shards = plan_shards(plan, done, part.runtime.shard)
         members = len(part.subset.ratios) * part.subset.members
         examples = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
@@ -79,6 +79,13 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
             disk,
         )
     return costs
+
+
+def _done(store: Store, part: Recipe, dataset: Dataset) -> set[tuple[float, int]]:
+    """The members that need no training; those of a finished ensemble are not counted shard by shard."""
+    if ensemble.finished_ensemble(store, part, dataset):
+        return {(ratio, member) for ratio in part.subset.ratios for member in range(part.subset.members)}
+    return ensemble.finished_shards(store, part, dataset)[1]
 
 
 def plan_sweep(recipe: Recipe, store: Store) -> dict[str, Cost]:

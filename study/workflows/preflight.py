@@ -28,6 +28,7 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
 """Image shape and classes of the data sets whose name tells; others are known once they are read."""
 
 
+MOST_PARAMETERS = 10**9  # the largest networks of timm have 2e9; hundreds of such a size are no study
 REHEARSED = 10_000  # epochs; what proxies ask of their number is a handful
 
 
@@ -86,8 +87,27 @@ def check_fit(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> No
     from study.models import build
 
     for spec in _networks(recipe):
+        check_size(spec, shape, n_classes)
         build.fit_check(spec, shape, n_classes)
     _check_layers(recipe, shape, n_classes)
+
+
+def check_size(spec: NetworkSpec, shape: tuple[int, int, int], n_classes: int) -> None:
+    """Build the network without memory, and count its parameters.
+
+    Raises:
+        RecipeError: it cannot be built, or is larger than MOST_PARAMETERS.
+    """
+    from study.models import build
+
+    network = build.create(spec, shape, n_classes, device="meta")
+    count = sum(parameter.numel() for parameter in network.parameters())
+    if count > MOST_PARAMETERS:
+        memory = 12 * count / 1e9  # float32: weights, gradient, momentum
+        raise RecipeError(
+            f"model {spec.name}: {count:.3g} parameters, {memory:.3g} GB to train one network; "
+            f"at most {MOST_PARAMETERS:.0e} are taken, choose smaller settings"
+        )
 
 
 def _check_layers(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> None:
@@ -176,11 +196,9 @@ def _check_network(recipe: Recipe) -> None:
     if recipe.data.name in SHAPES:
         check_fit(recipe, *_shape(recipe))
         return
-    from study.models import build
-
     size = recipe.data.size or 224
     for spec in _networks(recipe):
-        build.create(spec, (recipe.data.channels or 3, size, size), 2, device="meta")
+        check_size(spec, (recipe.data.channels or 3, size, size), 2)
     _check_layers(recipe, (recipe.data.channels or 3, size, size), 2)
 
 

@@ -1,8 +1,11 @@
 """A whole study.  in: a recipe, a Dataset, a Store   out: runs in MLflow, the report among them"""
 
 import logging
+import shutil
+import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 from study.data import Dataset
 from study.errors import Stopped, StoreError
@@ -10,7 +13,8 @@ from study.experiments.sweep import train_parts
 from study.progress import Bar, quiet
 from study.recipe import Recipe
 from study.report.build import run_report
-from study.tracking import Run, Store
+from study.tracking import Run, Store, open_store
+from study.tracking.sqlite_store import sqlite_uri
 
 log = logging.getLogger(__name__)
 
@@ -42,3 +46,27 @@ def _run_parts(recipe: Recipe, dataset: Dataset, store: Store, stop: threading.E
         runs.append(run_report(recipe, dataset, store, stop=stop))
     store.verify()
     return runs
+
+
+def export_report(
+    recipe: Recipe, dataset: Dataset, store: Store, folder: Path, *, stop: threading.Event | None = None
+) -> Path:
+    """Write the files of the report into a folder, and nothing into the store, which may be read-only.
+
+    Returns:
+        The page.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="study-") as place:
+        run = run_report(
+            recipe, dataset, store, into=open_store(Path(place), sqlite_uri(Path(place) / "mlflow.db")), stop=stop
+        )
+        try:
+            for name in run.files:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(run.read(name), folder / name)
+        except OSError as error:
+            raise StoreError(f"{folder}: {error.strerror}; choose another folder with --out") from error
+    return folder / "report.html"

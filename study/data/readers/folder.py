@@ -141,8 +141,8 @@ def _pictures(tree: Tree, prefix: str, classes: tuple[str, ...], wanted: Sequenc
 def scan(folder: Path) -> Tree:
     """List the image files below each class folder.
 
-    Hidden files and those of operating systems are passed over; links are followed, but not back into a folder that
-    they lie in.
+    Hidden files and those of operating systems are passed over; links are followed, but no folder is read twice for one
+    class: links may form circles, and a few folders of links have millions of paths.
 
     Raises:
         DataError: the folder is missing or cannot be listed, or a class folder has no images.
@@ -167,16 +167,17 @@ def scan(folder: Path) -> Tree:
     return Tree(folder, files, unusable)
 
 
-def _walk(folder: Path, path: str, above: set[tuple[int, int]], unusable: list[str]) -> Iterator[str]:
-    """Paths of the image files below `folder`, which lies at `path` below the split's folder."""
+def _walk(folder: Path, path: str, read: set[tuple[int, int]], unusable: list[str]) -> Iterator[str]:
+    """Paths of the image files below `folder`, which lies at `path` below the split's folder; `read` grows."""
     here = _identity(folder)
-    if here in above:
-        unusable.append(f"{shown(folder)}: a link back into a folder that it lies in")
+    if here in read:
+        unusable.append(f"{shown(folder)}: a link to a folder that is read already")
         return
+    read.add(here)
     for entry in _entries(folder):
         below = f"{path}/{entry.name}"
         if _is_dir(entry):
-            yield from _walk(Path(entry.path), below, above | {here}, unusable)
+            yield from _walk(Path(entry.path), below, read, unusable)
         elif not _is_utf8(entry.name):
             unusable.append(f"{shown(entry.path)}: its name is not UTF-8")
         elif not _is_file(entry):
