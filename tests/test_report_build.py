@@ -14,9 +14,10 @@ from study.figures import mean_over_repeats
 from study.proxies import PROXIES
 from study.recipe import flatten, load
 from study.report import build
+from study.report.build import run_report
 from study.runs.reference import log_reference
 from study.tracking import open_store
-from study.workflows.study import run_report, run_study
+from study.workflows.study import run_study
 from tests.toys import blobs, toy_recipe, two_figures
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -123,7 +124,7 @@ def test_stop_before_the_report_ends_the_study(runs, recipe, dataset, store):
 
 def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monkeypatch, few_figures):
     """Between two figures; the same command makes it again."""
-    monkeypatch.setattr(build, "_existing_report", lambda *_: None)
+    monkeypatch.setattr(build, "_existing_report", lambda *_, mark: None)
     stop, figure = threading.Event(), type(runs[0]).figure
     monkeypatch.setattr(type(runs[0]), "figure", lambda *what: (figure(*what), stop.set()))
     with pytest.raises(Stopped):
@@ -134,7 +135,7 @@ def test_stop_in_the_report_ends_it_as_killed(runs, recipe, dataset, store, monk
 
 def test_a_report_that_fails_is_marked(recipe, dataset, store, runs, monkeypatch, few_figures):
     """A half report must not look like one."""
-    monkeypatch.setattr(build, "_existing_report", lambda *_: None)
+    monkeypatch.setattr(build, "_existing_report", lambda *_, mark: None)
     monkeypatch.setattr(build, "write_report", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         run_report(recipe, dataset, store)

@@ -148,12 +148,13 @@ def report(
     """Analyse the finished runs of a recipe and write the report."""
     with interruptible() as stop:
         opened, dataset, store = open_study(recipe, overrides, root, plugin)
-        from study.workflows import study
+        from study.report.build import run_report
+        from study.workflows.study import export_report
 
         if out is not None:
-            print_line(f"report: {study.export_report(opened, dataset, store, out, stop=stop)}")
+            print_line(f"report: {export_report(opened, dataset, store, out, stop=stop)}")
             return
-        finished = study.run_report(opened, dataset, store, stop=stop)
+        finished = run_report(opened, dataset, store, stop=stop)
     _where(store, [finished])
 
 

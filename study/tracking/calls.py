@@ -46,6 +46,14 @@ class Calls:
         """Whether something waits for the server."""
         return self.spool is not None and self.spool.busy
 
+    def answers(self) -> bool:
+        """Whether the server is there."""
+        try:
+            self.now(self.connected().search_experiments, max_results=1)
+        except ServerAwayError:
+            return False
+        return True
+
     def now(self, function: Callable[..., T], *args: object, **settings: object) -> T:
         """Call MLflow without waiting for a server; see `client.call`."""
         return client.call(function, *args, where=self.where, patience=self.patience, **settings)

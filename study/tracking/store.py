@@ -310,15 +310,13 @@ class Store:
                 yield
 
     def taken_over(self, run: Run) -> bool:
-        """Whether another launch writes this run now."""
-        return not self.calls.busy and self.get(run.id).tags.get("study.launch") != run.tags.get("study.launch")
+        """Whether another launch writes this run now; a server that is away is not waited for."""
+        if self.database is None and (self.calls.busy or not self.calls.answers()):
+            return False
+        return self.get(run.id).tags.get("study.launch") != run.tags.get("study.launch")
 
     def verify(self) -> None:
-        """Read all files that were logged here since the store was opened, at the end of a launch.
-
-        Raises:
-            StoreError: some cannot be read; says how many, and why the first.
-        """
+        """Read all files that were logged here since the store was opened; a StoreError when some cannot be read."""
         if damaged := [error for run in self.calls.runs.values() for error in run.verify()]:
             raise StoreError(f"{len(damaged)} files of this launch cannot be read; the first: {damaged[0]}")
 

@@ -112,6 +112,9 @@ def plan_sweep(recipe: Recipe, store: Store) -> dict[str, Cost]:
 def _cost(
     part: Recipe, dataset: Dataset, members: int, done: int, examples: int, evaluations: int, disk: float
 ) -> Cost:
+    epochs = part.train.length(dataset.n_train)[0]
+    if not examples and not evaluations:
+        return Cost(members, done, epochs, 0, 0, 0.0, 0.0, disk)
     forward = build.flops(part.model.spec(), dataset.shape, dataset.n_classes)
     template = template_of(part)
     alone, depth = part.kind == "single", part.subset.depth
@@ -120,7 +123,7 @@ def _cost(
     return Cost(
         members,
         done,
-        part.train.length(dataset.n_train)[0],
+        epochs,
         examples,
         evaluations,
         forward * (3.0 * examples + evaluations),

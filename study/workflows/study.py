@@ -12,7 +12,6 @@ from study.errors import Stopped, StoreError
 from study.experiments.sweep import train_parts
 from study.progress import Bar, quiet
 from study.recipe import Recipe
-from study.report.build import run_report
 from study.tracking import Run, Store, open_store
 from study.tracking.sqlite_store import sqlite_uri
 
@@ -40,6 +39,8 @@ def run_study(
 def _run_parts(recipe: Recipe, dataset: Dataset, store: Store, stop: threading.Event | None, bar: Bar) -> list[Run]:
     runs = train_parts(recipe, dataset, store, stop=stop, bar=bar)
     if recipe.kind in ("study", "single"):
+        from study.report.build import run_report  # matplotlib; an ensemble alone does without
+
         if stop is not None and stop.is_set():
             raise Stopped
         log.info("report: correlations, then figures")
@@ -59,6 +60,8 @@ def export_report(
     Raises:
         StoreError: the folder cannot be written.
     """
+    from study.report.build import run_report
+
     with tempfile.TemporaryDirectory(prefix="study-") as place:
         run = run_report(
             recipe, dataset, store, into=open_store(Path(place), sqlite_uri(Path(place) / "mlflow.db")), stop=stop
