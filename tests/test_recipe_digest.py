@@ -74,6 +74,7 @@ FREE = {  # what only says how much, where, how fast, what is read out
     "single.evaluate_every": 2,
     "single.signals_every": 2,
     "single.density_radius": 2.0,
+    "single.keep": "final",
     "proxies": {"cbtl": {}},
     "signals": {"hidden_density": {}},
     "search.trials": 3,

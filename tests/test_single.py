@@ -556,9 +556,9 @@ def test_one_epoch_is_refused_before_anything_is_trained():
 def test_stop_ends_a_repeat_as_killed(recipe, dataset, stores):
     """The finished repeat is kept, the other starts again with the next launch."""
     store, stop = stores(), threading.Event()
-    score = single._log_scores
+    score = single.log_scores
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(single, "_log_scores", lambda *what: (score(*what), stop.set()))
+        patch.setattr(single, "log_scores", lambda *what: (score(*what), stop.set()))
         with pytest.raises(Stopped):
             run_singles(recipe, dataset, store, stop=stop)
     killed, finished = store.find("single")

@@ -182,7 +182,8 @@ def single_run(
 
 def _trained(recipe: "Recipe", dataset: "Dataset", bar: "Bar") -> SingleRun:
     from study.runs.jobs import runtime_of, single_plan
-    from study.runs.single import place_single, score_single, train_single
+    from study.runs.single import place_single, train_single
+    from study.runs.single_scores import score_single
 
     plan = single_plan(recipe)
     placement = place_single(plan, dataset, runtime_of(recipe))

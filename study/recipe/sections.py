@@ -289,6 +289,8 @@ class Single(Section):
     repeats: single runs, which differ in their random streams.
     density_radius: of the circles in which densities in Zhang's plane are counted, in epochs and events; missing: the
         paper's, a thirtieth of each axis, which on short runs is below 1, so that only coinciding points count.
+    keep: networks that a run keeps as safetensors, for proxies that are computed later: nothing, the final one, or
+        checkpoints after every epoch at which signals are collected.
     model, optimizer, schedule, train: keys of these sections that differ in single runs.
     """
 
@@ -296,6 +298,7 @@ class Single(Section):
     evaluate_every: Count = 1  # epochs between two evaluations of all examples; the last epoch is always evaluated
     signals_every: Count = 1  # epochs between two collections of costly signals, at evaluated epochs
     density_radius: Positive | None = None
+    keep: Literal["nothing", "final", "checkpoints"] = "nothing"
     model: dict[str, Any] = Field(default_factory=dict)
     optimizer: dict[str, Any] = Field(default_factory=dict)
     schedule: dict[str, Any] = Field(default_factory=dict)

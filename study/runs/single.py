@@ -3,21 +3,25 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
-
-import numpy as np
-import pandas as pd
 
 from study.data import Dataset
 from study.errors import Stopped, StoreError
 from study.progress import Advance, Bar, quiet, say
-from study.proxies import Spec, compute
-from study.proxies.learning_speed import online_agreement
+from study.proxies import Spec
 from study.recipe import Recipe, dump, flatten
+from study.runs.checkpoints import due_to_keep, keep_network, kept_epochs
 from study.runs.ensemble import keys, waiting
 from study.runs.jobs import SinglePlan, runtime_of, single_plan
-from study.signals import Collector, Cost, Shared, conditions, curved, due_epochs, evaluation_epochs, wanted
+from study.runs.rescore import (
+    copy_training,
+    lacking_signals,
+    missing_proxies,
+    replayed,
+    say_scored,
+)
+from study.runs.single_scores import log_scores, merge_scores
+from study.signals import Collector, Shared, conditions, curved, due_epochs, evaluation_epochs, wanted
 from study.tracking import Run, Store, descriptions
 from study.training.autotune import place_network
 from study.training.evaluation import Snapshot
@@ -50,19 +54,23 @@ def run_singles(
         before = store.find("single", tags=keys(recipe, dataset), status="FINISHED")
         like = like_tags(before[-1].tags) if before else None  # with other proxies it is the same training
         for repeat in range(recipe.single.repeats):
-            tags = _keys(recipe, dataset, repeat)
-            finished = _finished(store, tags, recipe, dataset, specs)
+            tags = repeat_keys(recipe, dataset, repeat)
+            finished = finished_run(store, tags, recipe, dataset, specs)
             if finished:
                 say(f"single run {recipe.digest()}, repeat {repeat}: finished before")
                 _repair(finished, recipe)
                 runs.append(finished)
+                continue
+            scored = score_finished(store, recipe, dataset, specs, repeat)
+            if scored:
+                runs.append(scored)
                 continue
             placement = place_single(plan, dataset, runtime_of(recipe), recipe.single.repeats, like)
             run = _start(store, recipe, dataset, tags | placement.tags(), repeat)
             with run:
                 try:
                     collector = _log_training(run, recipe, dataset, repeat, shared, placement, stop, bar)
-                    _log_scores(run, dataset, collector)
+                    log_scores(run, dataset, collector)
                 except Stopped:
                     run.kill("stopped on request; the same command starts this repeat again")
                     raise
@@ -106,6 +114,29 @@ def _aside(advance: Advance, stop: threading.Event) -> Callable[[str, float], No
     return progress
 
 
+def score_finished(store: Store, recipe: Recipe, dataset: Dataset, specs: list[Spec], repeat: int) -> Run | None:
+    """A run with every proxy, computed from what a finished run of this training keeps; None where none keeps it."""
+    tags = repeat_keys(recipe, dataset, repeat)
+    for trained in store.find("single", tags=tags, status="FINISHED"):
+        try:
+            missing = missing_proxies(trained, recipe, dataset, specs)
+            if not _keeps(trained, recipe, dataset) or any(
+                lacking_signals(trained, recipe, dataset, spec) for spec in missing
+            ):
+                continue
+            collector = replayed(trained, recipe, dataset, missing, repeat)
+        except StoreError as error:
+            say(f"{error}; it is left as it is")
+            continue
+        run = _start(store, recipe, dataset, tags | like_tags(trained.tags), repeat)
+        with run:
+            copy_training(trained, run)
+            merge_scores(run, trained, collector, specs)
+        say_scored(repeat, [spec.name for spec in missing])
+        return store.get(run.id)
+    return None
+
+
 def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int, Run]:
     """The finished run of each repeat of a recipe on this data, those that hold what it asks for; floor 4 reads them.
 
@@ -116,13 +147,13 @@ def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int
     specs = wanted(recipe.proxies, dataset)
     finished = {}
     for repeat in range(recipe.single.repeats):
-        run = _finished(store, _keys(recipe, dataset, repeat), recipe, dataset, specs)
+        run = finished_run(store, repeat_keys(recipe, dataset, repeat), recipe, dataset, specs)
         if run:
             finished[repeat] = run
     return finished
 
 
-def _keys(recipe: Recipe, dataset: Dataset, repeat: int) -> dict[str, str]:
+def repeat_keys(recipe: Recipe, dataset: Dataset, repeat: int) -> dict[str, str]:
     """The tags by which launches know a repeat: one that is evaluated at other epochs is the same network
     with other series."""
     return keys(recipe, dataset) | {
@@ -131,9 +162,10 @@ def _keys(recipe: Recipe, dataset: Dataset, repeat: int) -> dict[str, str]:
     }
 
 
-def _finished(store: Store, tags: dict[str, str], recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> Run | None:
+def finished_run(store: Store, tags: dict[str, str], recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> Run | None:
     """A finished run of this training that holds every proxy asked for, under its conditions, at every epoch due."""
     needed = {spec.name: conditions(spec, recipe, dataset.n_train) for spec in specs}
+    # a network that is asked for and was not kept is trained again
     epochs, names = set(due_epochs(recipe, dataset.n_train)), {spec.name for spec in curved(specs)}
     for run in store.find("single", tags=tags, status="FINISHED"):
         try:
@@ -143,9 +175,19 @@ def _finished(store: Store, tags: dict[str, str], recipe: Recipe, dataset: Datas
             say(f"{error}; it counts as not finished")
             continue
         same = all(of_proxy.items() <= held.get(name, {}).items() for name, of_proxy in needed.items())
-        if same and (not names or (names <= set(curves) and epochs <= set(curves["epochs"].tolist()))):
+        if (
+            same
+            and _keeps(run, recipe, dataset)
+            and (not names or (names <= set(curves) and epochs <= set(curves["epochs"].tolist())))
+        ):
             return run
     return None
+
+
+def _keeps(run: Run, recipe: Recipe, dataset: Dataset) -> bool:
+    """Whether a run has kept every network that the recipe asks for."""
+    due = due_epochs(recipe, dataset.n_train)
+    return {epoch for epoch in due if due_to_keep(recipe.single.keep, epoch, due)} <= set(kept_epochs(run))
 
 
 def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str], repeat: int) -> Run:
@@ -238,42 +280,6 @@ def train_single(
     return collector, final
 
 
-@dataclass(frozen=True)
-class SingleScores:
-    """The proxies of one single run.
-
-    table: a row for each example: example, label(s), split, a float32 column per proxy, NaN outside of its split.
-    declared: per proxy what it declares and its conditions.
-    costs: per proxy seconds and flops beyond the steps of the training.
-    values: per proxy the scores of its split.
-    """
-
-    table: pd.DataFrame
-    declared: dict[str, dict[str, Any]]
-    costs: dict[str, dict[str, float]]
-    values: dict[str, np.ndarray]
-
-
-def score_single(collector: Collector) -> SingleScores:
-    """Compute the proxies of what a training has collected."""
-    dataset = collector.dataset
-    table = pd.DataFrame({"example": dataset.ids, **dataset.label_columns, "split": dataset.split()})
-    declared, costs, values = {}, {}, {}
-    for spec in collector.specs:
-        conditioned = conditions(spec, collector.recipe, dataset.n_train)
-        computing = Cost()
-        with computing.measured():
-            values[spec.name] = compute(spec, collector.of(spec), conditioned["settings"])
-        column = np.full(dataset.n, np.nan, dtype=np.float32)
-        column[dataset.rows(spec.on)] = values[spec.name]
-        table[spec.name] = column
-        cost = collector.cost(spec) + computing
-        shown = ("family", "easy", "unit", "label", "source", "on", "cost")
-        declared[spec.name] = {key: getattr(spec, key) for key in shown} | conditioned
-        costs[spec.name] = {"seconds": cost.seconds, "flops": cost.flops}
-    return SingleScores(table, declared, costs, values)
-
-
 def _log_training(
     run: Run,
     recipe: Recipe,
@@ -294,6 +300,8 @@ def _log_training(
         if dataset.n_test:
             point["test/accuracy"] = right[test].mean()
         run.log(point, step=epoch)
+        if due_to_keep(recipe.single.keep, epoch, collector.due):
+            keep_network(run, collector.network, epoch)
 
     collector, final = train_single(
         single_plan(recipe), dataset, placement, repeat=repeat, shared=shared, on_epoch=on_epoch, stop=stop, bar=bar
@@ -304,53 +312,3 @@ def _log_training(
     if final.diverged:
         raise StoreError(f"single run, repeat {repeat}: training left the finite numbers; lower optimizer.lr")
     return collector
-
-
-def _log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
-    """Write the trajectory, the scores by epoch, and the table of final scores with what is declared about them.
-
-    trajectory.npz: epochs (e,) after which all examples were evaluated; correct (e, ceil(n / 8)) packed bits;
-    confidence, top_confidence (e, n) float32, because float16 ties everything above .9995; n, n_train.  Where a proxy
-    reads them also loss, margin, error_norm (e, n) float32, predicted (e + 1, n) int16, online_correct (e,
-    ceil(n_train / 8)) packed bits.
-    curves.npz: epochs (w,), and (w, n of its split) float32 per proxy of one checkpoint but those on confidences.
-    scores.json: per proxy what it declares, and its conditions.
-    costs.json: per proxy what it cost beyond the steps of the training, seconds and flops of its signals and its own
-    computation; see `Collector.cost`.  A file of its own, since no two trainings take equally long.
-    """
-    header = {"epochs": np.array(collector.evaluated, dtype=np.int64), "n": np.int64(dataset.n)}
-    run.arrays("trajectory.npz", **header, n_train=np.int64(dataset.n_train), **_series(collector))
-    run.arrays(
-        "curves.npz",
-        epochs=np.array(collector.epochs, dtype=np.int64),
-        **{name: np.stack(scores) for name, scores in collector.epoch_scores.items()},
-    )
-    scores = score_single(collector)
-    run.table("scores.parquet", scores.table)
-    run.json("costs.json", scores.costs)
-    run.json("scores.json", scores.declared)
-    _log_signals(run, collector, scores.values)
-
-
-def _series(collector: Collector) -> dict[str, np.ndarray]:
-    """Series as trajectory.npz holds them."""
-    stacked = {word: np.stack(collector.series[word]) for word in collector.kept if collector.series[word]}
-    return {word: np.packbits(array, axis=1) if array.dtype == bool else array for word, array in stacked.items()}
-
-
-def _log_signals(run: Run, collector: Collector, scores: dict[str, np.ndarray]) -> None:
-    """Log what sources report of each checkpoint, what they cost in all, and how online states agree
-    with those at epoch ends (Z-online)."""
-    for source, memory in collector.memories.items():
-        for epoch, numbers in memory.get("metrics", {}).items():
-            run.log(numbers, step=epoch)
-        if memory.get("arrays"):
-            run.arrays(f"{source}.npz", **memory["arrays"])
-    costs = collector.costs | collector.shared.costs
-    numbers = {f"cost/{name}_s": cost.seconds for name, cost in costs.items()}
-    numbers |= {f"cost/{name}_flops": float(cost.flops) for name, cost in costs.items()}
-    for name in ("cbtl", "forgetting_events"):
-        if name in scores and f"{name}_online" in scores:
-            pearson, error = online_agreement(scores[name], scores[f"{name}_online"])
-            numbers |= {f"online/{name}_pearson": pearson, f"online/{name}_mean_absolute_error": error}
-    run.log({name: value for name, value in numbers.items() if np.isfinite(value)})

@@ -108,7 +108,7 @@ class Collector:
     kept: the series that the run keeps; those of sources are not among them.
     progress: hears the source that is being gathered and the share done, 0 to 1; may raise to end the work.
     memories: of the sources, by name; see `Checkpoint`.
-    network: the nn.Module after the last epoch, in evaluation mode.
+    network: the nn.Module after the last due epoch so far, in evaluation mode.
     costs: by source, those of the data alone in `shared`; "evaluations" are those of all examples.
     """
 
@@ -154,12 +154,20 @@ class Collector:
         for source in self.sources:
             if checkpoints.get(source.when):
                 self._collect(source, epoch, snapshot)
-        if epoch == self.due[-1]:
-            self.network = snapshot.network()
         if epoch in self.due:
+            self.network = snapshot.network()
             self.epochs.append(epoch)
             self._score_epoch()
         return True
+
+    def replay(self, epoch: int, snapshot: Snapshot) -> None:
+        """Take a network that was kept at a due epoch, whose evaluations are in `series` already."""
+        self.latest |= snapshot.measure({name: formula for name, formula in self.measures.items() if name in NOW})
+        for source in self.sources:
+            if source.when == "due" or (source.when == "last" and epoch == self.due[-1]):
+                self._collect(source, epoch, snapshot)
+        self.epochs.append(epoch)
+        self._score_epoch()
 
     def data(self) -> None:
         """Collect what is read of the data alone, unless it is there."""

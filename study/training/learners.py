@@ -84,6 +84,15 @@ def new_learner(
     return ModuleLearner(network, job.optimizer, *where, **way)
 
 
+def trained_learner(network: torch.nn.Module, job: Job, placement: Placement) -> Learner:
+    """The learner of a network that has its weights, to put examples through it."""
+    where = (placement.device, placement.master, placement.compute)
+    if stackable(job.network):
+        return MLPLearner([network], job.optimizer, *where, loss=job.training.loss)
+    network = network.to(placement.device, placement.master)
+    return ModuleLearner(network, job.optimizer, *where, loss=job.training.loss, layout=placement.layout)
+
+
 @torch.no_grad()
 def _prepare(network: torch.nn.Module, job: Job, examples: Examples) -> None:
     """Let a network whose initial weights depend on the data see 5,000 of its own training examples, or all.

@@ -1,0 +1,131 @@
+"""Proxies of finished single runs, without training.  in: a finished Run, a recipe   out: a run with its proxies
+
+What a proxy reads of a training is in `trajectory.npz` (all evaluations), follows from the data, or from networks that
+the run has kept (`single.keep`).  The scores go to a new run, with the trajectory and the series of the trained one: a
+finished run does not change.
+"""
+
+from typing import Any, cast
+
+import numpy as np
+
+from study.data import Dataset
+from study.errors import StoreError
+from study.progress import say
+from study.proxies import Spec
+from study.recipe import Recipe
+from study.runs.checkpoints import kept_epochs, kept_snapshot
+from study.runs.jobs import runtime_of, single_plan
+from study.signals import SOURCES, Collector, Shared, conditions, curved, due_epochs
+from study.signals.collector import LAST
+from study.signals.logit_statistics import NOW
+from study.tracking import Run
+from study.training.autotune import place_network
+from study.training.placement import Placement, like_tags
+
+OWN = ("scores.parquet", "scores.csv", "scores.json", "costs.json", "curves.npz", "recipe.toml")  # not copied
+
+
+def missing_proxies(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> list[Spec]:
+    """The proxies that a run lacks, or holds under other conditions."""
+    held, curves = run.read_json("scores.json"), set(run.read_arrays("curves.npz"))
+    by_epoch = {spec.name for spec in curved(specs)}
+    return [
+        spec
+        for spec in specs
+        if not conditions(spec, recipe, dataset.n_train).items() <= held.get(spec.name, {}).items()
+        or (spec.name in by_epoch and spec.name not in curves)
+    ]
+
+
+def lacking_signals(run: Run, recipe: Recipe, dataset: Dataset, spec: Spec) -> set[str]:
+    """Signals of a proxy that nothing stored with the run gives; empty: it is computed without training."""
+    kept, due = set(kept_epochs(run)), due_epochs(recipe, dataset.n_train)
+    every = set(due) <= kept
+    available = {"labels", *LAST, *run.read_arrays("trajectory.npz")}
+    if due[-1] in kept and (every or spec not in curved([spec])):
+        available |= set(NOW)
+    for source in SOURCES.values():
+        now = due[-1] in kept and source.when in ("last", "due")
+        through = source.when == "due" and (source.keep == "all" or spec in curved([spec]))
+        if source.when == "data" or (every if through else now):
+            available |= set(source.signals)
+    if spec in curved([spec]) and not every:  # its curve needs the network of every due epoch
+        return set(spec.signals)
+    return set(spec.signals) - available
+
+
+def replayed(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec], repeat: int) -> Collector:
+    """Collect what some proxies read from what a run has kept."""
+    plan = single_plan(recipe)
+    placement = _placement(run, recipe, dataset)
+    collector = Collector(dataset, specs, cast(Any, plan), placement.device, shared=Shared())
+    series, epochs = _stored_series(run)
+    wanted = sorted({epoch for epoch in kept_epochs(run) if epoch in collector.due})
+    if any(source.when in ("last", "due") for source in collector.sources) or collector.measures:
+        for epoch in wanted:
+            count = epochs.index(epoch) + 1
+            collector.series = {name: _first(name, arrays, count) for name, arrays in series.items()}
+            collector.evaluated = epochs[:count]
+            snapshot = kept_snapshot(run, epoch, plan.job(repeat, dataset), dataset, placement)
+            collector.replay(epoch, snapshot)
+    collector.series, collector.evaluated = series, epochs
+    collector.data()
+    return collector
+
+
+def copy_training(trained: Run, run: Run) -> None:
+    """Give a run the files and series of another that do not depend on its proxies."""
+    for name in trained.files:
+        if name not in OWN:
+            run.bytes(name, trained.read(name).read_bytes())
+    for name in trained.metrics:
+        points = trained.read_series(name)
+        if points and not name.startswith(("cost/", "online/")):
+            run.series(name, [value for _, value in points], [step for step, _ in points])
+    run.tag("study.scored_from", trained.id)
+
+
+def explain(lacking: dict[str, set[str]]) -> str:
+    """Why proxies cannot be computed without training, and what to do."""
+    names = ", ".join(sorted(lacking))
+    return (
+        f"{names}: the finished runs keep no {', '.join(sorted(set.union(*lacking.values())))}; "
+        "leave them out, or train again with --set single.keep=checkpoints"
+    )
+
+
+def _placement(run: Run, recipe: Recipe, dataset: Dataset) -> Placement:
+    plan = single_plan(recipe)
+    seen = plan.train.seen(dataset.n_train)
+    return place_network(plan.template, dataset, runtime_of(recipe), seen, like=like_tags(run.tags), alone=True)
+
+
+def _stored_series(run: Run) -> tuple[dict[str, list[np.ndarray]], list[int]]:
+    """The series of a trajectory, one array per evaluation, and the epochs that were evaluated.
+
+    Raises:
+        StoreError: a trajectory without them.
+    """
+    arrays = run.read_arrays("trajectory.npz")
+    counts = {"correct": int(arrays["n"]), "online_correct": int(arrays["n_train"])}
+    if "epochs" not in arrays:
+        raise StoreError(f"run {run.id}: trajectory.npz has no epochs; run `study single` with its recipe again")
+    series = {}
+    for name in arrays:
+        if name in counts:
+            unpacked = np.unpackbits(arrays[name], axis=1, count=counts[name]).astype(bool)
+            series[name] = list(unpacked)
+        elif name not in ("n", "n_train", "epochs"):
+            series[name] = list(arrays[name])
+    return series, [int(epoch) for epoch in arrays["epochs"]]
+
+
+def _first(name: str, arrays: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """The evaluations up to one; predictions begin with the untrained network."""
+    return arrays[: count + (name == "predicted")]
+
+
+def say_scored(repeat: int, names: list[str]) -> None:
+    """Tell what was computed without training."""
+    say(f"single run, repeat {repeat}: {', '.join(names)} computed from what the finished run keeps, without training")

@@ -1,0 +1,100 @@
+"""Proxies of finished runs are those that a training would have given, and nothing is trained."""
+
+import numpy as np
+import pytest
+
+from study.errors import StoreError
+from study.runs import single
+from study.runs.checkpoints import kept_epochs
+from study.runs.score import score_singles
+from study.runs.single import run_singles
+from tests.toys import blobs, toy_recipe
+
+pytest_plugins = ["tests.tracking_fixtures"]
+
+STORED = ("cbtl", "forgetting_events", "kernel_density_input_relative")  # by the trajectory and by the data
+OF_NETWORKS = ("kernel_density_hidden_relative", "prediction_depth", "input_loss_gradient", "aum", "el2n")
+
+
+def recipe(*names: str, keep: str = "nothing", **tables):
+    proxies = {name: {} for name in names}
+    return toy_recipe("single", proxies=proxies, single={"keep": keep}, train={"epochs": 4, "batch_size": 16}, **tables)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return blobs(80, 20)
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Training is an error from here on."""
+
+    def forbid():
+        def refuse(*_, **__):
+            raise AssertionError("it trains")
+
+        monkeypatch.setattr(single, "train_single", refuse)
+
+    return forbid
+
+
+def same_numbers(run, expected, names):
+    for name in names:
+        given, wanted = (each.read_table("scores.parquet")[name] for each in (run, expected))
+        np.testing.assert_allclose(given, wanted, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_proxy_of_stored_signals_does_not_train_again(dataset, stores, untrained):
+    """A count of right epochs is in the trajectory: it took a whole training to add it."""
+    store, fresh = stores(), stores()
+    (first,) = run_singles(recipe("target_confidence"), dataset, store)
+    (expected,) = run_singles(recipe("target_confidence", *STORED), dataset, fresh)
+    untrained()
+    (run,) = run_singles(recipe("target_confidence", *STORED), dataset, store)
+    assert run.id != first.id
+    assert run.tags["study.scored_from"] == first.id
+    same_numbers(run, expected, ("target_confidence", *STORED))
+    assert run.read_series("test/accuracy") == first.read_series("test/accuracy")
+    (again,) = run_singles(recipe("target_confidence", *STORED), dataset, store)
+    assert again.id == run.id
+
+
+def test_what_networks_say_is_computed_from_kept_ones(dataset, stores, untrained):
+    """Densities, depths and gradients of every epoch, with their curves, as if they had been asked for at once."""
+    store, fresh = stores(), stores()
+    (kept,) = run_singles(recipe("cbtl", keep="checkpoints"), dataset, store)
+    assert kept_epochs(kept) == [1, 2, 3, 4]
+    names = [name for name in OF_NETWORKS if name in single.PROXIES]
+    (expected,) = run_singles(recipe("cbtl", *names), dataset, fresh)
+    untrained()
+    (run,) = score_singles(recipe("cbtl", *names, keep="checkpoints"), dataset, store)
+    same_numbers(run, expected, names)
+    curves, wanted = (each.read_arrays("curves.npz") for each in (run, expected))
+    assert curves.keys() == wanted.keys()
+    np.testing.assert_allclose(curves[names[0]], wanted[names[0]], rtol=1e-4, atol=1e-6)
+
+
+def test_the_final_network_serves_what_reads_no_other(dataset, stores, untrained):
+    """One file instead of one per epoch."""
+    store, fresh = stores(), stores()
+    (kept,) = run_singles(recipe("cbtl", keep="final"), dataset, store)
+    assert kept_epochs(kept) == [4]
+    (expected,) = run_singles(recipe("cbtl", "prediction_depth"), dataset, fresh)
+    untrained()
+    same_numbers(
+        *score_singles(recipe("cbtl", "prediction_depth"), dataset, store), expected, names=["prediction_depth"]
+    )
+
+
+def test_what_is_not_kept_is_named_with_the_cure(dataset, stores, untrained):
+    """`study score` never trains: it says which proxies would need it."""
+    store = stores()
+    with pytest.raises(StoreError, match="no finished single run"):
+        score_singles(recipe("cbtl"), dataset, store)
+    run_singles(recipe("cbtl"), dataset, store)
+    untrained()
+    with pytest.raises(StoreError, match=r"prediction_depth.*train again with --set single.keep=checkpoints"):
+        score_singles(recipe("cbtl", "prediction_depth"), dataset, store)
+    with pytest.raises(StoreError, match=r"single.keep"):
+        score_singles(recipe("cbtl", keep="final"), dataset, store)
