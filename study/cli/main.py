@@ -15,6 +15,7 @@ from study.cli.compare import compare
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.opening import load_recipe, open_study, open_sweep
 from study.cli.options import Overrides, Plugins, RecipePath, Root
+from study.cli.reproduce import reproduce
 from study.cli.score import score
 from study.errors import AnalysisError, LostImagesError, StudyError
 from study.progress import bar, command, print_line, say, show_messages
@@ -185,6 +186,7 @@ def leaderboard(
 
 app.command()(compare)
 app.command()(score)
+app.command()(reproduce)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from study.progress import print_line
 
 
 def score(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []) -> None:
-    """Compute proxies of finished single runs, without training.  They read what runs keep; `single.keep` keeps more."""
+    """Compute proxies of finished single runs, without training.  Runs keep more with `single.keep`."""
     opened, dataset, store = open_study(recipe, overrides, root, plugin)
     from study.runs.score import score_singles
 

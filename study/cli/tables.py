@@ -193,6 +193,12 @@ def comparison_tables(comparison: "Comparison", *, pairs: bool = False) -> None:
         _frame(comparison.agreement if pairs else comparison.summary())
 
 
+def reproduction_table(table: "DataFrame") -> None:
+    """Print the papers' numbers and ours."""
+    shown = table[["id", "statistic", "data", "condition", "paper", "value", "low", "high", "ours_data", "verdict"]]
+    _frame(shown.fillna({"ours_data": ""}))
+
+
 def _frame(frame: "DataFrame") -> None:
     table = _table(*map(str, frame.columns))
     for column in table.columns:

@@ -1,0 +1,261 @@
+"""The papers' numbers beside ours.  in: paper_numbers.csv, finished runs of a Store   out: a row per number
+
+A number of ours is always computed from finished runs that the store holds.  Runs on the paper's data and network come
+first; where there are none, a rank correlation is shown from other data, and never said to agree.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from io import StringIO
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from study.errors import StoreError
+from study.experiments.compare import agreement, group_scores, last_epochs
+from study.experiments.select import Group, group_runs
+from study.tracking import Run, Store
+
+TOLERANCES = {"accuracy": 0.01, "mean_absolute_error": 0.25, "best_ratio": 0.0}  # by the end of a statistic's name
+TOLERANCE = 0.05  # of correlations
+COLUMNS = ["id", "statistic", "data", "network", "condition", "paper", "place"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number of ours.
+
+    value, low, high: the number, and its 95 % interval; NaN where one run tells nothing of it.
+    data, network: that it is of.
+    scale: how much was trained for it.
+    device, date, run: of the newest run behind it.
+    """
+
+    value: float
+    low: float
+    high: float
+    data: str
+    network: str
+    scale: str
+    device: str
+    date: str
+    run: str
+
+
+def paper_numbers() -> pd.DataFrame:
+    """Numbers of the papers: id | statistic | data | network | condition | paper (the value) | place in the paper."""
+    text = files("study.experiments").joinpath("paper_numbers.csv").read_text(encoding="utf-8")
+    table = pd.read_csv(StringIO(text), keep_default_na=False)
+    return table.rename(columns={"value": "paper"}).astype({"paper": float})[COLUMNS]
+
+
+def reproduce(store: Store, numbers: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Set each number of the papers beside that of finished runs.
+
+    Args:
+        store: whose reports and single runs on data without noise are read.
+        numbers: of `paper_numbers`; all unless given.
+
+    Returns:
+        The columns of `paper_numbers` | value low high | ours_data ours_network scale device date run | verdict:
+        "agrees" (same data and network, and the paper's value lies in our interval, or as near to our value as
+        `TOLERANCES` say), "differs", "other scale" (other data or another network), "no run".
+    """
+    numbers = paper_numbers() if numbers is None else numbers
+    evidence = Evidence(store)
+    rows = []
+    for number in numbers.to_dict("records"):
+        measured = evidence.measure(number)
+        ours = asdict(measured) if measured else dict.fromkeys(Measured.__annotations__)
+        renamed = {{"data": "ours_data", "network": "ours_network"}.get(key, key): value for key, value in ours.items()}
+        rows.append({**number, **renamed, "verdict": verdict(number, measured)})
+    return pd.DataFrame(rows).astype(dict.fromkeys(("value", "low", "high"), float))
+
+
+def verdict(number: dict, ours: Measured | None) -> str:
+    """Whether a number of ours agrees with the paper's; the rule is in `reproduce`."""
+    if ours is None or not np.isfinite(ours.value):
+        return "no run"
+    if ours.data != number["data"] or not _networks_fit(number["network"], ours.network):
+        return "other scale"
+    near = next((size for end, size in TOLERANCES.items() if number["statistic"].endswith(end)), TOLERANCE)
+    inside = ours.low <= number["paper"] <= ours.high
+    return "agrees" if inside or abs(ours.value - number["paper"]) <= near else "differs"
+
+
+def _networks_fit(wanted: str, network: str) -> bool:
+    return wanted == "any" or wanted == network
+
+
+class Evidence:
+    """Finished runs on data without noise, the newest first, read once."""
+
+    def __init__(self, store: Store) -> None:
+        """Read the list of runs."""
+        self.reports = [run for run in store.find("report", status="FINISHED") if _clean(run)]
+        singles = [run for run in store.find("single", status="FINISHED") if _clean(run)]
+        self.groups = group_runs(singles) if singles else []
+        self.measures: dict[str, Callable[[dict, str], Measured | None]] = {
+            "spearman": self.rank_correlation,
+            "kendall": self.rank_correlation,
+            "best_ratio": self.best_ratio,
+            "test_accuracy": self.accuracy,
+            "last_epochs_accuracy": self.accuracy,
+            "metric": self.metric,
+            "pearson": self.pearson_between_groups,
+            "repeats": self.pearson_between_repeats,
+        }
+
+    def measure(self, number: dict) -> Measured | None:
+        """Our value of a number of a paper; None where no finished run tells it."""
+        kind, _, rest = number["statistic"].partition("/")
+        return self.measures[kind](number, rest)
+
+    def rank_correlation(self, number: dict, proxy: str) -> Measured | None:
+        """A proxy's correlation with the C-score, all examples, mean over the repeats (J-tab1, J-cbtl)."""
+        kind = number["statistic"].partition("/")[0]
+        columns = ["spearman", "low", "high"] if kind == "spearman" else ["kendall", "kendall_low", "kendall_high"]
+        for report in _by_data(self.reports, number):
+            table = _table(report, "correlations.parquet")
+            if table is not None and len(table):
+                rows = table[(table["proxy"] == proxy) & (table["part"] == "all") & (table["on"] == "train")]
+                rows = rows[rows["reference"].isin(["cscore", "published"])]
+                if len(rows):
+                    first = rows[rows["reference"] == rows["reference"].iloc[0]]
+                    return _measured(report, *first[columns].mean(), _report_scale(report))
+        return None
+
+    def best_ratio(self, number: dict, _: str) -> Measured | None:
+        """The subset ratio, in percent, whose C-score ranks most like the integral one (J-fig5)."""
+        for report in _by_data(self.reports, number):
+            table = _table(report, "points.parquet")
+            if table is not None and table.get("spearman", pd.Series(dtype=float)).notna().any():
+                best = table.loc[table["spearman"].idxmax()]
+                near = table[table["high"] >= best["low"]]["percent"]
+                return _measured(report, best["percent"], near.min(), near.max(), _report_scale(report))
+        return None
+
+    def accuracy(self, number: dict, _: str) -> Measured | None:
+        """Test accuracy, mean over the repeats: at the end, or over the last ten epochs (J-tab3, B-tab2)."""
+        wanted = _conditions(number["condition"])
+        for group in self._fitting(wanted, number["network"]):
+            if group.runs[0].params["data.name"] == number["data"]:
+                last = number["statistic"] == "last_epochs_accuracy"
+                values = [last_epochs(run) if last else run.metrics.get("test/accuracy", np.nan) for run in group.runs]
+                return _of_group(group, values)
+        return None
+
+    def metric(self, number: dict, name: str) -> Measured | None:
+        """A metric of single runs, mean over the repeats (Z-online)."""
+        for group in self._fitting({}, number["network"], number):
+            values = [run.metrics[name] for run in group.runs if name in run.metrics]
+            if values:
+                return _of_group(group, values)
+        return None
+
+    def pearson_between_groups(self, number: dict, name: str) -> Measured | None:
+        """Pearson of scores averaged over repeats, between two networks or optimizers (Z-tab2, Z-fig11)."""
+        score, _, split = name.rpartition("/")
+        sides = [_conditions(side) for side in number["condition"].split(" / ")]
+        network = "any" if "model.name" in sides[0] else number["network"]
+        lists = [self._fitting(side, network, number) for side in sides]
+        for first, second in itertools.product(*lists):
+            if first.data != second.data:
+                continue
+            table = agreement([first, second], only=[score])
+            rows = table[table["split"] == split]
+            if len(rows):
+                row = rows.iloc[0]
+                values = row["pearson"], row["pearson_low"], row["pearson_high"]
+                scale = f"{_group_scale(first)} and {_group_scale(second)}"
+                return _measured(first.runs[0], *values, scale, ", ".join(map(_network, (first, second))))
+        return None
+
+    def pearson_between_repeats(self, number: dict, name: str) -> Measured | None:
+        """Mean Pearson over all pairs of repeats of one training (Z-fig6)."""
+        score, _, split = name.rpartition("/")
+        for group in self._fitting({}, number["network"], number):
+            if len(group.runs) < 2:
+                continue
+            each = [group_scores(Group("", "single", group.data, (run,), {}), [score]) for run in group.runs]
+            if all((score, split) in scores for scores in each):
+                columns = np.stack([scores[score, split].to_numpy(dtype=float) for scores in each])
+                pairs = np.corrcoef(columns)[np.triu_indices(len(columns), 1)]
+                return _measured(group.runs[0], pairs.mean(), np.nan, np.nan, _group_scale(group))
+        return None
+
+    def _fitting(self, wanted: dict[str, str], network: str, number: dict | None = None) -> list[Group]:
+        """Groups under some conditions: the paper's data and network first, then (given a number) any other's."""
+        fitting = [group for group in self.groups if all(_same(group, name, wanted[name]) for name in wanted)]
+        if number is None:
+            return [group for group in fitting if _networks_fit(network, _network(group))]
+        exact = lambda group: (  # noqa: E731
+            group.runs[0].params["data.name"] != number["data"],
+            not _networks_fit(network, _network(group)),
+        )
+        return sorted(fitting, key=exact)
+
+
+def _conditions(text: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in text.split())
+
+
+def _same(group: Group, name: str, wanted: str) -> bool:
+    """Whether a parameter has this value, as a number where both are."""
+    value = group.runs[0].params.get(name, "")
+    try:
+        return float(value) == float(wanted)
+    except ValueError:
+        return value == wanted
+
+
+def _clean(run: Run) -> bool:
+    return run.params.get("noise.labels", "none") == run.params.get("noise.inputs", "none") == "none"
+
+
+def _by_data(runs: Sequence[Run], number: dict) -> list[Run]:
+    return sorted(runs, key=lambda run: run.params.get("data.name") != number["data"])
+
+
+def _table(run: Run, name: str) -> pd.DataFrame | None:
+    try:
+        return run.read_table(name) if name in run.files else None
+    except StoreError:
+        return None
+
+
+def _network(group: Group) -> str:
+    return group.runs[0].params.get("model.name", "")
+
+
+def _of_group(group: Group, values: Sequence[float]) -> Measured:
+    """Mean over the repeats with its t interval."""
+    mean, count = float(np.mean(values)), len(values)
+    half = t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count) if count > 1 else np.nan
+    return _measured(group.runs[0], mean, mean - half, mean + half, _group_scale(group))
+
+
+def _group_scale(group: Group) -> str:
+    params = group.runs[0].params
+    return f"{len(group.runs)} x {params.get('model.name', '?')}, {params.get('train.epochs', '?')} epochs"
+
+
+def _report_scale(report: Run) -> str:
+    params = report.params
+    ratios = len(params.get("subset.ratios", "").split(", ")) if "subset.ratios" in params else 0
+    members = f"{int(params['subset.members']) * ratios} networks" if ratios else "published C-scores"
+    return f"{members}, {params.get('model.name', '?')}, {params.get('train.epochs', '?')} epochs"
+
+
+def _measured(run: Run, value: float, low: float, high: float, scale: str, network: str | None = None) -> Measured:
+    date = datetime.fromtimestamp(run.started / 1000, UTC).date().isoformat()
+    name = run.params.get("model.name", "") if network is None else network
+    device = run.tags.get("study.device", "")
+    limit = run.params.get("data.limit", "none")
+    data = run.params.get("data.name", "")
+    scale = scale if limit == "none" else f"{scale}, {limit} training images of each class"
+    return Measured(float(value), float(low), float(high), data, name, scale, device, date, run.id)
