@@ -14,7 +14,7 @@ PACKAGE = ROOT / "study"
 DOORS = {  # one library, one package that imports it
     "filelock": {"tracking"},
     "jinja2": {"report"},
-    "matplotlib": {"experiments", "figures", "report", "tracking"},
+    "matplotlib": {"figures", "report", "tracking"},
     "mlflow": {"tracking"},
     "optuna": {"search"},
     "PIL": {"data"},

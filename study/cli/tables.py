@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from study.data import Dataset
-    from study.experiments.page import Comparison
+    from study.experiments.compare import Comparison
     from study.models.catalog import Row
     from study.recipe.catalog import Header
 
@@ -43,7 +43,7 @@ RANKS = (  # groups of a report's metrics, as its table shows them; the first th
     ("published/spearman", "published"),
 )
 GROUPS = tuple(f"{group.partition('/')[0]}/{measure}/" for group, _ in RANKS for measure in ("spearman", "kendall"))
-WIDE = 200  # columns where there is no terminal to ask
+WIDE = 240  # columns where there is no terminal to ask
 LEADERBOARD = {  # columns of the leaderboard, and how each is headed
     "proxy": "proxy",
     "on": "on",
@@ -52,9 +52,9 @@ LEADERBOARD = {  # columns of the leaderboard, and how each is headed
     "kendall": "Kendall",
     "ceiling": "ceiling",
     "share": "share",
-    "kendall_share": "share, Kendall",
+    "kendall_share": "of Kendall",
     "within_class": "in class",
-    "within_class_share": "share, in class",
+    "within_class_share": "of in class",
     "seeds": "seeds",
     "architectures": "networks",
     "distinct": "distinct",
@@ -64,8 +64,8 @@ LEADERBOARD = {  # columns of the leaderboard, and how each is headed
 }
 LEAST = {  # columns that a narrow terminal does without, the first to go first
     "leaderboard": (
-        "share, Kendall",
-        "share, in class",
+        "of Kendall",
+        "of in class",
         "ceiling",
         "FLOPs",
         "95 %",
@@ -189,6 +189,8 @@ def _standing(name: str, row: "Mapping[Hashable, Any]", quote: str) -> str:
 def comparison_tables(comparison: "Comparison", *, pairs: bool = False) -> None:
     """Print accuracies, then the agreement of scores: over all pairs of groups, or pair by pair."""
     _frame(comparison.accuracies)
+    if len(comparison.capacity):
+        _frame(comparison.capacity)
     if len(comparison.agreement):
         _frame(comparison.agreement if pairs else comparison.summary())
 

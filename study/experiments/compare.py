@@ -13,9 +13,8 @@ from scipy.stats import pearsonr
 
 from study.analysis.by_epoch import trajectory
 from study.errors import Stopped
-from study.experiments.page import Comparison
+from study.experiments.arpit import FittingCurves, capacity_and_time, fitting_curves, has_noise
 from study.experiments.select import Group, group_runs
-from study.figures.side_by_side import learning_curves_side_by_side
 from study.scores.rank_statistics import Correlation, kendall, spearman
 from study.scores.regularity_plane import representation, sample_density, sample_radius
 from study.tracking import Run, Store
@@ -34,7 +33,7 @@ DENSITY = "density in Zhang's plane"
 
 def compare_runs(
     runs: Sequence[Run], store: Store, *, only: Sequence[str] = (), stop: threading.Event | None = None
-) -> Comparison:
+) -> "Comparison":
     """Set finished runs side by side: accuracies, agreement of their scores, learning curves by C-score.
 
     Args:
@@ -48,9 +47,15 @@ def compare_runs(
         Stopped: `stop` was set.
     """
     groups = group_runs(runs)
-    curves = learning_curves(groups, store)
-    figure = learning_curves_side_by_side(curves) if curves else None
-    return Comparison(accuracy_table(groups), agreement(groups, only=only, stop=stop), figure)
+    singles = [group for group in groups if group.kind == "single"]
+    noisy = singles if has_noise(singles) else []
+    return Comparison(
+        accuracy_table(groups),
+        agreement(groups, only=only, stop=stop),
+        learning_curves(groups, store),
+        [fitting_curves(group) for group in noisy],
+        capacity_and_time(noisy),
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,32 @@ class LearningCurves:
     correct: np.ndarray
     cscore: np.ndarray
     ensemble: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What several runs say beside each other.
+
+    accuracies: see `accuracy_table`.
+    agreement: see `agreement`.
+    learning_curves: by C-score, of each group of single runs whose data have C-scores.
+    fitting: by kind of label, of each group of single runs where noise differs between groups; else empty.
+    capacity: of the same groups, see `study.experiments.arpit.capacity_and_time`.
+    """
+
+    accuracies: pd.DataFrame
+    agreement: pd.DataFrame
+    learning_curves: Sequence[LearningCurves]
+    fitting: Sequence[FittingCurves]
+    capacity: pd.DataFrame
+
+    def summary(self) -> pd.DataFrame:
+        """The agreement over all pairs: score | split | pairs | pearson, spearman, kendall, mean and lowest of each."""
+        grouped = self.agreement.groupby(["score", "split"], sort=False)
+        columns = {"pairs": grouped.size()}
+        for name in ("pearson", "spearman", "kendall"):
+            columns |= {name: grouped[name].mean(), f"lowest {name}": grouped[name].min()}
+        return pd.DataFrame(columns).reset_index()
 
 
 def accuracy_table(groups: Sequence[Group]) -> pd.DataFrame:

@@ -1,16 +1,17 @@
-"""A comparison as files.  in: tables and a figure   out: CSV, PNG and a page, in a folder or with the sweep's run"""
+"""A comparison as files.  in: tables and curves   out: CSV, PNG and a page, in a folder or with the sweep's run"""
 
 import base64
 import html
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import Any
 
 from study.errors import StoreError
+from study.experiments.arpit import NOISE, SIZES
+from study.experiments.compare import Comparison
+from study.figures.fitting import accuracy_by_size, fitting_side_by_side
+from study.figures.side_by_side import learning_curves_side_by_side
 from study.tracking import Run
 
 FOLDER = "comparison"  # of the sweep's run
@@ -20,31 +21,15 @@ STYLE = (
     "border-bottom:1px solid #e5e7eb}div{overflow-x:auto}img{max-width:100%}"
 )
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """What several runs say beside each other.
-
-    accuracies: see `study.experiments.compare.accuracy_table`.
-    agreement: see `study.experiments.compare.agreement`.
-    learning_curves: by C-score, a panel per group of runs; None where no data have C-scores.
-    """
-
-    accuracies: pd.DataFrame
-    agreement: pd.DataFrame
-    learning_curves: Figure | None
-
-    def summary(self) -> pd.DataFrame:
-        """The agreement over all pairs: score | split | pairs | pearson, spearman, kendall, mean and lowest of each."""
-        grouped = self.agreement.groupby(["score", "split"], sort=False)
-        columns = {"pairs": grouped.size()}
-        for name in ("pearson", "spearman", "kendall"):
-            columns |= {name: grouped[name].mean(), f"lowest {name}": grouped[name].min()}
-        return pd.DataFrame(columns).reset_index()
+FIGURES = {  # and what they show
+    "learning_curves.png": "Learning curves of the examples grouped by C-score",
+    "fitting.png": "Accuracy on unchanged labels, changed labels and test examples by epoch",
+    "capacity.png": "Clean test accuracy and epochs to fit every label, over sizes and shares of noise",
+}
 
 
 def write_folder(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write `accuracies.csv`, `agreement.csv`, `learning_curves.png` and `comparison.html`.
+    """Write the tables as CSV, the figures that there is something to draw in as PNG, and `comparison.html`.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -69,26 +54,42 @@ def write_run(comparison: Comparison, run: Run) -> None:
 def _files(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
     yield "accuracies.csv", comparison.accuracies.to_csv(index=False).encode()
     yield "agreement.csv", comparison.agreement.to_csv(index=False).encode()
-    png = b""
-    if comparison.learning_curves is not None:
-        with io.BytesIO() as drawing:
-            comparison.learning_curves.savefig(drawing, format="png")
-            png = drawing.getvalue()
-        yield "learning_curves.png", png
-    yield "comparison.html", _page(comparison, png).encode()
+    if len(comparison.capacity):
+        yield "capacity.csv", comparison.capacity.to_csv(index=False).encode()
+    drawn = dict(_figures(comparison))
+    yield from drawn.items()
+    yield "comparison.html", _page(comparison, drawn).encode()
 
 
-def _page(comparison: Comparison, png: bytes) -> str:
+def _figures(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
+    """Names and PNGs."""
+    if comparison.learning_curves:
+        yield "learning_curves.png", _png(learning_curves_side_by_side(comparison.learning_curves))
+    if comparison.fitting:
+        yield "fitting.png", _png(fitting_side_by_side(comparison.fitting))
+    size = next((name for name in SIZES if name in comparison.capacity), None)
+    share = next((name for name in NOISE if name in comparison.capacity and name.endswith("share")), None)
+    if size and share:
+        yield "capacity.png", _png(accuracy_by_size(comparison.capacity, size, share))
+
+
+def _png(figure: Any) -> bytes:
+    with io.BytesIO() as drawing:
+        figure.savefig(drawing, format="png")
+        return drawing.getvalue()
+
+
+def _page(comparison: Comparison, drawn: dict[str, bytes]) -> str:
     tables = {
         "Accuracies, means over the repeats": comparison.accuracies,
+        "Noise and capacity (A-noise, A-capacity, A-time)": comparison.capacity,
         "Agreement over all pairs": comparison.summary(),
         "Agreement pair by pair, with 95 % intervals": comparison.agreement,
     }
     parts = [f"<!doctype html><meta charset=utf-8><title>Runs side by side</title><style>{STYLE}</style>"]
     parts.append("<h1>Runs side by side</h1>")
-    if png:
-        alternative = html.escape("Learning curves of the examples grouped by C-score", quote=True)
-        parts.append(f'<img alt="{alternative}" src="data:image/png;base64,{base64.b64encode(png).decode()}">')
+    for name, png in drawn.items():
+        parts.append(f'<img alt="{FIGURES[name]}" src="data:image/png;base64,{base64.b64encode(png).decode()}">')
     for title, table in tables.items():
         if len(table):
             text = table.to_html(index=False, border=0, na_rep="", float_format="{:.4f}".format)

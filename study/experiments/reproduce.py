@@ -6,7 +6,7 @@ first; where there are none, a rank correlation is shown from other data, and ne
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
 from io import StringIO
@@ -98,6 +98,8 @@ class Evidence:
         """Read the list of runs."""
         self.reports = [run for run in store.find("report", status="FINISHED") if _clean(run)]
         singles = [run for run in store.find("single", status="FINISHED") if _clean(run)]
+        trained = [*singles, *store.find("ensemble", status="FINISHED")]
+        self.devices = {run.tags["study.data"]: run.tags.get("study.device", "") for run in trained}
         self.groups = group_runs(singles) if singles else []
         self.measures: dict[str, Callable[[dict, str], Measured | None]] = {
             "spearman": self.rank_correlation,
@@ -126,7 +128,7 @@ class Evidence:
                 rows = rows[rows["reference"].isin(["cscore", "published"])]
                 if len(rows):
                     first = rows[rows["reference"] == rows["reference"].iloc[0]]
-                    return _measured(report, *first[columns].mean(), _report_scale(report))
+                    return self._of_report(report, *first[columns].mean())
         return None
 
     def best_ratio(self, number: dict, _: str) -> Measured | None:
@@ -136,7 +138,7 @@ class Evidence:
             if table is not None and table.get("spearman", pd.Series(dtype=float)).notna().any():
                 best = table.loc[table["spearman"].idxmax()]
                 near = table[table["high"] >= best["low"]]["percent"]
-                return _measured(report, best["percent"], near.min(), near.max(), _report_scale(report))
+                return self._of_report(report, best["percent"], near.min(), near.max())
         return None
 
     def accuracy(self, number: dict, _: str) -> Measured | None:
@@ -187,6 +189,11 @@ class Evidence:
                 pairs = np.corrcoef(columns)[np.triu_indices(len(columns), 1)]
                 return _measured(group.runs[0], pairs.mean(), np.nan, np.nan, _group_scale(group))
         return None
+
+    def _of_report(self, report: Run, value: float, low: float, high: float) -> Measured:
+        """A number of a report; the device is that of the ensemble, or the single run, on the same data."""
+        measured = _measured(report, value, low, high, _report_scale(report))
+        return replace(measured, device=self.devices.get(report.tags["study.data"], ""))
 
     def _fitting(self, wanted: dict[str, str], network: str, number: dict | None = None) -> list[Group]:
         """Groups under some conditions: the paper's data and network first, then (given a number) any other's."""

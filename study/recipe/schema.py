@@ -66,7 +66,7 @@ class Recipe(Section):
 
     def part(self, kind: str) -> "Recipe":
         """The recipe of one kind of run: `ensemble` drops the single runs' overrides, `single` merges them in."""
-        plain = Single(**self.single.model_dump(include={"repeats", "evaluate_every", "signals_every"}))
+        plain = Single(**self.single.model_dump(exclude={"model", "optimizer", "schedule", "train"}))
         if kind == "ensemble":
             return self.model_copy(update={"kind": kind, "single": plain})
         merged = {"kind": kind, "single": plain}

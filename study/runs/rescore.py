@@ -14,13 +14,14 @@ from study.errors import StoreError
 from study.progress import say
 from study.proxies import Spec
 from study.recipe import Recipe
-from study.runs.checkpoints import kept_epochs, kept_snapshot
+from study.runs.checkpoints import checkpoint_name, kept_epochs
 from study.runs.jobs import runtime_of, single_plan
 from study.signals import SOURCES, Collector, Shared, conditions, curved, due_epochs
 from study.signals.collector import LAST
 from study.signals.logit_statistics import NOW
 from study.tracking import Run
 from study.training.autotune import place_network
+from study.training.checkpoints import snapshot_from
 from study.training.placement import Placement, like_tags
 
 OWN = ("scores.parquet", "scores.csv", "scores.json", "costs.json", "curves.npz", "recipe.toml")  # not copied
@@ -67,7 +68,8 @@ def replayed(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec], repe
             count = epochs.index(epoch) + 1
             collector.series = {name: _first(name, arrays, count) for name, arrays in series.items()}
             collector.evaluated = epochs[:count]
-            snapshot = kept_snapshot(run, epoch, plan.job(repeat, dataset), dataset, placement)
+            content = run.read(checkpoint_name(epoch)).read_bytes()
+            snapshot = snapshot_from(content, plan.job(repeat, dataset), dataset, placement)
             collector.replay(epoch, snapshot)
     collector.series, collector.evaluated = series, epochs
     collector.data()

@@ -10,7 +10,7 @@ from study.errors import Stopped, StoreError
 from study.progress import Advance, Bar, quiet, say
 from study.proxies import Spec
 from study.recipe import Recipe, dump, flatten
-from study.runs.checkpoints import due_to_keep, keep_network, kept_epochs
+from study.runs.checkpoints import checkpoint_name, due_to_keep, kept_epochs
 from study.runs.ensemble import keys, waiting
 from study.runs.jobs import SinglePlan, runtime_of, single_plan
 from study.runs.rescore import (
@@ -24,6 +24,7 @@ from study.runs.single_scores import log_scores, merge_scores
 from study.signals import Collector, Shared, conditions, curved, due_epochs, evaluation_epochs, wanted
 from study.tracking import Run, Store, descriptions
 from study.training.autotune import place_network
+from study.training.checkpoints import network_bytes
 from study.training.evaluation import Snapshot
 from study.training.fit import fit
 from study.training.placement import Placement, like_tags
@@ -301,7 +302,7 @@ def _log_training(
             point["test/accuracy"] = right[test].mean()
         run.log(point, step=epoch)
         if due_to_keep(recipe.single.keep, epoch, collector.due):
-            keep_network(run, collector.network, epoch)
+            run.bytes(checkpoint_name(epoch), network_bytes(collector.network))
 
     collector, final = train_single(
         single_plan(recipe), dataset, placement, repeat=repeat, shared=shared, on_epoch=on_epoch, stop=stop, bar=bar

@@ -3,8 +3,8 @@
 import threading
 from collections.abc import Sequence
 
-from study.experiments.compare import compare_runs
-from study.experiments.page import Comparison, write_run
+from study.experiments.compare import Comparison, compare_runs
+from study.experiments.page import write_run
 from study.experiments.select import runs_of, runs_where
 from study.recipe import Recipe
 from study.tracking import Store
