@@ -51,7 +51,9 @@ def fitting_side_by_side(groups: Sequence[Curves]) -> Figure:
     for axes in panels[:, 0]:
         axes.set(ylabel="% right", ylim=(-2, 102))
     lines = [Line2D([], [], linestyle=line, color=sequential()(level)) for _, line, level in KINDS]
-    figure.legend(lines, [f"{name} labels" if name != "test" else "test" for name, _, _ in KINDS], loc="upper right")
+    panels[0, 0].legend(
+        lines, [f"{name} labels" if name != "test" else "test" for name, _, _ in KINDS], loc="center right"
+    )
     return figure
 
 
