@@ -157,3 +157,11 @@ def test_splits_of_a_dataset_dict_go_by_name_and_need_labels(test_label, held_ou
     parts = [Part(0), Part(0), Part(test_label)]
     splits = dict(zip(("Training", "validation", "TEST"), parts, strict=True))
     assert huggingface_splits(splits, None, None, "x") == (parts[0], parts[held_out], "x")
+
+
+@pytest.mark.parametrize(("size", "said"), [(2, True), (3, False), (None, False)])
+def test_images_that_lose_most_of_their_pixels_are_said(tmp_path, section, size, said):
+    """A photo of 200 pixels at a size of 32 has lost what tells one breed from another."""
+    put(tmp_path, *pets("train"))
+    notes = load(section("folder", root=tmp_path, size=size)).notes
+    assert any("images of about 6 x 6 pixels are resized to 2 x 2; --set data.size=4" in line for line in notes) == said

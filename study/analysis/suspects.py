@@ -13,6 +13,8 @@ from study.proxies import PROXIES, oriented
 # proxies of the training itself that rank planted label flips highest (docs/tutorials/own_images.md has the numbers),
 # the best first
 RANKING = ("target_confidence", "cumulative_confidence", "cumulative_loss", "aum", "cbtl")
+CONFIDENCE = "target_confidence"
+ENSEMBLE_WEIGHT = 1 / 3  # of the soft C-score in `label_confidence`; measured with 2, 4 and 6 members beside one run
 
 
 def ranking_proxies(runs: StudyRuns) -> list[str]:
@@ -26,7 +28,12 @@ def ranking_proxies(runs: StudyRuns) -> list[str]:
 
 
 def ranked_by(runs: StudyRuns) -> str:
-    """The column of `suspects` that orders it: the soft C-score, the C-score, or the best proxy; "" without any."""
+    """The column of `suspects` that orders it; "" without any score.
+
+    `label_confidence` where an ensemble and single runs are there, else the soft C-score, the C-score, the best proxy.
+    """
+    if runs.ensemble and "cscore_soft" in runs.cscores and CONFIDENCE in ranking_proxies(runs):
+        return "label_confidence"
     if runs.ensemble or runs.reference:
         return "cscore_soft" if "cscore_soft" in runs.cscores else "cscore"
     return next(iter(ranking_proxies(runs)), "")
@@ -37,9 +44,11 @@ def suspects(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
 
     Returns:
         example, the id; for files the path below the root | path, absolute, of files that are there | label |
-        predicted, the class that most networks predict which were trained without it | cscore_soft cscore stderr
-        held_out published, as far as there are any | a column per proxy of `ranking_proxies`: the mean over the
-        repeats, low means suspect; NaN for test examples, which are no part of the training.
+        predicted, the class that most networks predict which were trained without it | label_confidence, a third of
+        the soft C-score and two thirds of the single runs' confidence in the label, for test examples the soft C-score
+        alone | cscore_soft cscore stderr held_out published, as far as there are any | a column per proxy of
+        `ranking_proxies`: the mean over the repeats, low means suspect; NaN for test examples, which are no part of the
+        training.
     """
     names = dict(enumerate(dataset.classes))
     columns: dict[str, Any] = {"example": runs.cscores["example"]}
@@ -58,6 +67,10 @@ def suspects(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
     table, order = pd.DataFrame(columns), ranked_by(runs)
     if not order:
         return table.iloc[:0]
+    if order == "label_confidence":
+        weighted = ENSEMBLE_WEIGHT * table["cscore_soft"] + (1 - ENSEMBLE_WEIGHT) * table[CONFIDENCE]
+        test = dataset.split() == "test"
+        table.insert(table.columns.get_loc("cscore_soft"), order, weighted.mask(test, table["cscore_soft"]))
     order = order if order in table else "published"
     ties = [name for name in ("cscore", *ranking_proxies(runs)) if name in table and name != order]
     return table.dropna(subset=[order]).sort_values([order, *ties], kind="stable")

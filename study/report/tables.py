@@ -21,6 +21,7 @@ LEADERBOARD = {  # columns of the leaderboard and their headings on the page
 }
 SUSPECT_HEADINGS = {
     "predicted": "networks predict",
+    "label_confidence": "confidence in the label",
     "cscore": "C-score",
     "cscore_soft": "soft C-score",
     "stderr": "standard error",

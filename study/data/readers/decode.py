@@ -194,6 +194,18 @@ def decode(source: Source, size: int | None = None, channels: int | None = None)
         return first_line(error)
 
 
+def size_of(source: Source) -> tuple[int, int] | None:
+    """(width, height) by the header of an image, before any turn; None where it cannot be read."""
+    try:
+        with (
+            _pillow_is_quiet(),
+            Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image,
+        ):
+            return image.size
+    except Exception:  # on broken files Pillow's plug-ins raise almost anything
+        return None
+
+
 def plain_pixels(image: Image.Image) -> np.ndarray:
     """An image that is open already as (height, width) or (height, width, 3) uint8 or uint16; see `decode`."""
     return _pixels(_plain(image, None), image)

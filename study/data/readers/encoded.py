@@ -10,8 +10,10 @@ import numpy as np
 
 from study.data.checks import check_range, refuse_losses
 from study.data.raw import Raw, shown
-from study.data.readers.decode import Source, Stack, decode_all
+from study.data.readers.decode import Source, Stack, decode_all, size_of
 from study.progress import Bar
+
+SIZES_READ = 32  # images whose size is read to say what resizing costs
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,7 @@ def gather(
             masks.append(usable)
             lines += reasons
     images, notes = stack.images()
+    notes += _note_on_size(train, size)
     kept = list(zip(splits, masks, strict=True))
     return Raw(
         images=images,
@@ -69,6 +72,21 @@ def gather(
         unusable=tuple(lines),
         notes=notes,
         files=_files(splits, np.concatenate(masks)),
+    )
+
+
+def _note_on_size(pictures: Pictures, size: int | None) -> tuple[str, ...]:
+    """A line where images lose more than half of their side, by some of the first ones."""
+    first = next(pictures.batches(), ()) if size is not None else ()
+    sizes = [pixels for pixels in map(size_of, first[:: max(1, len(first) // SIZES_READ)]) if pixels is not None]
+    if size is None or not sizes:
+        return ()
+    width, height = (int(median) for median in np.median(sizes, axis=0))
+    if min(width, height) <= 2 * size:
+        return ()
+    return (
+        f"images of about {width} x {height} pixels are resized to {size} x {size}; --set data.size={2 * size} keeps "
+        "more of them and takes about four times as long",
     )
 
 
