@@ -51,7 +51,11 @@ TRAINED = {  # what decides which networks come out, and another value of it
     "train.input_dropout": 0.3,
     "train.adversarial": 0.3,
 }
-ENSEMBLE_ALONE = {"subset.design": "balanced", "subset.min_class": 2}  # how members are drawn; no single run is
+ENSEMBLE_ALONE = {
+    "subset.design": "balanced",
+    "subset.min_class": 2,
+    "subset.group_duplicates": True,
+}  # how members are drawn; no single run is
 SINGLE_ALONE = {
     "single.model": {"settings": {"widths": [9]}},
     "single.optimizer": {"lr": 0.7},

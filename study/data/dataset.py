@@ -6,7 +6,7 @@ examples.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,13 +17,14 @@ from numpy.typing import ArrayLike
 from study.data import adapters
 from study.data.checks import check, check_arrays, notes_on_classes, select
 from study.data.digest import digest_of
+from study.data.findings import copies, same_pixels
 from study.data.noise import noisy_images, noisy_labels
 from study.data.raw import Raw
 from study.data.readers.registry import read
 from study.data.resize import fit
 from study.data.types import Columns, DataSpec, NoiseSpec
 from study.errors import DataError
-from study.progress import Bar, bar, say
+from study.progress import Bar, bar, command, say
 from study.random_streams import random_stream
 
 __all__ = ["Dataset", "load", "open_data"]
@@ -334,6 +335,11 @@ class Dataset:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
+    @cached_property
+    def train_duplicates(self) -> list[np.ndarray]:
+        """Groups of training rows whose images have the same pixels; see `findings.same_pixels`."""
+        return same_pixels(self.images[: self.n_train])
+
     def split(self) -> np.ndarray:
         """(n,) str, "train" or "test": the split column of every table."""
         return np.repeat(np.array(["train", "test"]), [self.n_train, self.n_test])
@@ -383,6 +389,8 @@ def open_data(data: Any, noise: Any = None, *, seed: int = 0, progress: Bar = ba
     dataset = load(data, progress=progress)
     for line in dataset.notes:
         say(f"{dataset.name}: {line}")
+    if repeats := copies(dataset):
+        say(f"{dataset.name}: {repeats}; `{command('data')}` lists them")
     if noise is None:
         return dataset
     return dataset.with_noise(noise if isinstance(noise, NoiseSpec) else NoiseSpec.of(noise), seed=seed)

@@ -95,6 +95,8 @@ class Recipe(Section):
             del settings["data"]["limit_test"]
         if self.kind == "ensemble":
             settings["subset"] = self.subset.model_dump(include={"design", "min_class"})
+            if self.subset.group_duplicates:
+                settings["subset"]["group_duplicates"] = True
         return {"kind": self.kind, "schema": SCHEMA, **settings}
 
     def digest(self) -> str:

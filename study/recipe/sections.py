@@ -129,6 +129,8 @@ class Subset(Section):
     design: balanced, every example is held out equally often; or uniform, every subset is drawn by itself.
     min_class: a network counts for an example that it holds out if it has trained on so many of the example's class;
         without such a network at any one ratio the score is missing, not 0.
+    group_duplicates: images with the same pixels are trained on together or held out together, by every member; without
+        it a network may have seen the copy of an image that it counts for.
     depth: every member keeps the prediction depth of all examples, by probes made of what it was trained on (B-fig7);
         the k-NN searches cost more than the training of a small network, and on a GPU members then train one by one.
     """
@@ -138,6 +140,7 @@ class Subset(Section):
     design: Literal["uniform", "balanced"] = "balanced"
     depth: bool = False
     min_class: Annotated[int, Field(ge=0, le=1000)] = 1
+    group_duplicates: bool = False
 
     @field_validator("ratios")
     @classmethod

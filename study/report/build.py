@@ -14,13 +14,14 @@ import pandas as pd
 from study import analysis, figures
 from study.analysis import Results, StudyRuns
 from study.data import Dataset
+from study.data.findings import copies
 from study.errors import Stopped
 from study.figures import mean_over_repeats
 from study.recipe import Recipe, dump, flatten
 from study.report.gallery import suspect_entries
 from study.report.html import FileEntry, RunEntry, write_report
 from study.report.sections import figure_sections
-from study.report.tables import SUSPECT_HEADINGS, SUSPECTS, file_entries, table_sections
+from study.report.tables import SUSPECT_HEADINGS, SUSPECTS, file_entries, odd_images, table_sections
 from study.tracking import Run, Store, descriptions
 
 log = logging.getLogger(__name__)
@@ -90,10 +91,13 @@ def _start(recipe: Recipe, runs: StudyRuns, dataset: Dataset, store: Store, sour
 
 
 def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: threading.Event | None) -> None:
-    """Write suspects.csv, figures/ and report.html."""
+    """Write suspects.csv, odd_images.csv, figures/ and report.html."""
     suspects = analysis.suspects(results.runs, results.dataset)
     ranked_by = analysis.ranked_by(results.runs)
     run.text("suspects.csv", _without_formulas(suspects.head(SUSPECTS)).to_csv(index=False))
+    odd = odd_images(results.dataset)
+    if len(odd):
+        run.text("odd_images.csv", _without_formulas(odd).to_csv(index=False))
     sections = []
     for section in figure_sections(results):
         if stop is not None and stop.is_set():
@@ -106,11 +110,11 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
         page = write_report(
             Path(folder) / "report.html",
             title=f"How consistent is each example of {recipe.data.title}?",
-            facts=results.facts | _numbered_classes(results.dataset.classes),
+            facts=results.facts | _copies(results.dataset) | _numbered_classes(results.dataset.classes),
             correlations=results.correlations,
             figures=sections,
-            tables=table_sections(results, suspects),
-            files=_linked(file_entries(results), run, results.runs, store),
+            tables=table_sections(results, suspects, odd),
+            files=_linked(file_entries(results, odd), run, results.runs, store),
             colours=figures.FAMILY_COLOURS,
             suspects=suspect_entries(suspects, results.dataset, ranked_by),
             ranked_by=SUSPECT_HEADINGS.get(ranked_by, ranked_by.replace("_", " ")),
@@ -129,6 +133,12 @@ def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
         texts = quoted[name].astype("string")
         quoted[name] = texts.where(~texts.str.match(r"[=+\-@\t\r]", na=False), "'" + texts)
     return quoted
+
+
+def _copies(dataset: Dataset) -> dict[str, str]:
+    """A fact about images whose copies are in the other split or another class."""
+    repeats = copies(dataset)
+    return {"copies": repeats} if repeats else {}
 
 
 def _numbered_classes(classes: Sequence[str]) -> dict[str, str]:

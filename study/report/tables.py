@@ -1,8 +1,13 @@
 """The tables and the list of files of a report's page.  in: Results   out: tables, files, suspects.csv"""
 
+from collections import Counter
+
+import numpy as np
 import pandas as pd
 
 from study.analysis import Results
+from study.data import Dataset
+from study.data.findings import KINDS, find
 from study.report.html import FileEntry, TableSection
 
 SUSPECTS = 500  # rows of suspects.csv: as many as the MLflow UI shows
@@ -36,9 +41,28 @@ POINT_HEADINGS = {
 }
 
 
-def table_sections(results: Results, suspects: pd.DataFrame) -> list[TableSection]:
-    """The tables below the figures; `suspects` is `analysis.suspects`."""
+def odd_images(dataset: Dataset) -> pd.DataFrame:
+    """Images that repeat another one, and odd ones: what (of `KINDS`), example, label, same as, its label."""
+    names, rows = np.array(dataset.classes), find(dataset)
+    counts = Counter(finding.kind for finding in rows)
+    rows = [finding for finding in rows if counts[finding.kind] <= dataset.n / 2]  # what most are is not odd
+    return pd.DataFrame(
+        {
+            "what": [finding.kind for finding in rows],
+            "example": [str(dataset.ids[finding.row]) for finding in rows],
+            "label": [str(names[dataset.labels[finding.row]]) for finding in rows],
+            "same as": ["" if each.same_as is None else str(dataset.ids[each.same_as]) for each in rows],
+            "its label": ["" if each.same_as is None else str(names[dataset.labels[each.same_as]]) for each in rows],
+        }
+    )
+
+
+def table_sections(results: Results, suspects: pd.DataFrame, odd: pd.DataFrame) -> list[TableSection]:
+    """The tables below the figures; `suspects` is `analysis.suspects`, `odd` is `odd_images`."""
     sections = [_leaderboard_section(results)] if len(results.leaderboard) else []
+    if len(odd):
+        kinds = "; ".join(f"{kind}: {KINDS[kind]}" for kind in dict.fromkeys(odd["what"]))
+        sections.append(TableSection("Repeated and blank images", odd, f"{kinds}. odd_images.csv holds all of them."))
     if len(suspects):
         sentence = f"The most suspect train and test examples; suspects.csv holds the first {SUSPECTS:,}."
         shown = suspects.drop(columns="path", errors="ignore").rename(columns=SUSPECT_HEADINGS)
@@ -76,7 +100,7 @@ def _points(points: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(examples=points["n"])
 
 
-def file_entries(results: Results) -> list[FileEntry]:
+def file_entries(results: Results, odd: pd.DataFrame) -> list[FileEntry]:
     """The artifacts of the report, and those of the runs read that hold a row per example; without links."""
     runs, influences = results.runs, results.influences
     contents = {
@@ -93,6 +117,8 @@ def file_entries(results: Results) -> list[FileEntry]:
     if results.difficulty is not None:
         contents["difficulty.parquet"] = "every example's mean prediction depths and form of difficulty"
         contents["corners.parquet"] = "the 100 examples nearest to each corner"
+    if len(odd):
+        contents["odd_images.csv"] = "images that repeat another one, and blank ones"
     files = [FileEntry(name, content) for name, content in contents.items()]
     if runs.ensemble:
         ensemble = runs.ensemble.id

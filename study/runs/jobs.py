@@ -26,6 +26,7 @@ class EnsemblePlan:
     design: "balanced" or "uniform", see `scores.subsets.subset_mask`.
     depth: whether members keep the prediction depths of all examples (B-fig7).
     min_class: see `scores.cscore.shard_profile`.
+    group_duplicates: whether members hold out the copies of an image together.
     """
 
     template: JobTemplate = field(default_factory=JobTemplate)
@@ -34,11 +35,13 @@ class EnsemblePlan:
     design: str = "balanced"
     depth: bool = False
     min_class: int = 1
+    group_duplicates: bool = False
 
     def mask(self, ratio: float, member: int, dataset: Dataset) -> np.ndarray:
         """(n,) bool: the rows that a member trains on; never a test row."""
         mask = np.zeros(dataset.n, dtype=bool)
-        mask[: dataset.n_train] = subset_mask(self.template.stream, ratio, member, dataset.n_train, self.design)
+        groups = dataset.train_duplicates if self.group_duplicates else ()
+        mask[: dataset.n_train] = subset_mask(self.template.stream, ratio, member, dataset.n_train, self.design, groups)
         return mask
 
     def job(self, ratio: float, member: int, mask: np.ndarray) -> Job:
@@ -106,9 +109,7 @@ def ensemble_plan(recipe: Recipe) -> EnsemblePlan:
     """The ensemble of a recipe."""
     recipe = recipe.part("ensemble")
     subset = recipe.subset
-    return EnsemblePlan(
-        template_of(recipe), subset.ratios, subset.members, subset.design, subset.depth, subset.min_class
-    )
+    return EnsemblePlan(template_of(recipe), **subset.model_dump())
 
 
 def single_plan(recipe: Recipe) -> SinglePlan:

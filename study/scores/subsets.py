@@ -4,7 +4,7 @@ A member's subset depends on the seed, the ratio and the member alone, so member
 of them later.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from study.errors import RecipeError
 
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 Streams = Callable[..., np.random.Generator]
 
 DESIGNS = ("uniform", "balanced")
@@ -36,7 +37,14 @@ def block_length(ratio: float) -> int:
     return length
 
 
-def subset_mask(rng_for: Streams, ratio: float, member: int, n_train: int, design: str = "balanced") -> BoolArray:
+def subset_mask(
+    rng_for: Streams,
+    ratio: float,
+    member: int,
+    n_train: int,
+    design: str = "balanced",
+    groups: Sequence[IntArray] = (),
+) -> BoolArray:
     """Draw the training subset of one member; it depends on the seed behind `rng_for`, the ratio and the member alone.
 
     uniform: round(ratio * n_train) examples without replacement, each member by itself (J-alg1).
@@ -51,6 +59,7 @@ def subset_mask(rng_for: Streams, ratio: float, member: int, n_train: int, desig
         member: 0, 1, ... within this ratio.
         n_train: number of training rows.
         design: "uniform" or "balanced".
+        groups: rows that are trained on together or held out together, such as copies of one image; sizes stay.
 
     Returns:
         (n_train,) bool, True where the member trains.
@@ -76,7 +85,8 @@ def subset_mask(rng_for: Streams, ratio: float, member: int, n_train: int, desig
             raise RecipeError(
                 f"subset ratio {text} of {n_train} training examples leaves nothing to train on or to hold out"
             )
-        mask[rng_for("subset", text, member).permutation(n_train)[:size]] = True
+        parts = np.split(rng_for("subset", text, member).permutation(n_train), [size])
+        mask[keep_together(parts, groups)[0]] = True
         return mask
     length = block_length(ratio)
     if n_train < length:
@@ -85,9 +95,47 @@ def subset_mask(rng_for: Streams, ratio: float, member: int, n_train: int, desig
         )
     block, place = divmod(member, length)
     parts = np.array_split(rng_for("subset", text, "block", block).permutation(n_train), length)
+    parts = keep_together(parts, groups)
     for step in range(int(share * length)):
         mask[parts[(place + step) % length]] = True
     return mask
+
+
+def keep_together(parts: Sequence[IntArray], groups: Sequence[IntArray]) -> list[IntArray]:
+    """Move rows between the parts of a permutation until each group is in one part; the parts keep their sizes.
+
+    A group goes to the part of its first row; rows of no group change places with the others.
+
+    Args:
+        parts: rows, each in one part.
+        groups: rows; no row is in two groups.
+
+    Raises:
+        RecipeError: a group does not fit in a part.
+
+    >>> keep_together([np.array([0, 3]), np.array([1, 2])], [np.array([0, 1])])
+    [array([0, 1]), array([3, 2])]
+    """
+    moved = [part.copy() for part in parts]
+    if not len(groups):
+        return moved
+    grouped = set(np.concatenate(groups).tolist())
+    place = {row: (number, index) for number, part in enumerate(parts) for index, row in enumerate(part.tolist())}
+    free = [[row for row in part.tolist() if row not in grouped] for part in parts]
+    for group in groups:
+        target = place[int(group[0])][0]
+        for row in group.tolist():
+            number, index = place[row]
+            if number == target:
+                continue
+            if not free[target]:
+                raise RecipeError(
+                    f"{len(group)} copies of one example do not fit in one part of a subset; remove copies, or leave "
+                    "subset.group_duplicates false"
+                )
+            other = free[target].pop()
+            moved[number][index], moved[target][place[other][1]] = other, row
+    return moved
 
 
 def subset_size(ratio: float, member: int, n_train: int, design: str = "balanced") -> int:

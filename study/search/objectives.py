@@ -154,12 +154,14 @@ class Reliability:
     def jobs(self, key: object, recipe: Recipe) -> list[Job]:
         """The members of one trial, block by block, all ratios in turn."""
         template, jobs = template_of(recipe), []
+        groups = self.dataset.train_duplicates if recipe.subset.group_duplicates else ()
         self.profiles.pop(id(key), None)
         self.done[id(key)] = 0
         for low in range(0, recipe.search.members, self.block):
             for ratio in recipe.subset.ratios:
                 for number in range(low, min(low + self.block, recipe.search.members)):
-                    mask = subset_mask(recipe.stream, ratio, number, self.dataset.n_train, recipe.subset.design)
+                    design = recipe.subset.design
+                    mask = subset_mask(recipe.stream, ratio, number, self.dataset.n_train, design, groups)
                     jobs.append(template.job(("search", str(ratio), number), np.flatnonzero(mask), key=key))
         return jobs
 

@@ -1,0 +1,120 @@
+"""What a person should know of the images before networks train on them.  in: a Dataset   out: a Finding per image
+
+Images count as the networks see them: resized, with the channels that the recipe asks for.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from study.data.raw import shown
+
+if TYPE_CHECKING:
+    from study.data.dataset import Dataset
+
+BLOCK = 2048  # images at a time
+FEW_LEVELS = 20  # grey levels; fewer are drawings, masks, or images whose bit depth was taken for another one
+NEARLY_BLANK = 0.02  # standard deviation of the pixels, as a share of white; the faintest digit of MNIST has .08
+KINDS = {  # of findings, in this order, and what each means
+    "leak": "test images with the pixels of a training image, so that no network holds them out",
+    "conflict": "images with the pixels of an image of another class",
+    "duplicate": "images with the pixels of another image of their class",
+    "blank": "images of one colour",
+    "nearly blank": f"images that are nearly blank, whose pixels deviate by less than {NEARLY_BLANK:.0%} of white",
+    "few levels": f"images with fewer than {FEW_LEVELS} grey levels",
+}
+
+
+class Finding(NamedTuple):
+    """An image to look at: its row, what it is (of `KINDS`), and the row of the image that it repeats, else None."""
+
+    row: int
+    kind: str
+    same_as: int | None = None
+
+
+def find(dataset: "Dataset") -> list[Finding]:
+    """Every finding, kind by kind: repeated images, blank and nearly blank ones, those of few grey levels."""
+    findings = [*repeated(dataset), *_odd(dataset.images, dataset.maximum)]
+    return sorted(findings, key=lambda finding: (list(KINDS).index(finding.kind), finding.row))
+
+
+def sentences(dataset: "Dataset") -> list[tuple[str, list[str]]]:
+    """Each kind of finding with its count, and a line for each of its images; no lines for what most images are."""
+    kinds: defaultdict[str, list[Finding]] = defaultdict(list)
+    for finding in find(dataset):
+        kinds[finding.kind].append(finding)
+    return [
+        (f"{KINDS[kind]}: {len(some)}", [_line(dataset, one) for one in some] if len(some) <= dataset.n / 2 else [])
+        for kind, some in kinds.items()
+    ]
+
+
+def copies(dataset: "Dataset") -> str:
+    """A clause about images whose copies are in the other split or another class; "" without any."""
+    counts = Counter(finding.kind for finding in repeated(dataset))
+    words = {"leak": "test images that are training images too", "conflict": "images with a copy in another class"}
+    return ", ".join(f"{text}: {counts[kind]}" for kind, text in words.items() if counts[kind])
+
+
+def _line(dataset: "Dataset", finding: Finding) -> str:
+    """`train/cat/1.jpg (cat)`, and of a repeated image ` = train/dog/7.jpg (dog)`."""
+    rows = [finding.row] if finding.same_as is None else [finding.row, finding.same_as]
+    return " = ".join(f"{shown(dataset.ids[row])} ({shown(dataset.classes[dataset.labels[row]])})" for row in rows)
+
+
+def repeated(dataset: "Dataset") -> list[Finding]:
+    """Images with the pixels of another one: in both splits, in two classes, or twice in one class.
+
+    >>> import numpy as np
+    >>> from study.data import Dataset
+    >>> same = Dataset.from_arrays(np.zeros((3, 4, 4), np.uint8), [0, 0, 1])
+    >>> [(finding.row, finding.kind, finding.same_as) for finding in repeated(same)]
+    [(0, 'conflict', 2), (1, 'conflict', 2), (2, 'conflict', 0)]
+    """
+    findings = []
+    for rows in same_pixels(dataset.images):
+        labels = dataset.labels[rows]
+        for place, row in enumerate(rows):
+            others = rows[labels != labels[place]]
+            if row >= dataset.n_train > rows[0]:
+                findings.append(Finding(int(row), "leak", int(rows[0])))
+            elif len(others):
+                findings.append(Finding(int(row), "conflict", int(others[0])))
+            elif place:
+                findings.append(Finding(int(row), "duplicate", int(rows[0])))
+    return findings
+
+
+def same_pixels(images: np.ndarray) -> list[np.ndarray]:
+    """Groups of rows whose images have the same pixels, by a digest of each; groups of one are left out.
+
+    Args:
+        images: (n, channels, height, width).
+
+    Returns:
+        (size of the group,) int64 rows each, rising; groups in the order of their first rows.
+
+    >>> same_pixels(np.array([3, 1, 3, 2, 1])[:, None, None, None])
+    [array([0, 2]), array([1, 4])]
+    """
+    groups: defaultdict[bytes, list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        groups[blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()].append(row)
+    return [np.array(rows) for rows in groups.values() if len(rows) > 1]
+
+
+def _odd(images: np.ndarray, maximum: float) -> Iterator[Finding]:
+    """Images of one colour, of next to one colour, of few grey levels; each is the first of these that it is."""
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK]
+        planes = block.reshape(*block.shape[:2], -1)
+        deviation = planes.std(axis=2, dtype=np.float32).max(axis=1) / maximum
+        levels = 1 + (np.diff(np.sort(planes.reshape(len(block), -1), axis=1), axis=1) != 0).sum(axis=1)
+        kinds = np.select(
+            [deviation == 0, deviation < NEARLY_BLANK, levels < FEW_LEVELS], ["blank", "nearly blank", "few levels"], ""
+        )
+        yield from (Finding(start + int(row), str(kinds[row])) for row in np.flatnonzero(kinds != ""))
