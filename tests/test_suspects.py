@@ -34,7 +34,7 @@ def test_an_ensemble_beside_a_single_run_weighs_both(dataset):
     table = suspects(runs, dataset)
     assert ranked_by(runs) == "label_confidence"
     assert table["example"].tolist() == ["test/0", "train/2", "train/1", "train/0"]
-    np.testing.assert_allclose(table["label_confidence"], [0.1, 0.4, 0.7, 0.9])
+    np.testing.assert_allclose(table["label_confidence"], [0.1, 0.36, 0.78, 0.9])
 
 
 @pytest.mark.parametrize(

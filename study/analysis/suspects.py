@@ -14,7 +14,7 @@ from study.proxies import PROXIES, oriented
 # the best first
 RANKING = ("target_confidence", "cumulative_confidence", "cumulative_loss", "aum", "cbtl")
 CONFIDENCE = "target_confidence"
-ENSEMBLE_WEIGHT = 1 / 3  # of the soft C-score in `label_confidence`; measured with 2, 4 and 6 members beside one run
+ENSEMBLE_WEIGHT = 0.2  # of the soft C-score in `label_confidence`; in two draws .1 to .2 ranked best, beside one run
 
 
 def ranking_proxies(runs: StudyRuns) -> list[str]:
@@ -44,8 +44,8 @@ def suspects(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
 
     Returns:
         example, the id; for files the path below the root | path, absolute, of files that are there | label |
-        predicted, the class that most networks predict which were trained without it | label_confidence, a third of
-        the soft C-score and two thirds of the single runs' confidence in the label, for test examples the soft C-score
+        predicted, the class that most networks predict which were trained without it | label_confidence, a fifth of
+        the soft C-score and four fifths of the single runs' confidence in the label, for test examples the soft C-score
         alone | cscore_soft cscore stderr held_out published, as far as there are any | a column per proxy of
         `ranking_proxies`: the mean over the repeats, low means suspect; NaN for test examples, which are no part of the
         training.
