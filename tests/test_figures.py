@@ -304,6 +304,15 @@ def test_suspects_are_the_lowest_scores_in_order():
     assert [t for t in texts(sheet) if t.startswith("train/")] == ["train/003", "train/001"]
 
 
+def test_suspects_go_by_the_soft_score_with_digits_enough():
+    """With a few networks most hard scores of suspects are 0, and ".00" under each says nothing."""
+    scores = table([0.0, 0.0, 0.5]).assign(cscore_soft=[0.04, 0.0003, 0.002])
+    sheet = figures.suspect_grid(np.zeros((3, 1, 2, 2), np.uint8), scores, ["a", "b"])
+    shown = texts(sheet)
+    assert [t for t in shown if t.startswith("train/")] == ["train/001", "train/002", "train/000"]
+    assert {".0003", ".002", ".04"} <= set(shown)
+
+
 def test_a_suspect_says_what_the_networks_take_it_for():
     """Label and consensus side by side are how a label error is recognised."""
     sheet = figures.suspect_grid(np.zeros((1, 1, 2, 2), np.uint8), table([0.1], [0]), ["six", "nought"])

@@ -101,7 +101,7 @@ def test_the_metrics_are_the_rows_of_the_table(runs, report, correlations, group
     for name in ("spearman", "kendall"):
         means = rows.groupby("proxy")[name].mean()
         logged = {proxy: report.metrics[f"{group}/{name}/{proxy}"] for proxy in means.index}
-        assert logged == pytest.approx(means.to_dict(), nan_ok=True)
+        assert logged == pytest.approx(means.to_dict(), abs=1e-6, nan_ok=True)  # logged with six decimals
     assert set(rows["proxy"]) == set(runs[1].read_json("scores.json"))
 
 
@@ -217,7 +217,7 @@ def test_a_study_of_one_proxy_has_its_report(narrow):
 
 def test_a_study_without_a_second_half_has_no_ceiling(narrow):
     """No reliability is not a reliability of 0 or 1."""
-    assert np.isnan(narrow[0].metrics["reliability/half"])
+    assert not any(name.startswith("reliability/") for name in narrow[0].metrics)
     assert narrow[-1].read_table("correlations.parquet")["ceiling"].isna().all()
 
 

@@ -11,7 +11,17 @@ from matplotlib.figure import Figure
 from study.figures import FAMILY_COLOURS
 from study.proxies import PROXIES
 from study.report.gallery import Suspect
-from study.report.html import FigureSection, FileEntry, RunEntry, TableSection, groups, render_figure, write_report
+from study.report.html import (
+    FigureSection,
+    FileEntry,
+    RunEntry,
+    TableSection,
+    breakable,
+    format_score,
+    groups,
+    render_figure,
+    write_report,
+)
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -244,3 +254,16 @@ def test_the_same_report_gives_the_same_bytes(small):
 def test_the_page_stays_small(small):
     """It travels to a tracking server and opens in a frame."""
     assert len(small(figures=[FigureSection(f"f{i}", "t", "s", lines(200)) for i in range(12)])) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "0.500"), (0.00024596, "0.00025"), (0.0, "0.000"), (-7.46, "−7.460"), (np.nan, "–")]
+)
+def test_scores_of_suspects_have_digits_enough(value, text):
+    """The first suspects of a single run all read 0.000."""
+    assert format_score(value) == text
+
+
+def test_paths_break_after_folders():
+    """On a telephone a name broke inside ".jpg"; what is copied stays the path, and no name becomes markup."""
+    assert breakable("cat/<b>.jpg") == "cat/<wbr>&lt;b&gt;.jpg"

@@ -17,7 +17,7 @@ from study.tracking import Run
 
 TRUST = (  # the least share of the way from chance to 1, and what suspects are worth from there on
     (0.8, "the first suspects are likely to be mislabeled or odd"),
-    (0.4, "many suspects are mislabeled, others are only hard for these networks"),
+    (0.3, "many suspects are mislabeled, others are only hard for these networks"),
     (-np.inf, "suspects are mostly guesses; train longer, or take a better network or larger images"),
 )
 

@@ -14,6 +14,7 @@ from study.figures.style import (
     INK,
     ORANGE,
     class_names,
+    digits,
     legible,
     new_figure,
     plain,
@@ -40,11 +41,11 @@ def _check(images: np.ndarray, cscores: pd.DataFrame) -> None:
         raise ValueError(f"images {images.shape} are not (n, channels, h, w) with n = {len(cscores)} rows of the table")
 
 
-def _order(cscores: pd.DataFrame) -> pd.DataFrame:
-    """Sort from low to high; among equal scores the soft score decides where there is one, then the place."""
+def _order(cscores: pd.DataFrame, by: Sequence[str] = ("cscore", "cscore_soft")) -> pd.DataFrame:
+    """Sort from low to high; among equal scores the second one decides where there is one, then the place."""
     numbered = cscores.reset_index(drop=True)
-    keys = [name for name in ("cscore", "cscore_soft") if name in numbered]
-    return numbered[numbered["cscore"].notna()].sort_values(keys, kind="stable")
+    keys = [name for name in dict.fromkeys(by) if name in numbered]
+    return numbered[numbered[keys[0]].notna()].sort_values(keys, kind="stable")
 
 
 def choose_examples(cscores: pd.DataFrame, label: int, per: int = 8) -> dict[str, np.ndarray]:
@@ -73,16 +74,15 @@ class _Sheet:
         self.axes.set_axis_off()
         self.maximum = maximum
 
-    def pin(self, image: np.ndarray, x: float, y: float, size: float, colour: str | None = None) -> None:
-        """Pin an image into a square of that size, keeping its shape; a colour frames it."""
+    def pin(self, image: np.ndarray, x: float, y: float, size: float) -> None:
+        """Pin an image into a square of that size, keeping its shape."""
         _, h, w = image.shape
         wide, high = size * w / max(h, w), size * h / max(h, w)
         x, y = x + (size - wide) / 2, y + (size - high) / 2
         self.axes.imshow(
             rgb_image(image, self.maximum), extent=(x, x + wide, y + high, y), interpolation="nearest", aspect="auto"
         )
-        edge = {"ec": colour or "#c9ced8", "lw": 1.4 if colour else 0.4}
-        self.axes.add_patch(Rectangle((x, y), wide, high, fill=False, **edge))
+        self.axes.add_patch(Rectangle((x, y), wide, high, fill=False, ec="#c9ced8", lw=0.4))
 
     def write(self, text: str, x: float, y: float, size: float = 6, **options: object) -> None:
         """Write a line of text whose top is at y."""
@@ -159,21 +159,23 @@ def _block(
 def suspect_grid(
     images: np.ndarray, cscores: pd.DataFrame, classes: Sequence[str], *, maximum: float = 255.0, count: int = 60
 ) -> Figure:
-    """The examples with the lowest C-scores of all classes: where to search for label errors first (J-uses).
+    """The examples with the lowest soft C-scores of all classes: where to search for label errors first (J-uses).
 
     Args:
         images: (n, channels, h, w), uint8 or float, in the order of the table's rows.
-        cscores: columns `example`, `label`, `cscore`, `consensus`; `cscore_soft` decides between equal scores.
+        cscores: columns `example`, `label`, `cscore`, `consensus`, and `cscore_soft`, which then ranks.
         classes: (c,) names.
         maximum: the pixel value that is white.
         count: pictures on the sheet.
 
-    Each with its id, its label → the class that most networks trained without it predict, and its C-score. Framed: that
-    class is not the label. The paper shows such examples class by class.
+    Each with its id, its label → the class that most networks trained without it predict, and its score.  The paper
+    shows such examples class by class.
     """
     _check(images, cscores)
-    rows = _order(cscores).index[:count]
-    title = f"The {len(rows)} lowest C-scores of {plain(len(cscores))} examples, lowest first"
+    by = "cscore_soft" if "cscore_soft" in cscores else "cscore"
+    rows = _order(cscores, (by, "cscore")).index[:count]
+    kind = "soft C-scores" if by == "cscore_soft" else "C-scores"
+    title = f"The {len(rows)} lowest {kind} of {plain(len(cscores))} examples, lowest first"
     if rows.empty:
         return sentence_figure(title, "No example has a C-score.")
     across, size, step, names = 10, 0.86, (1.01, 1.36), class_names(classes)
@@ -183,11 +185,11 @@ def suspect_grid(
         entry = cscores.iloc[row]
         label, consensus = int(entry["label"]), int(entry["consensus"])
         other = consensus != label and 0 <= consensus < len(names)
-        sheet.pin(images[row], x, y, size, ORANGE if other else None)
+        sheet.pin(images[row], x, y, size)
         sheet.write(legible(names[label], 15), x, y + size + 0.04, 6.8, color=INK, fontweight="bold")
         agreed = "predicted too" if consensus == label else ""  # -1: there is no prediction
         change = "→ " + legible(names[consensus], 14) if other else agreed
         sheet.write(change, x, y + size + 0.155, 6.8, color=ORANGE if other else FAINT)
         sheet.write(legible(str(entry["example"]), 14), x, y + size + 0.275, 5.8, color=FAINT)
-        sheet.write(short_number(entry["cscore"]), x + size, y + size + 0.27, 6.2, ha="right", color=INK)
+        sheet.write(digits(entry[by]), x + size, y + size + 0.27, 6.2, ha="right", color=INK)
     return sheet.figure

@@ -1,6 +1,7 @@
 """The common style of all figures.  in: nothing   out: a Figure that keeps the style, colours, axes, text"""
 
 import io
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -224,6 +225,14 @@ def short_number(value: float) -> str:
     return ("−" if value < 0 and text != "0.00" else "") + (
         text[1:] if text.startswith("0") else text.removesuffix(".00")
     )
+
+
+def digits(value: float) -> str:
+    """Write a score as `short_number` does, a small one with one digit that is not 0: .0002."""
+    if not 0 < abs(value) < 0.005:
+        return short_number(value)
+    text = f"{abs(value):.{-math.floor(math.log10(abs(value)))}f}"
+    return ("−" if value < 0 else "") + text[1:]
 
 
 @cache

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from study.figures.style import StyledFigure
@@ -138,7 +139,12 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"coefficient": format_coefficient, "percent": bar_percent}
+    environment.filters |= {
+        "coefficient": format_coefficient,
+        "percent": bar_percent,
+        "score": format_score,
+        "breakable": breakable,
+    }
     return environment.get_template("template.html")
 
 
@@ -232,6 +238,19 @@ def _number(value: float, decimals: int | None) -> str:
 def format_coefficient(value: float) -> str:
     """Write a correlation with three decimals and a true minus; a missing one as a dash."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", "−")
+
+
+def format_score(value: float) -> str:
+    """Write a score with three decimals, a small one with two digits, so that no two scores read 0.000."""
+    if not math.isfinite(value):
+        return "–"
+    decimals = 3 if value == 0 or abs(value) >= 0.01 else min(1 - math.floor(math.log10(abs(value))), 12)
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def breakable(path: str) -> Markup:
+    """A path that breaks after a folder rather than inside a file's ending."""
+    return Markup("/<wbr>").join(escape(part) for part in path.split("/"))
 
 
 def bar_percent(value: float) -> str:

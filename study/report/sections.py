@@ -37,7 +37,7 @@ def _score_sections(results: Results) -> list[FigureSection]:
         FigureSection(
             "suspects",
             "Lowest C-scores: check these first",
-            "The examples with the lowest C-scores, train and test: mislabeled, ambiguous or atypical.",
+            "The examples with the lowest soft C-scores, train and test: mislabeled, ambiguous or atypical.",
             figures.suspect_grid(dataset.images, runs.cscores, dataset.classes, maximum=dataset.maximum),
         ),
         FigureSection(
@@ -249,16 +249,15 @@ def _ratio_sections(results: Results) -> list[FigureSection]:
             "C-scores at each subset ratio",
             "The more data the networks are trained on, the more held-out examples they classify correctly.",
             figures.histograms_by_ratio(train),
-        ),
-        FigureSection(
-            "J-fig3",
-            "C-scores and consistency profiles",
-            "Left: the C-score, the mean over all subset ratios. Right: the mean score of each bar's examples at every "
-            "subset ratio; below the dashed line is worse than chance.",
-            figures.consistency_profile(train, results.dataset.n_classes),
-        ),
+        )
     ]
     if len(results.points) > 1:
+        sentence = (
+            "Left: the C-score, the mean over all subset ratios. Right: the mean score of each bar's examples at every "
+            "subset ratio; below the dashed line is worse than chance."
+        )
+        figure = figures.consistency_profile(train, results.dataset.n_classes)
+        sections.append(FigureSection("J-fig3", "C-scores and consistency profiles", sentence, figure))
         sentence = "How well the scores at one subset ratio rank the examples like the C-score over all ratios."
         figure = figures.point_estimates(results.points)
         sections.append(FigureSection("J-fig5", "Is one subset ratio enough?", sentence, figure))

@@ -291,23 +291,22 @@ def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) ->
     blocks = [block_length(ratio) for ratio in profile.ratios] if recipe.subset.design == "balanced" else [1]
     if np.isnan(halves.hard.value) and recipe.subset.members < 2 * max(blocks):
         say(f"too few members for a reliability and a noise ceiling; --set subset.members={2 * max(blocks)}")
-    run.log(
-        {
-            "cscore/mean": train["cscore"].mean(),
-            "cscore/soft_mean": train["cscore_soft"].mean(),
-            "cscore/stderr_mean": train["stderr"].mean(),
-            "cscore/share_at_1": (train["cscore"] == 1).mean(),
-            "cscore/missing": int(train["cscore"].isna().sum()),
-            "consensus/consistency_mean": train["consensus_consistency"].mean(),
-            "consensus/wrong_share": (train["consensus"] != train["label"])[train["consensus"] >= 0].mean(),
-            "memorization/mean": train["memorization"].mean(),
-            "reliability/half": halves.hard.value,
-            "reliability/half_soft": halves.soft.value,
-            "reliability/full": halves.hard_full,
-            "reliability/full_soft": halves.soft_full,
-            "members/diverged": profile.diverged,
-        }
-    )
+    outcomes = {
+        "cscore/mean": train["cscore"].mean(),
+        "cscore/soft_mean": train["cscore_soft"].mean(),
+        "cscore/stderr_mean": train["stderr"].mean(),
+        "cscore/share_at_1": (train["cscore"] == 1).mean(),
+        "cscore/missing": int(train["cscore"].isna().sum()),
+        "consensus/consistency_mean": train["consensus_consistency"].mean(),
+        "consensus/wrong_share": (train["consensus"] != train["label"])[train["consensus"] >= 0].mean(),
+        "memorization/mean": train["memorization"].mean(),
+        "reliability/half": halves.hard.value,
+        "reliability/half_soft": halves.soft.value,
+        "reliability/full": halves.hard_full,
+        "reliability/full_soft": halves.soft_full,
+        "members/diverged": profile.diverged,
+    }
+    run.log({name: round(float(value), 6) for name, value in outcomes.items() if not np.isnan(value)})
 
 
 def _accuracy(profile: Profile, rows: slice) -> np.ndarray:
