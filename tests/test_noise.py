@@ -243,13 +243,13 @@ def test_published_scores_go_by_the_clean_labels():
     """Their file holds the labels as published; noise on purpose is not another order."""
     from pathlib import Path
 
-    from study.runs.reference import match
+    from study.runs.reference import Scores, match
 
     dataset = opened(digits(labels="symmetric", share=0.6))
     numbers = np.array([int(name.rpartition("/")[2]) for name in dataset.ids[: dataset.n_train]])
     labels, scores = np.zeros(numbers.max() + 1, dtype=int), np.linspace(0, 1, numbers.max() + 1)
     labels[numbers] = dataset.clean_labels[: dataset.n_train]
-    np.testing.assert_array_equal(match(Path("x.npz"), labels, scores, dataset), scores[numbers])
+    np.testing.assert_array_equal(match(Path("x.npz"), Scores(labels, scores), dataset), scores[numbers])
 
 
 def test_the_table_of_a_data_set_tells_how_many_labels_differ(capsys):

@@ -12,6 +12,8 @@ from tests.toys import toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
+DATA = "0123456789abcdef"  # the digest of a data set
+
 
 def view_of(experiment):
     """The state that the UI reads out of the saved view."""
@@ -22,15 +24,23 @@ def view_of(experiment):
 def test_two_recipes_give_two_names():
     """Two rows of the runs table with the same name send a reader to the parameters of both."""
     slow = toy_recipe(optimizer={"lr": 0.01})
-    assert descriptions.ensemble_name(slow) != descriptions.ensemble_name(toy_recipe())
-    assert descriptions.single_name(slow.part("single"), 0) != descriptions.single_name(toy_recipe("single"), 0)
+    assert descriptions.ensemble_name(slow, DATA) != descriptions.ensemble_name(toy_recipe(), DATA)
+    names = {descriptions.single_name(recipe.part("single"), DATA, 0) for recipe in (slow, toy_recipe("single"))}
+    assert len(names) == 2
+
+
+def test_corrected_labels_give_another_name():
+    """The recipe is the same before and after someone has mended labels; the data's digest is not."""
+    other = DATA[::-1]
+    assert descriptions.ensemble_name(toy_recipe(), DATA) != descriptions.ensemble_name(toy_recipe(), other)
+    assert descriptions.report_name(toy_recipe("single"), DATA) != descriptions.report_name(toy_recipe("single"), other)
 
 
 @pytest.mark.parametrize(
     ("name", "room"),
     [
-        (descriptions.ensemble_name(toy_recipe(subset={"members": 200})), 20),
-        (descriptions.single_name(toy_recipe("single"), 9), 20),
+        (descriptions.ensemble_name(toy_recipe(subset={"members": 200}), DATA), 20),
+        (descriptions.single_name(toy_recipe("single"), DATA, 9), 20),
         (descriptions.shard_name(0.9, 110, 119), 13),
     ],
 )
@@ -41,7 +51,7 @@ def test_a_name_fits_the_runs_table(name, room):
 
 def test_a_report_is_named_like_its_ensemble():
     """So that the two are found together over two experiments."""
-    assert descriptions.report_name(toy_recipe()) == descriptions.ensemble_name(toy_recipe())
+    assert descriptions.report_name(toy_recipe(), DATA) == descriptions.ensemble_name(toy_recipe(), DATA)
 
 
 @pytest.mark.parametrize(

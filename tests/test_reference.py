@@ -7,7 +7,7 @@ import pytest
 from study import recipe
 from study.data import load
 from study.errors import DataError
-from study.runs.reference import log_reference, match, read_scores
+from study.runs.reference import Scores, log_reference, match, read_scores
 from tests.toys import blobs
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -47,7 +47,7 @@ def written(tmp_path, labels, scores):
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
 def test_scores_come_in_three_forms(written, labels, scores, suffix):
     """The authors' npz, or a table of one's own."""
-    found_labels, found_scores = read_scores(written(suffix))
+    found_labels, found_scores, _ = read_scores(written(suffix))
     assert found_labels.tolist() == labels.tolist()
     assert found_scores.tolist() == pytest.approx(scores.tolist())
 
@@ -128,21 +128,21 @@ def test_scores_go_to_the_examples_of_their_numbers(dataset, labels, scores, tmp
         **{**vars(dataset), "images": dataset.images[keep], "labels": dataset.labels[keep], "ids": dataset.ids[keep]}
         | {"n_train": 4}
     )
-    assert match(tmp_path, labels, scores, few).tolist() == scores[[0, 5, 7, 100]].tolist()
+    assert match(tmp_path, Scores(labels, scores), few).tolist() == scores[[0, 5, 7, 100]].tolist()
 
 
 def test_classes_may_be_numbered_otherwise(dataset, labels, scores, tmp_path):
     """`data.classes` renumbers; each of their labels must go with one of ours, and back."""
-    assert match(tmp_path, (labels + 1) % 3, scores, dataset).tolist() == scores.tolist()
+    assert match(tmp_path, Scores((labels + 1) % 3, scores), dataset).tolist() == scores.tolist()
     with pytest.raises(DataError, match="another order"):
-        match(tmp_path, np.minimum(labels, 1), scores, dataset)
+        match(tmp_path, Scores(np.minimum(labels, 1), scores), dataset)
 
 
 def test_another_order_is_refused_in_a_line(dataset, labels, scores, tmp_path):
     """Wrongly ordered scores correlate with nothing, and nobody sees why."""
     shuffled = np.random.default_rng(0).permutation(labels)
     with pytest.raises(DataError, match=r"labels are not those of blobs, first at train/.*another order") as caught:
-        match(tmp_path, shuffled, scores, dataset)
+        match(tmp_path, Scores(shuffled, scores), dataset)
     assert "\n" not in str(caught.value)
 
 
@@ -151,13 +151,13 @@ def test_a_single_swap_is_found(dataset, labels, scores, tmp_path):
     labels = labels.copy()
     labels[[10, 11]] = labels[[11, 10]]
     with pytest.raises(DataError, match=r"2 labels are not those of blobs, first at train/0010"):
-        match(tmp_path, labels, scores, dataset)
+        match(tmp_path, Scores(labels, scores), dataset)
 
 
 def test_too_few_scores_are_refused(dataset, labels, scores, tmp_path):
     """Those of another data set."""
     with pytest.raises(DataError, match="holds 100 scores, but blobs has an example number 119"):
-        match(tmp_path, labels[:100], scores[:100], dataset)
+        match(tmp_path, Scores(labels[:100], scores[:100]), dataset)
 
 
 def test_examples_without_numbers_are_refused(dataset, labels, scores, tmp_path):
@@ -165,7 +165,23 @@ def test_examples_without_numbers_are_refused(dataset, labels, scores, tmp_path)
     ids = np.array([f"cat/{row}.png" for row in range(dataset.n)])
     named = dataset.__class__(**{**vars(dataset), "ids": ids})
     with pytest.raises(DataError, match="the examples of blobs have no numbers"):
-        match(tmp_path, labels, scores, named)
+        match(tmp_path, Scores(labels, scores), named)
+
+
+@pytest.mark.parametrize("part", ["whole", "file name"])
+def test_scores_of_files_go_by_their_names(dataset, labels, scores, tmp_path, part):
+    """Two programs list a folder in two orders; the path says which image is whose, and class names may be text."""
+    ids = np.array([f"cat/{row:03d}.png" for row in range(dataset.n)])
+    named = dataset.__class__(**{**vars(dataset), "ids": ids})
+    order = np.random.default_rng(0).permutation(dataset.n_train)
+    names = ids[order] if part == "whole" else [f"other/{name[4:]}" for name in ids[order]]
+    words = np.array(["ant", "bee", "cow"])[labels]
+    table = pd.DataFrame({"file": names, "label": words[order], "score": scores[order]})
+    table.to_csv(tmp_path / "theirs.csv", index=False)
+    assert match(tmp_path, read_scores(tmp_path / "theirs.csv"), named).tolist() == pytest.approx(scores.tolist())
+    table[1:].to_csv(tmp_path / "theirs.csv", index=False)
+    with pytest.raises(DataError, match=r"no row for \d+ of 120 training examples"):
+        match(tmp_path, read_scores(tmp_path / "theirs.csv"), named)
 
 
 def test_a_reference_is_a_run_with_a_row_per_example(dataset, written, scores, store):
@@ -194,8 +210,8 @@ def cifar(real_data):
 def test_the_published_file_matches_cifar10(cifar):
     """The real thing: 50,000 rows, some of ours, found by number; J-fig's classes differ in their means."""
     dataset, file = cifar
-    labels, scores = read_scores(file)
-    found = match(file, labels, scores, dataset)
+    labels, scores, _ = read_scores(file)
+    found = match(file, Scores(labels, scores), dataset)
     assert len(scores) == 50_000
     assert len(found) == 200
     numbers = [int(name.rpartition("/")[2]) for name in dataset.ids[:200]]
@@ -207,7 +223,7 @@ def test_the_published_file_matches_cifar10(cifar):
 def test_the_published_file_in_another_order_is_refused(cifar):
     """The file comes in two orders; the other one is the usual mistake."""
     dataset, file = cifar
-    labels, scores = read_scores(file)
+    labels, scores, _ = read_scores(file)
     order = np.random.default_rng(0).permutation(len(labels))
     with pytest.raises(DataError, match="the scores are in another order"):
-        match(file, labels[order], scores[order], dataset)
+        match(file, Scores(labels[order], scores[order]), dataset)

@@ -76,7 +76,7 @@ def _start(recipe: Recipe, runs: StudyRuns, dataset: Dataset, store: Store, sour
     part = recipe.part("single" if recipe.kind == "single" else "ensemble")
     return store.start(
         f"{recipe.data.title}/report",
-        descriptions.report_name(part),
+        descriptions.report_name(part, dataset.digest),
         params=_params(recipe, part, len(runs.singles)),
         tags={
             "study.kind": "report",

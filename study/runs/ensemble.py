@@ -152,7 +152,7 @@ def _complete(run: Run, recipe: Recipe) -> bool:
 def _start(store: Store, recipe: Recipe, tags: dict[str, str]) -> Run:
     return store.start(
         f"{recipe.data.title}/ensemble",
-        descriptions.ensemble_name(recipe),
+        descriptions.ensemble_name(recipe, tags["study.data"]),
         params=flatten(recipe),
         tags=tags | {"study.kind": "ensemble"},
         description=descriptions.ensemble_note(recipe),

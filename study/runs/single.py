@@ -194,7 +194,7 @@ def _keeps(run: Run, recipe: Recipe, dataset: Dataset) -> bool:
 def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str], repeat: int) -> Run:
     run = store.start(
         f"{recipe.data.title}/single",
-        descriptions.single_name(recipe, repeat),
+        descriptions.single_name(recipe, dataset.digest, repeat),
         params=flatten(recipe) | {"repeat": repeat},
         tags=tags | {"study.kind": "single"},
         description=descriptions.single_note(recipe, repeat),

@@ -134,9 +134,14 @@ SWEEP = """
 MEASURES = {"accuracy": "validation accuracy", "reliability": "split-half reliability (soft)"}
 
 
-def ensemble_name(recipe: Recipe) -> str:
-    """`mlp 40x9 176dc9`: network, members, ratios, and the digest that its report carries too."""
-    return f"{recipe.model.name} {recipe.subset.members}x{len(recipe.subset.ratios)} {recipe.digest()[:SHORT]}"
+def ensemble_name(recipe: Recipe, data: str) -> str:
+    """`mlp 40x9 17688f`: network, members, ratios, the beginnings of the recipe's digest and of the data's."""
+    return f"{recipe.model.name} {recipe.subset.members}x{len(recipe.subset.ratios)} {_letters(recipe, data)}"
+
+
+def _letters(recipe: Recipe, data: str) -> str:
+    """As many letters of the recipe's digest as of the data's, which changes with every corrected label."""
+    return recipe.digest()[: SHORT // 2] + data[: SHORT // 2]
 
 
 def shard_name(ratio: float, first: int, last: int) -> str:
@@ -144,14 +149,14 @@ def shard_name(ratio: float, first: int, last: int) -> str:
     return f"{percent(ratio)} %: {first}-{last}"
 
 
-def single_name(recipe: Recipe, repeat: int) -> str:
-    """`mlp repeat 0 4f2a1c`: network, repeat, digest."""
-    return f"{recipe.model.name} repeat {repeat} {recipe.digest()[:SHORT]}"
+def single_name(recipe: Recipe, data: str, repeat: int) -> str:
+    """`mlp repeat 0 4f288f`: network, repeat, the beginnings of both digests."""
+    return f"{recipe.model.name} repeat {repeat} {_letters(recipe, data)}"
 
 
-def report_name(part: Recipe) -> str:
-    """The name of its ensemble; without one, network and digest of the single runs."""
-    return ensemble_name(part) if part.kind == "ensemble" else f"{part.model.name} {part.digest()[:SHORT]}"
+def report_name(part: Recipe, data: str) -> str:
+    """The name of its ensemble; without one, network and digests of the single runs."""
+    return ensemble_name(part, data) if part.kind == "ensemble" else f"{part.model.name} {_letters(part, data)}"
 
 
 def measure(recipe: Recipe) -> str:
