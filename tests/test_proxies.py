@@ -277,6 +277,26 @@ def test_who_wavers_is_more_variable_than_who_is_certain():
     assert scores[2] < min(scores[:2])
 
 
+CONFIDENT = ("cumulative_confidence", "variability")
+
+
+@pytest.mark.parametrize("stage", ["early", "late"])
+@pytest.mark.parametrize("name", CONFIDENT)
+def test_a_direction_that_turns_with_the_stage_is_declared(name, stage):
+    """Flips stay near 0 until the network learns them by heart; then they are what varied most."""
+    epochs = 10 if stage == "early" else 40
+    rng = np.random.default_rng(0)
+    tidy = 0.97 - 0.6 * np.exp(-np.arange(epochs) / 2)[:, None]
+    flipped = np.where(np.arange(epochs) < 20, 0.05, 0.95)[:, None]
+    confidence = np.concatenate([np.repeat(tidy, 50, axis=1), np.repeat(flipped, 50, axis=1)], axis=1)
+    confidence += rng.normal(scale=0.01, size=confidence.shape)
+    spec = proxies.get(name)
+    scores = proxies.oriented(spec, proxies.compute(spec, {"confidence": confidence}))
+    found = rank_statistics.auroc(-scores, np.arange(100) >= 50)
+    assert found > 0.9 if stage == "late" or not spec.stage_dependent else found < 0.1
+    assert ("before that" in spec.direction) == spec.stage_dependent
+
+
 @pytest.mark.parametrize(("epochs", "name"), [(0, "cbtl_online"), (0, "forgetting_events_online")])
 def test_no_whole_pass_has_no_states_in_passing(epochs, name):
     """`train.steps` may end the training before everyone was seen."""

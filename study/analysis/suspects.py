@@ -18,11 +18,13 @@ ENSEMBLE_WEIGHT = 0.2  # of the soft C-score in `label_confidence`; in two draws
 
 
 def ranking_proxies(runs: StudyRuns) -> list[str]:
-    """The proxies that rank suspects, the best first: those of `RANKING` that every single run has; else any.
+    """The proxies that rank suspects, the best first: those of `RANKING` that every single run has; else any that
+    sees label errors.
 
     Empty without single runs.
     """
-    held = [name for name, spec in PROXIES.items() if spec.on == "train" and all(name in t for t in runs.scores)]
+    fit = [name for name, spec in PROXIES.items() if spec.on == "train" and "flip" not in spec.blind_to]
+    held = [name for name in fit if all(name in table for table in runs.scores)]
     preferred = [name for name in RANKING if name in held]
     return (preferred or held[:1]) if runs.scores else []
 

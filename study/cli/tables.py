@@ -250,7 +250,7 @@ def proxies_table() -> None:
 
     table = _table("proxy", "family", "easy", "unit", "on", "cost", "source")
     for spec in PROXIES.values():
-        table.add_row(spec.name, spec.family, spec.easy, spec.unit, spec.on, spec.cost, spec.source)
+        table.add_row(spec.name, spec.family, spec.direction, spec.unit, spec.on, spec.cost, spec.source)
     _print(table, LEAST["proxies"])
 
 

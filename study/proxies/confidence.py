@@ -80,6 +80,7 @@ def cumulative_confidence(confidence: FloatArray) -> FloatArray:
     ties="rare; 0 for whoever is certain from the first epoch on",
     never_learned="no special case: near 0 where the label never gets a probability",
     blind_to=("flip", "stray"),
+    stage_dependent=True,
 )
 def variability(confidence: FloatArray) -> FloatArray:
     """Standard deviation over the epochs of the softmax probability of the labelled class, at epoch ends.
@@ -88,9 +89,9 @@ def variability(confidence: FloatArray) -> FloatArray:
         confidence: (e, n) on training rows.
 
     Returns:
-        (n,) 0 to .5, over e, not e - 1, as in the source.  High means ambiguous, so low is declared easy; yet data maps
-        put the hardest at low variability and low confidence: examples that the network never comes to believe, such
-        as flipped labels, look easy here.  Read it beside `cumulative_confidence`.
+        (n,) 0 to .5, over e, not e - 1, as in the source.  High means ambiguous, so low is declared easy.  That holds
+        once the network has learned every example by heart; before, it never comes to believe the hardest, such as
+        flipped labels, and they have low variability and low confidence.  Read it beside `cumulative_confidence`.
     """
     return confidence.std(axis=0, dtype=np.float64)
 

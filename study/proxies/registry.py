@@ -80,6 +80,7 @@ COSTS = {
 }
 USUAL = ("free", "pass", "n x n")
 """Costs of the proxies that run where a recipe names none."""
+OPPOSITE = {"high": "low", "low": "high"}
 ALL = "all"
 """In [proxies], every proxy that is registered."""
 
@@ -100,6 +101,8 @@ class Spec:
     ties: how ties come about and what is done with them.
     never_learned: what an example gets that was never classified correctly.
     blind_to: the PLANTS that it cannot see by construction.
+    stage_dependent: the direction holds once the network has learned every example by heart, and turns before that;
+        tables say so.
     single_checkpoint: computed from one checkpoint of training, so that there is a score after each epoch; of the epoch
         that the setting `epoch` names where the proxy has one, else of the last.
     cost: a key of COSTS; what it came to is measured in each run.
@@ -119,9 +122,17 @@ class Spec:
     ties: str = "rare"
     never_learned: str = "no special case"
     blind_to: tuple[str, ...] = ()
+    stage_dependent: bool = False
     single_checkpoint: bool = False
     cost: str = "free"
     version: int = 1
+
+    @property
+    def direction(self) -> str:
+        """What means easy, for tables."""
+        return (
+            f"{self.easy} once all is learned, before that {OPPOSITE[self.easy]}" if self.stage_dependent else self.easy
+        )
 
     @property
     def code(self) -> str | None:
@@ -313,7 +324,7 @@ def proxies_markdown(specs: Iterable[Spec] | None = None) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for spec in PROXIES.values() if specs is None else specs:
-        cells = (f"`{spec.name}`", spec.label, spec.family, spec.easy, spec.unit, spec.on, spec.cost, spec.source)
+        cells = (f"`{spec.name}`", spec.label, spec.family, spec.direction, spec.unit, spec.on, spec.cost, spec.source)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
