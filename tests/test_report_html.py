@@ -223,7 +223,7 @@ def test_the_lead_points_to_the_pictures_that_the_page_has(small):
     picture = Suspect("a/1.png", "a", "b", 0.25, "file:///a/1.png", "data:image/png;base64,AA==")
     shown = small(figures=[FigureSection("J-fig6", "classes", "s", lines())], suspects=[picture], folded=True)
     assert '<a href="#suspects">the suspects</a>' in shown
-    assert '<a class="file" href="file:///a/1.png">a/1.png</a>' in shown
+    assert '<a class="file" href="file:///a/1.png">a/<wbr>1.png</a>' in shown
     assert shown.index('id="suspects"') < shown.index("<details>") < shown.index('id="correlations"')
     assert '<a href="#figure-1">classes</a>' in shown
 
