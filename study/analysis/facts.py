@@ -111,14 +111,15 @@ def _ensemble_facts(ensemble: Run, profile: Profile, dataset: Dataset, train: pd
     held_out, right = (sums[:, :, : dataset.n_train].sum(axis=(1, 2)) for sums in (profile.held_out, profile.correct))
     shares = zip(profile.ratios, right / held_out, strict=True)
     diverged = int(ensemble.metrics["members/diverged"])
+    half, half_soft = (ensemble.metrics.get(f"reliability/{name}", np.nan) for name in ("half", "half_soft"))
     return {
         "ensemble": f"{ensemble.params['subset.members']} networks at each of {len(profile.ratios)} subset ratios, "
         f"{ensemble.params['subset.design']} subsets, {ensemble.params['model.name']}"
         + (f"; {diverged} diverged and are left out" if diverged else ""),
         "held-out accuracy": ", ".join(f"{share:.3f} at {percent(ratio)} %" for ratio, share in shares),
         "reliability": "Spearman between the C-scores of two halves of the networks "
-        f"{ensemble.metrics['reliability/half']:.3f} (soft C-score {ensemble.metrics['reliability/half_soft']:.3f})"
-        if np.isfinite(ensemble.metrics["reliability/half_soft"])
+        f"{half:.3f} (soft C-score {half_soft:.3f})"
+        if np.isfinite(half_soft)
         else "unknown: too few members for two halves",
         "standard error": "mean over the examples: C-score "
         f"{train['stderr'].mean():.3f}, soft C-score {train['stderr_soft'].mean():.3f}",
