@@ -218,6 +218,8 @@ def _cell(value: object) -> str:
 
 def dataset_table(dataset: "Dataset") -> None:
     """Print what a data set holds, class by class, what in it cannot be used, which images repeat others or are odd."""
+    from study.data.findings import sentences
+
     channels, height, width = dataset.shape
     print_line(
         f"{dataset.name}: {dataset.n_train} train, {dataset.n_test} test examples of {dataset.n_classes} classes, "
@@ -236,8 +238,6 @@ def dataset_table(dataset: "Dataset") -> None:
         print_line(f"label noise: {wrong} of {dataset.n_train} train labels ({share:.1%}) are not as found")
     for line in dataset.unusable:
         print_line(f"not usable: {line}")
-    from study.data.findings import sentences
-
     for sentence, images in sentences(dataset):
         print_line(sentence)
         for line in images:

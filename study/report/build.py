@@ -96,7 +96,8 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
     ranked_by = analysis.ranked_by(results.runs)
     run.text("suspects.csv", _without_formulas(suspects.head(SUSPECTS)).to_csv(index=False))
     odd = odd_images(results.dataset)
-    if len(odd):
+    odd_entry = [FileEntry("odd_images.csv", "images that repeat another one, and odd ones")] if len(odd) else []
+    if odd_entry:
         run.text("odd_images.csv", _without_formulas(odd).to_csv(index=False))
     sections = []
     for section in figure_sections(results):
@@ -114,7 +115,7 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
             correlations=results.correlations,
             figures=sections,
             tables=table_sections(results, suspects, odd),
-            files=_linked(file_entries(results, odd), run, results.runs, store),
+            files=_linked(file_entries(results) + odd_entry, run, results.runs, store),
             colours=figures.FAMILY_COLOURS,
             suspects=suspect_entries(suspects, results.dataset, ranked_by),
             ranked_by=SUSPECT_HEADINGS.get(ranked_by, ranked_by.replace("_", " ")),

@@ -100,7 +100,7 @@ def _points(points: pd.DataFrame) -> pd.DataFrame:
     return shown.assign(examples=points["n"])
 
 
-def file_entries(results: Results, odd: pd.DataFrame) -> list[FileEntry]:
+def file_entries(results: Results) -> list[FileEntry]:
     """The artifacts of the report, and those of the runs read that hold a row per example; without links."""
     runs, influences = results.runs, results.influences
     contents = {
@@ -117,8 +117,6 @@ def file_entries(results: Results, odd: pd.DataFrame) -> list[FileEntry]:
     if results.difficulty is not None:
         contents["difficulty.parquet"] = "every example's mean prediction depths and form of difficulty"
         contents["corners.parquet"] = "the 100 examples nearest to each corner"
-    if len(odd):
-        contents["odd_images.csv"] = "images that repeat another one, and blank ones"
     files = [FileEntry(name, content) for name, content in contents.items()]
     if runs.ensemble:
         ensemble = runs.ensemble.id
