@@ -29,13 +29,14 @@ OWN = ("scores.parquet", "scores.csv", "scores.json", "costs.json", "curves.npz"
 
 def missing_proxies(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> list[Spec]:
     """The proxies that a run lacks, or holds under other conditions."""
-    held, curves = run.read_json("scores.json"), set(run.read_arrays("curves.npz"))
+    held, curves = run.read_json("scores.json"), run.read_arrays("curves.npz")
     by_epoch = {spec.name for spec in curved(specs)}
+    coarse = not set(due_epochs(recipe, dataset.n_train)) <= set(curves["epochs"].tolist())
     return [
         spec
         for spec in specs
         if not conditions(spec, recipe, dataset.n_train).items() <= held.get(spec.name, {}).items()
-        or (spec.name in by_epoch and spec.name not in curves)
+        or (spec.name in by_epoch and (coarse or spec.name not in curves))
     ]
 
 
