@@ -12,7 +12,7 @@ from study import proxies
 from study.errors import AnalysisError, RecipeError
 from study.kernels import kde
 from study.proxies import registry
-from study.scores import rank_statistics
+from study.scores import detection, rank_statistics
 from tests import planted as plants
 from tests.planted import CLASSES, HARD, N
 
@@ -85,7 +85,7 @@ def test_planted_examples_look_hard(spec, plant, planted):
     tidy = ~np.any([data.where[each] for each in HARD], axis=0)
     seen = tidy | data.where[plant]
     scores = proxies.oriented(spec, proxies.compute(spec, data.signals))
-    assert rank_statistics.auroc(-scores[seen], data.where[plant][seen]) > 0.9
+    assert detection.auroc(-scores[seen], data.where[plant][seen]).value > 0.9
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_exact_copies_look_easier_than_strays(spec, planted):
     data = planted[spec.on]
     copies, seen = data.where["duplicate"], data.where["duplicate"] | data.where["stray"]
     scores = proxies.oriented(spec, proxies.compute(spec, data.signals))
-    assert rank_statistics.auroc(scores[seen], copies[seen]) > 0.9
+    assert detection.auroc(scores[seen], copies[seen]).value > 0.9
 
 
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if "flip" in spec.blind_to], ids=lambda spec: spec.name)

@@ -247,16 +247,6 @@ def test_unequal_halves_are_corrected_for():
     assert rank_statistics.spearman_brown(half) < 1 / 1.2  # what equal halves would mean
 
 
-def test_auroc_by_hand():
-    """Positives 3 and 1 against negatives 1 and 0: of four comparisons three are won and one is tied."""
-    assert rank_statistics.auroc([3, 1, 1, 0, np.nan], [True, True, False, False, True]) == 3.5 / 4
-
-
-def test_auroc_of_one_class_is_nan():
-    """Without negatives there is no comparison to win."""
-    assert np.isnan(rank_statistics.auroc([1.0, 2], [True, True]))
-
-
 def test_distinct_leaves_nan_out():
     """It tells how coarse a proxy is; missing is no value."""
     assert rank_statistics.distinct([1, 1, 2, np.nan, np.nan]) == 2

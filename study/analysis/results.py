@@ -10,6 +10,7 @@ from study.analysis.correlations import correlations, correlations_by_ratio
 from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.facts import facts
 from study.analysis.influence import Influences, influences
+from study.analysis.label_errors import LabelErrors, label_errors
 from study.analysis.leaderboard import leaderboard, proxy_matrix
 from study.analysis.load import StudyRuns
 from study.analysis.single_run import depth_and_margins, planes
@@ -31,6 +32,7 @@ class Results:
     matrix: pd.DataFrame
     influences: Influences | None
     difficulty: Difficulty | None
+    label_errors: LabelErrors | None
     facts: dict[str, str]
     planes: dict[str, pd.DataFrame]
 
@@ -43,6 +45,8 @@ class Results:
             tables["influence"] = self.influences.table
         if self.difficulty:
             tables |= {"difficulty": self.difficulty.table, "corners": self.difficulty.corners}
+        if self.label_errors:
+            tables |= {"label_errors": self.label_errors.table}
         return tables
 
 
@@ -58,6 +62,7 @@ def compute_results(
     points = correlations_by_ratio(runs.cscores)
     influential = influences(runs, recipe, dataset, store, stop=stop)
     difficulties = difficulty(runs, recipe, dataset, store)
+    known = bool((dataset.labels != dataset.clean_labels).any())
     return Results(
         runs=runs,
         dataset=dataset,
@@ -69,6 +74,7 @@ def compute_results(
         influences=influential,
         difficulty=difficulties,
         planes=planes(runs.singles[0], dataset, recipe.single.density_radius) if runs.singles else {},
+        label_errors=label_errors(runs, dataset) if known else None,
         facts=facts(runs, dataset, points)
         | depth_and_margins(runs, dataset)
         | ({"influence": influential.summary} if influential else {})

@@ -13,6 +13,7 @@ from study import plugins
 from study.cli.check import check
 from study.cli.compare import compare
 from study.cli.interrupt import Interrupted, interruptible
+from study.cli.label_errors import label_errors
 from study.cli.opening import load_recipe, open_study, open_sweep
 from study.cli.options import Overrides, Plugins, RecipePath, Root
 from study.cli.reproduce import reproduce
@@ -187,6 +188,7 @@ def leaderboard(
 app.command()(compare)
 app.command()(score)
 app.command()(reproduce)
+app.command("label-errors")(label_errors)
 
 
 @app.command()

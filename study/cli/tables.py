@@ -19,6 +19,7 @@ from study.tracking import Run, Store
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from study.analysis import LabelErrors
     from study.data import Dataset
     from study.experiments.compare import Comparison
     from study.models.catalog import Row
@@ -74,6 +75,7 @@ LEAST = {  # columns that a narrow terminal does without, the first to go first
         "Kendall",
         "networks",
     ),
+    "label-errors": ("95 %", "precision", "2 %", "5 %", "AUROC"),
     "runs": ("digest", "took", "started"),
     "proxies": ("source", "cost", "unit", "on"),
     "networks": ("source", "probes", "normalization"),
@@ -199,6 +201,27 @@ def reproduction_table(table: "DataFrame") -> None:
     """Print the papers' numbers and ours."""
     shown = table[["id", "statistic", "data", "condition", "paper", "value", "low", "high", "ours_data", "verdict"]]
     _frame(shown.fillna({"ours_data": ""}))
+
+
+def label_error_table(errors: "LabelErrors") -> None:
+    """Print what each score finds of the known label errors, the best first, and what the votes are worth."""
+    print_line(f"{errors.errors:,} of {errors.n:,} training labels are known to be wrong")
+    from study.analysis.label_errors import SHARES
+
+    shares = [f"recall_{share:.0%}"[:-1] for share in SHARES]
+    heads = [f"{'found in ' if share == SHARES[0] else ''}{100 * share:g} %" for share in SHARES]
+    table = _table("score", "AUROC", "average precision", "95 %", "precision", *heads)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in errors.table.to_dict("records"):
+        interval = f"{row['average_precision_low']:.3f} {row['average_precision_high']:.3f}"
+        shown = [f"{row[name]:.3f}" for name in ("auroc", "average_precision", "precision", *shares)]
+        table.add_row(row["score"], *shown[:2], interval, *shown[2:])
+    most = [min(1.0, share * errors.n / errors.errors) for share in SHARES]
+    table.add_row("all errors first", "1.000", "1.000", "", "1.000", *(f"{share:.3f}" for share in most))
+    _print(table, LEAST["label-errors"])
+    for sentence in errors.sentences():
+        print_line(sentence)
 
 
 def _frame(frame: "DataFrame") -> None:

@@ -21,6 +21,7 @@ from study.figures.epochs import (
     learning_curves_by_score,
 )
 from study.figures.images import choose_examples, example_grid, suspect_grid
+from study.figures.label_errors import inspection_curves, noise_matrices
 from study.figures.leaderboard import correlation_matrix, proxies_by_epoch, quality_by_cost
 from study.figures.ranking import density_table, mean_over_repeats, point_estimates, proxy_ranking
 from study.figures.regularity_plane import regularity_planes
@@ -52,9 +53,11 @@ __all__ = [
     "histograms_by_ratio",
     "inference_learning_curve",
     "influence_grid",
+    "inspection_curves",
     "learning_curves_by_score",
     "learning_curves_side_by_side",
     "mean_over_repeats",
+    "noise_matrices",
     "point_estimates",
     "probe_confidence",
     "proxies_by_epoch",

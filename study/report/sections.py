@@ -4,10 +4,12 @@ import numpy as np
 
 from study import analysis, figures
 from study.analysis import Results
+from study.report import label_errors
 from study.report.html import FigureSection
 
 ORDER = (  # of the sections on the page
-    *("proxies", "leaderboard", "suspects", "J-fig4", "J-fig2", "J-fig3", "J-fig5", "J-fig6", "B-consensus"),
+    *("proxies", "leaderboard", "suspects", "label-errors", "noise-matrix"),
+    *("J-fig4", "J-fig2", "J-fig3", "J-fig5", "J-fig6", "B-consensus"),
     *("influence", "B-fig7", "Z-fig2", "B-fig1", "B-fig4", "B-fig3", "B-fig5", "B-fig8", "matrix", "by_epoch"),
     *("J-fig8", "J-fig9a", "J-fig9b", "J-tab1", "A-class", "A-csr"),
 )
@@ -25,6 +27,8 @@ def figure_sections(results: Results) -> list[FigureSection]:
         sections += [*_proxy_sections(results), *_quality_sections(results)]
     if results.runs.ensemble:
         sections += [*_ratio_sections(results), *_vote_sections(results)]
+    if results.label_errors:
+        sections += label_errors.figure_sections(results.label_errors, results.dataset.classes)
     return sorted(sections, key=lambda section: ORDER.index(section.id))
 
 

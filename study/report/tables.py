@@ -8,6 +8,7 @@ import pandas as pd
 from study.analysis import Results
 from study.data import Dataset
 from study.data.findings import KINDS, find
+from study.report import label_errors
 from study.report.html import FileEntry, TableSection
 
 SUSPECTS = 500  # rows of suspects.csv: as many as the MLflow UI shows
@@ -67,6 +68,8 @@ def table_sections(results: Results, suspects: pd.DataFrame, odd: pd.DataFrame) 
         sentence = f"The most suspect train and test examples; suspects.csv holds the first {SUSPECTS:,}."
         shown = suspects.drop(columns="path", errors="ignore").rename(columns=SUSPECT_HEADINGS)
         sections.append(TableSection("Suspects", shown, sentence))
+    if results.label_errors:
+        sections.append(label_errors.table_section(results.label_errors))
     if results.difficulty is not None:
         sentence = "The training examples nearest to each corner of the plane of prediction depths (B-fig7)."
         corners = results.difficulty.corners
@@ -117,6 +120,8 @@ def file_entries(results: Results) -> list[FileEntry]:
     if results.difficulty is not None:
         contents["difficulty.parquet"] = "every example's mean prediction depths and form of difficulty"
         contents["corners.parquet"] = "the 100 examples nearest to each corner"
+    if results.label_errors:
+        contents["label_errors.parquet"] = "how well each score finds the known label errors"
     files = [FileEntry(name, content) for name, content in contents.items()]
     if runs.ensemble:
         ensemble = runs.ensemble.id

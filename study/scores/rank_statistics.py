@@ -146,28 +146,6 @@ def tie_ceiling(x: ArrayLike) -> float:
     return float(np.sqrt(max(0.0, 1 - np.sum(ties**3 - ties) / (n**3 - n)))) if n > 1 else np.nan
 
 
-def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
-    """Probability that a positive example has a higher score than a negative one, ties counting one half.
-
-    Args:
-        scores: (n,); NaN is dropped.
-        positive: (n,) bool.
-
-    Returns:
-        0 to 1; NaN when one of the sides is empty.
-
-    >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
-    0.75
-    """
-    scores, positive = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
-    defined = ~np.isnan(scores)
-    ranks, positive = rankdata(scores[defined]), positive[defined]
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if not n_positive or not n_negative:
-        return np.nan
-    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
-
-
 def distinct(x: ArrayLike) -> int:
     """How many different values x takes, NaN not counted.
 

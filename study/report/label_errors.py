@@ -1,0 +1,94 @@
+"""What scores find of known label errors, on the page and as files.  in: LabelErrors   out: sections, CSV, PNG"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from study import figures
+from study.analysis import LabelErrors
+from study.errors import AnalysisError
+from study.report.html import FigureSection, TableSection
+
+HEADINGS = {
+    "label": "score",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "precision": "precision",
+    "recall_1": "found in 1 %",
+    "recall_2": "2 %",
+    "recall_5": "5 %",
+    "recall_10": "10 %",
+}
+
+
+def figure_sections(errors: LabelErrors, classes: Sequence[str]) -> list[FigureSection]:
+    """The inspection curves, and the confident joint beside the true noise where there is an ensemble."""
+    sentence = (
+        f"{errors.errors:,} of {errors.n:,} training labels are known to be wrong. How many of them are among the "
+        "first examples of each score, the most suspect first."
+    )
+    sections = [FigureSection("label-errors", "Label errors found", sentence, _curves(errors))]
+    if errors.joint is not None:
+        sentence = " ".join(errors.sentences())
+        figure = figures.noise_matrices(errors.joint, errors.true, classes)
+        sections.append(FigureSection("noise-matrix", "Wrong labels by class", sentence, figure))
+    return sections
+
+
+def table_section(errors: LabelErrors) -> TableSection:
+    """Every score and what it finds, with 95 % intervals."""
+    shown = pd.DataFrame({HEADINGS["label"]: errors.table["label"]})
+    for name in list(HEADINGS)[1:]:
+        ends = zip(*(errors.table[f"{name}{end}"] for end in ("", "_low", "_high")), strict=True)
+        shown[HEADINGS[name]] = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in ends]
+    sentence = (
+        "How well each score finds the known label errors, with 95 % intervals. Precision: among the first as many "
+        "examples as there are errors. Found: share of the errors among the first 1, 2, 5, 10 % of the examples. "
+        "Equal scores count as in random order; of proxies the means over the repeats."
+    )
+    return TableSection("Label errors found", shown, sentence)
+
+
+def write_folder(errors: LabelErrors, classes: Sequence[str], folder: Path) -> list[Path]:
+    """Write `label_errors.csv`, `inspection_curves.csv`, `noise_matrix.csv`, `inspection.png`, `noise_matrix.png`.
+
+    Raises:
+        AnalysisError: the folder cannot be written.
+    """
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in _files(errors, classes):
+            if isinstance(content, Figure):
+                content.savefig(folder / name, format="png")
+            else:
+                content.to_csv(folder / name, index=False)
+            written.append(folder / name)
+    except OSError as error:
+        raise AnalysisError(f"{folder}: {error.strerror}; name another folder with --out") from None
+    return written
+
+
+def _files(errors: LabelErrors, classes: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame | Figure]]:
+    yield "label_errors.csv", errors.table
+    yield "inspection_curves.csv", errors.curves
+    yield "noise_matrix.csv", noise_table(errors, classes)
+    yield "inspection.png", _curves(errors)
+    if errors.joint is not None:
+        yield "noise_matrix.png", figures.noise_matrices(errors.joint, errors.true, classes)
+
+
+def noise_table(errors: LabelErrors, classes: Sequence[str]) -> pd.DataFrame:
+    """One row per pair of classes: `label` given, `other` | `true` count, `predicted` where there is an ensemble."""
+    pairs = [(row, column) for row in range(len(classes)) for column in range(len(classes))]
+    table = pd.DataFrame({"label": [classes[row] for row, _ in pairs], "other": [classes[other] for _, other in pairs]})
+    table["true"] = [int(errors.true[pair]) for pair in pairs]
+    if errors.joint is not None:
+        table["predicted"] = [int(errors.joint[pair]) for pair in pairs]
+    return table
+
+
+def _curves(errors: LabelErrors) -> Figure:
+    return figures.inspection_curves(errors.curves, errors.table, errors.errors / errors.n)
