@@ -38,10 +38,10 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def study_results(dataset, stores):
-    """A function from names of proxies to the results of a whole study."""
-    store = stores()
+    """A function from names of proxies to the results of a whole study, in a store of its own."""
 
     def of(*proxies):
+        store = stores()
         recipe = toy_recipe("study", subset=SUBSET, proxies={name: {} for name in proxies})
         study.run_study(recipe, dataset, store)
         return analysis.compute_results(analysis.load_runs(recipe, dataset, store), recipe, dataset, store)
