@@ -313,7 +313,7 @@ def test_an_ensemble_and_its_shards_are_filed_under_data_set_and_kind(run, shard
     assert {found.experiment for found in [run, *shards]} == {"digits/ensemble"}
     assert [found.status for found in [run, *shards]] == ["FINISHED"] * 7
     assert {shard.parent for shard in shards} == {run.id}
-    assert run.name == f"mlp 6x2 {run.tags['study.digest'][:6]}"
+    assert run.name == f"mlp 6x2 {run.tags['study.digest'][:3]}{run.tags['study.data'][:3]}"
     assert {shard.name for shard in shards} >= {"30 %: 0-1", "70 %: 4-5"}
 
 

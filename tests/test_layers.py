@@ -22,6 +22,7 @@ DOORS = {  # one library, one package that imports it
     "pydantic": {"recipe"},
     "ray": {"runs"},
     "rich": {"progress", "cli"},
+    "safetensors": {"training"},
     "sklearn": {"data"},
     "sqlalchemy": {"tracking"},
     "timm": {"models"},

@@ -101,7 +101,9 @@ def correlations(runs: StudyRuns) -> pd.DataFrame:
 
 def _changed(runs: StudyRuns) -> dict[str, np.ndarray]:
     """Published scores of the examples whose label was changed, (n,); empty where none was."""
-    scores = runs.cscores.get("published_changed", pd.Series(dtype=float)).to_numpy(dtype=float)
+    if "published_changed" not in runs.cscores:
+        return {}
+    scores = np.asarray(runs.cscores["published_changed"], dtype=float)
     return {"changed labels": scores} if np.isfinite(scores).any() else {}
 
 

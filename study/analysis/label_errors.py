@@ -111,10 +111,10 @@ def _suspicions(runs: StudyRuns, rows: slice) -> Iterator[tuple[str, str, str, l
         columns = [name for name in cscores if name in LABELS or str(name).removeprefix("cscore_").isdigit()]
         for name in map(str, columns):
             label = LABELS.get(name, f"C-score at {name.removeprefix('cscore_')} %")
-            yield name, label, "C-score", [-cscores[name].to_numpy(dtype=float)]
+            yield name, label, "C-score", [-np.asarray(cscores[name], dtype=float)]
     if {"consensus", "consensus_consistency"} <= set(cscores):
-        share, agrees = cscores["consensus_consistency"].to_numpy(float), cscores["consensus"] == cscores["label"]
-        signed = np.where(agrees, -share, share)
+        share = np.asarray(cscores["consensus_consistency"], dtype=float)
+        signed = np.where(cscores["consensus"] == cscores["label"], -share, share)
         yield "consensus_disagreement", LABELS["consensus_disagreement"], "C-score", [signed]
     for name, spec in PROXIES.items():
         if spec.on == "train" and runs.scores and all(name in scores for scores in runs.scores):
@@ -151,7 +151,7 @@ def _votes(runs: StudyRuns, rows: slice, before: np.ndarray, n_classes: int) -> 
     cscores = runs.cscores[rows]
     if runs.ensemble is None or not {"consensus", "consensus_consistency"} <= set(cscores):
         return nothing | dict.fromkeys(("flagged_precision", "flagged_recall", "suggestions"), UNDEFINED)
-    labels, consensus = cscores["label"].to_numpy(), cscores["consensus"].to_numpy()
+    labels, consensus = np.asarray(cscores["label"]), np.asarray(cscores["consensus"])
     joint, flagged = confident_joint(labels, cscores["cscore"], consensus, cscores["consensus_consistency"], n_classes)
     wrong = labels != before
     voted = wrong & (consensus >= 0)

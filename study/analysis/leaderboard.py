@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def leaderboard(runs: StudyRuns, dataset: Dataset, table: pd.DataFrame | None = 
         proxies share count in full for each.  NaN where undefined: one repeat, no other network, no record.
     """
     table = correlations(runs) if table is None else table
-    overall = table[(table["reference"] == runs.main) & (table["part"] == "all")]
+    overall = table.loc[(table["reference"] == runs.main) & (table["part"] == "all")]
     means = overall.groupby(KEYS, sort=False)[MEASURES].mean().reset_index()
     if not references(runs):
         means = _unranked(runs, dataset)
@@ -122,7 +122,7 @@ def _agreement_and_cost(
     }
 
 
-def _truth(runs: StudyRuns, dataset: Dataset, values: np.ndarray, on: str) -> Truth | None:
+def _truth(runs: StudyRuns, dataset: Dataset, values: np.ndarray, on: Literal["train", "test"]) -> Truth | None:
     """Draws of the truth behind the main reference, of the scored examples of one split."""
     split = np.zeros(dataset.n, dtype=bool)
     split[dataset.rows(on)] = True

@@ -72,7 +72,7 @@ def suspects(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
     if order == "label_confidence":
         weighted = ENSEMBLE_WEIGHT * table["cscore_soft"] + (1 - ENSEMBLE_WEIGHT) * table[CONFIDENCE]
         test = dataset.split() == "test"
-        table.insert(table.columns.get_loc("cscore_soft"), order, weighted.mask(test, table["cscore_soft"]))
+        table.insert(list(table).index("cscore_soft"), order, weighted.mask(test, table["cscore_soft"]))
     order = order if order in table else "published"
     ties = [name for name in ("cscore", *ranking_proxies(runs)) if name in table and name != order]
     return table.dropna(subset=[order]).sort_values([order, *ties], kind="stable")

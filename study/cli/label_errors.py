@@ -17,7 +17,7 @@ def label_errors(
     plugin: Plugins = [],
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where tables (CSV) and figures (PNG) go")] = None,
 ) -> None:
-    """Say how well each score of finished runs finds labels that are known to be wrong."""
+    """Say how well each score finds label errors that are known."""
     opened, dataset, store = open_study(recipe, overrides, root, plugin)
     from study import analysis
     from study.cli.tables import label_error_table

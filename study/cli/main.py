@@ -276,7 +276,7 @@ def show(
 def proxies(
     markdown: Annotated[bool, typer.Option(help="as the table of docs/proxies.md")] = False, plugin: Plugins = []
 ) -> None:
-    """List the registered proxies: family, direction, unit, source."""
+    """List the registered proxies: family, direction, source."""
     plugins.load(plugin)
     from study.cli.tables import proxies_table
     from study.proxies import proxies_markdown

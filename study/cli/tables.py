@@ -200,7 +200,7 @@ def comparison_tables(comparison: "Comparison", *, pairs: bool = False) -> None:
 def reproduction_table(table: "DataFrame") -> None:
     """Print the papers' numbers and ours."""
     shown = table[["id", "statistic", "data", "condition", "paper", "value", "low", "high", "ours_data", "verdict"]]
-    _frame(shown.fillna({"ours_data": ""}))
+    _frame(shown.assign(ours_data=[text if isinstance(text, str) else "" for text in shown["ours_data"]]))
 
 
 def label_error_table(errors: "LabelErrors") -> None:

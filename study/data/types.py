@@ -67,9 +67,9 @@ class DataSpec:
     @classmethod
     def of(cls, section: Any) -> Self:
         """The same of any object with these attributes, such as a recipe's [data] table."""
-        values = {field.name: getattr(section, field.name) for field in fields(cls)}
-        columns = {field.name: getattr(section.columns, field.name) for field in fields(Columns)}
-        return cls(**values | {"columns": columns})
+        values: dict[str, Any] = {field.name: getattr(section, field.name) for field in fields(cls)}
+        values["columns"] = {field.name: getattr(section.columns, field.name) for field in fields(Columns)}
+        return cls(**values)
 
     @property
     def title(self) -> str:

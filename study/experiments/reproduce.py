@@ -50,7 +50,7 @@ def paper_numbers() -> pd.DataFrame:
     """Numbers of the papers: id | statistic | data | network | condition | paper (the value) | place in the paper."""
     text = files("study.experiments").joinpath("paper_numbers.csv").read_text(encoding="utf-8")
     table = pd.read_csv(StringIO(text), keep_default_na=False)
-    return table.rename(columns={"value": "paper"}).astype({"paper": float})[COLUMNS]
+    return pd.DataFrame(table.rename(columns={"value": "paper"}).astype({"paper": float}), columns=COLUMNS)
 
 
 def reproduce(store: Store, numbers: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -124,21 +124,26 @@ class Evidence:
         for report in _by_data(self.reports, number):
             table = _table(report, "correlations.parquet")
             if table is not None and len(table):
-                rows = table[(table["proxy"] == proxy) & (table["part"] == "all") & (table["on"] == "train")]
-                rows = rows[rows["reference"].isin(["cscore", "published"])]
+                rows = table.query("proxy == @proxy and part == 'all' and on == 'train'")
+                rows = rows.query("reference in ['cscore', 'published']")
                 if len(rows):
-                    first = rows[rows["reference"] == rows["reference"].iloc[0]]
-                    return self._of_report(report, *first[columns].mean())
+                    first = rows[rows["reference"] == rows.iloc[0]["reference"]]
+                    return self._of_report(report, *np.mean(np.asarray(first[columns], dtype=float), axis=0).tolist())
         return None
 
     def best_ratio(self, number: dict, _: str) -> Measured | None:
         """The subset ratio, in percent, whose C-score ranks most like the integral one (J-fig5)."""
         for report in _by_data(self.reports, number):
             table = _table(report, "points.parquet")
-            if table is not None and table.get("spearman", pd.Series(dtype=float)).notna().any():
-                best = table.loc[table["spearman"].idxmax()]
-                near = table[table["high"] >= best["low"]]["percent"]
-                return self._of_report(report, best["percent"], near.min(), near.max())
+            if table is None or "spearman" not in table:
+                continue
+            percent, spearman, low, high = (
+                np.asarray(table[name], dtype=float) for name in ("percent", "spearman", "low", "high")
+            )
+            if np.isfinite(spearman).any():
+                best = np.nanargmax(spearman)
+                near = percent[high >= low[best]]
+                return self._of_report(report, float(percent[best]), float(near.min()), float(near.max()))
         return None
 
     def accuracy(self, number: dict, _: str) -> Measured | None:

@@ -26,8 +26,10 @@ def write_reproduction(table: pd.DataFrame, folder: Path) -> list[Path]:
     source, page = folder / "reproduction.json", folder / "reproduction.md"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        source.write_text(table.to_json(orient="records", indent=1, double_precision=6) + "\n", encoding="utf-8")
-        page.write_text(reproduction_markdown(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")
+        table.to_json(source, orient="records", indent=1, double_precision=6)
+        text = source.read_text(encoding="utf-8")
+        source.write_text(text + "\n", encoding="utf-8")
+        page.write_text(reproduction_markdown(json.loads(text)), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{folder}: {error.strerror}; name another folder with --out") from None
     return [source, page]

@@ -1,6 +1,7 @@
 """Pictures of examples, ordered by C-score.  in: images, cscore table   out: Figure"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,7 @@ class _Sheet:
         )
         self.axes.add_patch(Rectangle((x, y), wide, high, fill=False, ec="#c9ced8", lw=0.4))
 
-    def write(self, text: str, x: float, y: float, size: float = 6, **options: object) -> None:
+    def write(self, text: str, x: float, y: float, size: float = 6, **options: Any) -> None:
         """Write a line of text whose top is at y."""
         self.axes.text(x, y, text, fontsize=size, va="top", **options)
 

@@ -36,17 +36,17 @@ def inspection_curves(curves: pd.DataFrame, table: pd.DataFrame, share: float) -
     axes = figure.subplots()
     axes.plot([0, 100 * share, 100], [0, 100, 100], color=INK, lw=1, ls=":", label="all errors first")
     axes.plot([0, 100], [0, 100], color=FAINT, lw=1, ls="--", label="random order")
-    for place, row in enumerate(table.itertuples(index=False)):
-        curve = curves[curves["score"] == row.score]
+    for place, row in enumerate(table.to_dict("records")):
+        curve = curves[curves["score"] == row["score"]]
         named = place < SHOWN
         axes.plot(
             100 * curve["inspected"],
             100 * curve["recall"],
-            color=_colour(str(row.family)) if named else "#d5d9e0",
+            color=_colour(row["family"]) if named else "#d5d9e0",
             ls=("-", "--", "-.")[place % 3] if named else "-",
             lw=1.6 if named else 0.8,
             zorder=3 if named else 1,
-            label=f"{legible(str(row.label), 40)} ({row.average_precision:.2f})" if named else None,
+            label=f"{legible(row['label'], 40)} ({row['average_precision']:.2f})" if named else None,
         )
     axes.set(xlim=(0, min(100, max(10, 400 * share))), ylim=(0, 101))
     axes.set(xlabel="% of the examples inspected", ylabel="% of the label errors found")

@@ -296,7 +296,7 @@ def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) ->
         "cscore/soft_mean": train["cscore_soft"].mean(),
         "cscore/stderr_mean": train["stderr"].mean(),
         "cscore/share_at_1": (train["cscore"] == 1).mean(),
-        "cscore/missing": int(train["cscore"].isna().sum()),
+        "cscore/missing": int(np.isnan(np.asarray(train["cscore"], dtype=float)).sum()),
         "consensus/consistency_mean": train["consensus_consistency"].mean(),
         "consensus/wrong_share": (train["consensus"] != train["label"])[train["consensus"] >= 0].mean(),
         "memorization/mean": train["memorization"].mean(),

@@ -91,7 +91,15 @@ class Profile:
 
 
 class ProfileSum:
-    """The sum of many profiles, `a + b + ...`; an addition costs what the part holds, not what the sum holds."""
+    """The sum of many profiles, `a + b + ...`; an addition costs what the part holds, not what the sum holds.
+
+    >>> folded, (predicted, labels) = ProfileSum(), (np.array([[0, 1]]), np.array([0, 1]))
+    >>> for ratio in (0.9, 0.5):
+    ...     masks = np.array([[True, False]])
+    ...     folded.add(shard_profile(masks, predicted, np.full((1, 2), 0.9), labels, ratio, [0], 2, min_class=0))
+    >>> folded.total().ratios
+    (0.5, 0.9)
+    """
 
     def __init__(self) -> None:
         self.sums: dict[float, dict[str, IntArray]] = {}
@@ -321,7 +329,12 @@ class Reliability(NamedTuple):
 
 
 def half_scores(profile: Profile, rows: BoolArray | slice = slice(None)) -> tuple[FloatArray, FloatArray]:
-    """Integral C-scores of the two halves of the members, hard and soft: (2, n) each, NaN where one is missing."""
+    """Integral C-scores of the two halves of the members, hard and soft: (2, n) each, NaN where one is missing.
+
+    >>> profile = shard_profile(np.zeros((2, 1), bool), [[0], [1]], np.ones((2, 1)), [0], 0.5, range(2), 2, min_class=0)
+    >>> half_scores(profile)[0].tolist()
+    [[1.0], [0.0]]
+    """
     hard = np.mean(consistency(profile.correct, profile.held_out), axis=0)[:, rows]
     return hard, np.mean(soft_consistency(profile.confidence, profile.held_out), axis=0)[:, rows]
 

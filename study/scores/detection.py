@@ -16,7 +16,11 @@ BoolArray = NDArray[np.bool_]
 
 
 class Estimate(NamedTuple):
-    """A number with the ends of its interval; NaN where it is undefined."""
+    """A number with the ends of its interval; NaN where it is undefined.
+
+    >>> wilson(1, 1).high
+    1.0
+    """
 
     value: float
     low: float
@@ -157,6 +161,10 @@ def confident_joint(
     An example counts for its consensus class j if `share` reaches the threshold of j, the mean agreement of the
     examples labelled j.  That is the rule of Northcutt, Jiang and Chuang 2021 with shares of votes as probabilities;
     of several classes above their thresholds theirs takes the most probable, which is the consensus.
+
+    >>> joint, errors = confident_joint([0, 0, 1], [1, 0.4, 0.8], [0, 1, 1], [1, 0.9, 0.8], 2)
+    >>> joint.tolist(), errors.tolist()
+    ([[1, 1], [0, 1]], [False, True, False])
     """
     labels, consensus = np.asarray(labels), np.asarray(consensus)
     agreement, share = np.asarray(agreement, float), np.asarray(share, float)
@@ -180,5 +188,5 @@ def _by_threshold(scores: FloatArray, marked: BoolArray) -> tuple[IntArray, IntA
     """For each distinct score, the highest first: how many examples reach it, marked ones and all."""
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
-    last = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True][: len(ordered)])
-    return np.cumsum(marked[order])[last], last + 1
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], len(ordered) > 0))
+    return np.cumsum(marked[order], dtype=np.int64)[last], last + 1

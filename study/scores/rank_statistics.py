@@ -123,7 +123,7 @@ def spearman_brown(half: float, first: float = 0.5, second: float = 0.5) -> floa
         has 1 / (1 + v); Horst 1951, "Estimating total test reliability from parts of unequal length".
 
     >>> round(spearman_brown(0.6), 2), round(spearman_brown(0.6, 2 / 3, 1 / 3), 2)
-    (0.75, 0.76)
+    (0.75, 0.77)
     """
     if not half > 0:
         return float(2 * half / (1 + half)) if half != -1 else np.nan

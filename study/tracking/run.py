@@ -285,7 +285,7 @@ class Run:
         """Read a text file, UTF-8."""
         return self.read(name).read_text(encoding="utf-8")
 
-    def read_json(self, name: str) -> object:
+    def read_json(self, name: str) -> Any:
         """Read what `json` kept."""
         return json.loads(self.read_text(name))
 

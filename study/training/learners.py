@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
 
 from study.data import Dataset
 from study.models.build import create, stackable
+from study.models.mlp import MLP
 from study.training.cuda_graphs import RECORDING
 from study.training.device_data import Examples
 from study.training.engines import mlp_native
@@ -88,7 +90,7 @@ def trained_learner(network: torch.nn.Module, job: Job, placement: Placement) ->
     """The learner of a network that has its weights, to put examples through it."""
     where = (placement.device, placement.master, placement.compute)
     if stackable(job.network):
-        return MLPLearner([network], job.optimizer, *where, loss=job.training.loss)
+        return MLPLearner([cast(MLP, network)], job.optimizer, *where, loss=job.training.loss)
     network = network.to(placement.device, placement.master)
     return ModuleLearner(network, job.optimizer, *where, loss=job.training.loss, layout=placement.layout)
 
