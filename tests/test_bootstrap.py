@@ -52,6 +52,7 @@ class Checkout:
             [sys.executable, str(self.root / "scripts" / "run"), *words],
             **{"cwd": cwd or self.root, "env": environment, "text": True},
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a script's background jobs ignore it
         )
 
     def run(self, *words: str, **settings) -> tuple[int, str, str]:
