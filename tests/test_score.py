@@ -17,8 +17,8 @@ OF_NETWORKS = ("kernel_density_hidden_relative", "prediction_depth", "grand", "l
 
 
 def recipe(*names: str, keep: str = "nothing", **tables):
-    proxies = {name: {} for name in names}
-    return toy_recipe("single", proxies=proxies, single={"keep": keep}, train={"epochs": 4, "batch_size": 16}, **tables)
+    proxies, single = {name: {} for name in names}, {"keep": keep} | tables.pop("single", {})
+    return toy_recipe("single", proxies=proxies, single=single, train={"epochs": 4, "batch_size": 16}, **tables)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,26 @@ def test_what_networks_say_is_computed_from_kept_ones(dataset, stores, untrained
     curves, wanted = (each.read_arrays("curves.npz") for each in (run, expected))
     assert curves.keys() == wanted.keys()
     np.testing.assert_allclose(curves[names[0]], wanted[names[0]], rtol=1e-4, atol=1e-6)
+
+
+def test_scores_of_coarser_epochs_are_those_of_a_training_with_them(dataset, stores, untrained):
+    """Curves of two collections had different epochs, and metrics were a mixture of both."""
+    store, fresh, names = stores(), stores(), ("kernel_density_hidden_relative", "loss_sensitivity")
+    run_singles(recipe(*names, keep="checkpoints"), dataset, store)
+    coarse = {"single": {"signals_every": 2}}
+    (expected,) = run_singles(recipe(*names, "grand", keep="checkpoints", **coarse), dataset, fresh)
+    untrained()
+    (run,) = score_singles(recipe(*names, "grand", keep="checkpoints", **coarse), dataset, store)
+    same_numbers(run, expected, [*names, "grand"])
+    curves, wanted = (each.read_arrays("curves.npz") for each in (run, expected))
+    assert curves.keys() == wanted.keys()
+    for name in wanted:
+        np.testing.assert_allclose(curves[name], wanted[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    gini, as_trained = (each.read_series("sensitivity/gini") for each in (run, expected))
+    assert [step for step, _ in gini] == [2, 4]
+    assert gini == [(step, pytest.approx(value, rel=1e-4)) for step, value in as_trained]
+    (finer,) = score_singles(recipe(*names, "grand", keep="checkpoints"), dataset, store)
+    assert {len(array) for array in finer.read_arrays("curves.npz").values()} == {4}
 
 
 def test_the_final_network_serves_what_reads_no_other(dataset, stores, untrained):

@@ -77,14 +77,17 @@ def replayed(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec], repe
     return collector
 
 
-def copy_training(trained: Run, run: Run) -> None:
-    """Give a run the files and series of another that do not depend on its proxies."""
+def copy_training(trained: Run, run: Run, collector: Collector) -> None:
+    """Give a run the files and series of another that do not depend on its proxies, nor were collected again."""
+    again = {f"{source}.npz" for source in collector.memories}
+    for memory in collector.memories.values():
+        again |= {name for numbers in memory.get("metrics", {}).values() for name in numbers}
     for name in trained.files:
-        if name not in OWN:
+        if name not in (*OWN, *again):
             run.bytes(name, trained.read(name).read_bytes())
     for name in trained.metrics:
         points = trained.read_series(name)
-        if points and not name.startswith(("cost/", "online/")):
+        if points and name not in again and not name.startswith(("cost/", "online/")):
             run.series(name, [value for _, value in points], [step for step, _ in points])
     run.tag("study.scored_from", trained.id)
 

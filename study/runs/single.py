@@ -131,7 +131,7 @@ def score_finished(store: Store, recipe: Recipe, dataset: Dataset, specs: list[S
             continue
         run = _start(store, recipe, dataset, tags | like_tags(trained.tags), repeat)
         with run:
-            copy_training(trained, run)
+            copy_training(trained, run, collector)
             merge_scores(run, trained, collector, specs)
         say_scored(repeat, [spec.name for spec in missing])
         return store.get(run.id)

@@ -100,7 +100,11 @@ def log_signals(run: Run, collector: Collector, scores: dict[str, np.ndarray]) -
 
 
 def merge_scores(run: Run, trained: Run, collector: Collector, specs: list[Spec]) -> None:
-    """Write the scores that a finished run holds and those computed later as one run's."""
+    """Write the scores that a finished run holds and those computed later as one run's.
+
+    Its curves have the due epochs of the later ones, as if it had been trained with their recipe; held ones may be
+    finer, and those that lack a due epoch were computed again, see `missing_proxies`.
+    """
     scores, names = score_single(collector), [spec.name for spec in specs]
     held, costs = trained.read_json("scores.json"), trained.read_json("costs.json")
     table = trained.read_table("scores.parquet").drop(columns=list(scores.values), errors="ignore")
@@ -110,7 +114,9 @@ def merge_scores(run: Run, trained: Run, collector: Collector, specs: list[Spec]
     declared, spent = {**held, **scores.declared}, {**costs, **scores.costs}
     run.json("scores.json", {name: declared[name] for name in names})
     run.json("costs.json", {name: spent[name] for name in names if name in spent})
-    curves = trained.read_arrays("curves.npz")
+    curves, due = trained.read_arrays("curves.npz"), np.array(collector.due, dtype=np.int64)
+    rows = np.isin(curves.pop("epochs"), due)
     later = {name: np.stack(values) for name, values in collector.epoch_scores.items()}
-    run.arrays("curves.npz", **{name: array for name, array in (curves | later).items() if name in (*names, "epochs")})
+    merged = {name: array[rows] for name, array in curves.items()} | later
+    run.arrays("curves.npz", epochs=due, **{name: array for name, array in merged.items() if name in names})
     log_signals(run, collector, scores.values)
