@@ -215,6 +215,19 @@ def test_directions_are_turned():
     assert study.correlate(*frames(mine=[4, 3, 2, 1]))["spearman"].tolist() == [1.0, -1.0]
 
 
+@pytest.mark.parametrize("of_scores", [True, False])
+def test_published_scores_are_not_paired_with_changed_labels(of_scores):
+    """They are of the clean labels; the two kinds mixed made a correlation of neither."""
+    scores, proxies = (
+        pd.DataFrame({"example": list("abcdef"), "label": [0, 0, 0, 1, 1, 1], name: values})
+        for name, values in (("published", [0.1, 0.4, 0.9] * 2), ("mine", [1, 2, 3, 3, 2, 1]))
+    )
+    (scores if of_scores else proxies)["clean_label"] = 0
+    table = study.correlate(scores.assign(cscore=scores["published"]), proxies).set_index("reference")
+    assert table["n"].to_dict() == {"cscore": 6, "published": 3, "published, changed labels": 3}
+    assert table["spearman"].to_dict() == {"cscore": 0.0, "published": 1.0, "published, changed labels": -1.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -26,7 +26,9 @@ def correlate(scores: pd.DataFrame, proxies: pd.DataFrame) -> pd.DataFrame:
         One row per reference, proxy and split: `proxy`, `reference`, `split`; `spearman` with its 95 % interval `low`,
         `high`; `kendall` (tau-b) with `kendall_low`, `kendall_high`; `n` examples with both scores; `distinct` values
         of the proxy among them; `ceiling`, the Spearman correlation that a perfect proxy could be expected to reach
-        with a reference of these ties and this standard error, NaN where the scores have no error.
+        with a reference of these ties and this standard error, NaN where the scores have no error.  Published scores
+        are of the clean labels: where a table holds `clean_label`, they are compared with the examples whose label is
+        unchanged, and with the others in rows of their own, whose reference is "published, changed labels".
 
     Raises:
         AnalysisError: columns that are missing, other examples, other labels.
@@ -49,9 +51,10 @@ def correlate(scores: pd.DataFrame, proxies: pd.DataFrame) -> pd.DataFrame:
         for reference in references:
             for name in names:
                 values = _oriented(name, part[f"{name} of proxy"].to_numpy(dtype=float))
-                row = _row(values, part[f"{reference} of scores"].to_numpy(dtype=float), part, REFERENCES[reference])
-                if row:
-                    rows.append({"proxy": name, "reference": reference, "split": split, **row})
+                for title, compared in _compared(reference, part).items():
+                    row = _row(values, compared, part, REFERENCES[reference])
+                    if row:
+                        rows.append({"proxy": name, "reference": title, "split": split, **row})
     return (
         pd.DataFrame(rows)
         .sort_values(["split", "reference", "spearman"], ascending=[False, True, False])
@@ -82,6 +85,19 @@ def _joined(scores: pd.DataFrame, proxies: pd.DataFrame) -> pd.DataFrame:
         raise AnalysisError(f"{int(wrong.sum())} labels differ between scores and proxies, first at {first}")
     column = next((name for name in ("split of scores", "split of proxy") if name in joined), None)
     return joined.assign(split="train" if column is None else joined[column])
+
+
+def _compared(reference: str, part: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Scores to compare with, (n,) by the name of the reference; NaN for examples that are not among its own."""
+    scores = part[f"{reference} of scores"].to_numpy(dtype=float)
+    clean = next((name for name in ("clean_label of scores", "clean_label of proxy") if name in part), None)
+    if reference != "published" or clean is None:
+        return {reference: scores}
+    unchanged = (part["label of scores"] == part[clean]).to_numpy()
+    return {
+        "published": np.where(unchanged, scores, np.nan),
+        "published, changed labels": np.where(unchanged, np.nan, scores),
+    }
 
 
 def _oriented(name: str, values: np.ndarray) -> np.ndarray:
