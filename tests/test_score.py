@@ -13,7 +13,7 @@ from tests.toys import blobs, toy_recipe
 pytest_plugins = ["tests.tracking_fixtures"]
 
 STORED = ("cbtl", "forgetting_events", "kernel_density_input_relative")  # by the trajectory and by the data
-OF_NETWORKS = ("kernel_density_hidden_relative", "prediction_depth", "grand", "loss_sensitivity")
+OF_NETWORKS = ("aum", "el2n", "kernel_density_hidden_relative", "prediction_depth", "grand", "loss_sensitivity")
 
 
 def recipe(*names: str, keep: str = "nothing", **tables):
@@ -72,7 +72,10 @@ def test_what_networks_say_is_computed_from_kept_ones(dataset, stores, untrained
     same_numbers(run, expected, names)
     curves, wanted = (each.read_arrays("curves.npz") for each in (run, expected))
     assert curves.keys() == wanted.keys()
-    np.testing.assert_allclose(curves[names[0]], wanted[names[0]], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(curves[names[2]], wanted[names[2]], rtol=1e-4, atol=1e-6)
+    series, wanted = (each.read_arrays("trajectory.npz") for each in (run, expected))
+    assert series.keys() == wanted.keys()
+    np.testing.assert_allclose(series["margin"], wanted["margin"], rtol=1e-4, atol=1e-5)
 
 
 def test_scores_of_coarser_epochs_are_those_of_a_training_with_them(dataset, stores, untrained):
@@ -105,6 +108,16 @@ def test_the_final_network_serves_what_reads_no_other(dataset, stores, untrained
     same_numbers(
         *score_singles(recipe("cbtl", "prediction_depth"), dataset, store), expected, names=["prediction_depth"]
     )
+
+
+def test_signals_of_a_training_alone_are_named(dataset, stores, capsys):
+    """Kept networks do not help: the cure said to keep them."""
+    store, both = stores(), ("cbtl", "cbtl_online")
+    run_singles(recipe("cbtl", keep="checkpoints"), dataset, store)
+    with pytest.raises(StoreError, match=r"cbtl_online: .* no online_correct; .*single`, which trains again"):
+        score_singles(recipe(*both, keep="checkpoints"), dataset, store)
+    run_singles(recipe(*both, keep="checkpoints"), dataset, store)
+    assert "cbtl_online: the finished runs keep no online_correct; it trains again" in capsys.readouterr().err
 
 
 def test_what_is_not_kept_is_named_with_the_cure(dataset, stores, untrained):

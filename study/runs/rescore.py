@@ -11,20 +11,28 @@ import numpy as np
 
 from study.data import Dataset
 from study.errors import StoreError
-from study.progress import say
+from study.progress import command, say
 from study.proxies import Spec
 from study.recipe import Recipe
 from study.runs.checkpoints import checkpoint_name, kept_epochs
 from study.runs.jobs import runtime_of, single_plan
 from study.signals import SOURCES, Collector, Shared, conditions, curved, due_epochs
 from study.signals.collector import LAST
-from study.signals.logit_statistics import NOW
+from study.signals.logit_statistics import NOW, SERIES
 from study.tracking import Run
 from study.training.autotune import place_network
 from study.training.checkpoints import snapshot_from
 from study.training.placement import Placement, like_tags
 
-OWN = ("scores.parquet", "scores.csv", "scores.json", "costs.json", "curves.npz", "recipe.toml")  # not copied
+OWN = (  # not copied
+    "scores.parquet",
+    "scores.csv",
+    "scores.json",
+    "costs.json",
+    "curves.npz",
+    "trajectory.npz",
+    "recipe.toml",
+)
 
 
 def missing_proxies(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> list[Spec]:
@@ -44,7 +52,10 @@ def lacking_signals(run: Run, recipe: Recipe, dataset: Dataset, spec: Spec) -> s
     """Signals of a proxy that nothing stored with the run gives; empty: it is computed without training."""
     kept, due = set(kept_epochs(run)), due_epochs(recipe, dataset.n_train)
     every = set(due) <= kept
-    available = {"labels", *LAST, *run.read_arrays("trajectory.npz")}
+    trajectory = run.read_arrays("trajectory.npz")
+    available = {"labels", *LAST, *trajectory}
+    if set(trajectory.get("epochs", [0])) <= kept:  # the network of every evaluation
+        available |= set(SERIES)
     if due[-1] in kept and (every or spec not in curved([spec])):
         available |= set(NOW)
     for source in SOURCES.values():
@@ -63,14 +74,19 @@ def replayed(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec], repe
     placement = _placement(run, recipe, dataset)
     collector = Collector(dataset, specs, cast(Any, plan), placement.device, shared=Shared())
     series, epochs = _stored_series(run)
-    wanted = sorted({epoch for epoch in kept_epochs(run) if epoch in collector.due})
-    if any(source.when in ("last", "due") for source in collector.sources) or collector.measures:
-        for epoch in wanted:
+    again = {name: formula for name, formula in collector.measures.items() if name in SERIES and name not in series}
+    series |= {name: [] for name in again}
+    replays = any(source.when in ("last", "due") for source in collector.sources) or collector.measures
+    wanted = {epoch for epoch in kept_epochs(run) if epoch in collector.due} if replays else set()
+    for epoch in sorted(wanted.union(epochs if again else ())):
+        content = run.read(checkpoint_name(epoch)).read_bytes()
+        snapshot = snapshot_from(content, plan.job(repeat, dataset), dataset, placement)
+        for name, array in collector.measure(again, snapshot).items():
+            series[name].append(array)
+        if epoch in wanted:
             count = epochs.index(epoch) + 1
             collector.series = {name: _first(name, arrays, count) for name, arrays in series.items()}
             collector.evaluated = epochs[:count]
-            content = run.read(checkpoint_name(epoch)).read_bytes()
-            snapshot = snapshot_from(content, plan.job(repeat, dataset), dataset, placement)
             collector.replay(epoch, snapshot)
     collector.series, collector.evaluated = series, epochs
     collector.data()
@@ -92,13 +108,29 @@ def copy_training(trained: Run, run: Run, collector: Collector) -> None:
     run.tag("study.scored_from", trained.id)
 
 
+def all_lacking(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> dict[str, set[str]]:
+    """{proxy: signals} of those that need a training, see `lacking_signals`."""
+    missing = missing_proxies(run, recipe, dataset, specs)
+    lacking = {spec.name: lacking_signals(run, recipe, dataset, spec) for spec in missing}
+    return {name: signals for name, signals in lacking.items() if signals}
+
+
 def explain(lacking: dict[str, set[str]]) -> str:
     """Why proxies cannot be computed without training, and what to do."""
-    names = ", ".join(sorted(lacking))
-    return (
-        f"{names}: the finished runs keep no {', '.join(sorted(set.union(*lacking.values())))}; "
-        "leave them out, or train again with --set single.keep=checkpoints"
-    )
+    signals = set.union(*lacking.values())
+    of_networks = {name for source in SOURCES.values() if source.when in ("last", "due") for name in source.signals}
+    if signals and not signals & (of_networks | set(SERIES) | set(NOW)):  # kept networks do not give them either
+        cure = f"run `{command('single')}`, which trains again"
+    else:
+        finest = " --set single.signals_every=1" if signals & set(SERIES) else ""
+        cure = f"train again with --set single.keep=checkpoints{finest}"
+    return f"{reason(lacking)}; leave them out, or {cure}"
+
+
+def reason(lacking: dict[str, set[str]]) -> str:
+    """Which proxies need which signals that no finished run keeps."""
+    signals = ", ".join(sorted(set.union(*lacking.values())))
+    return f"{', '.join(sorted(lacking))}: the finished runs keep no {signals}"
 
 
 def _placement(run: Run, recipe: Recipe, dataset: Dataset) -> Placement:

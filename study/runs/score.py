@@ -8,7 +8,7 @@ from study.progress import command
 from study.proxies import Spec
 from study.recipe import Recipe
 from study.runs.ensemble import waiting
-from study.runs.rescore import explain, lacking_signals, missing_proxies
+from study.runs.rescore import all_lacking, explain
 from study.runs.single import finished_run, repeat_keys, score_finished
 from study.signals import wanted
 from study.tracking import Run, Store
@@ -42,6 +42,4 @@ def _explain_unscored(before: list[Run], recipe: Recipe, dataset: Dataset, specs
     """Raise the StoreError that says why a repeat has no scores."""
     if not before:
         raise StoreError(f"repeat {repeat}: no finished single run of this recipe; run `{command('single')}` with it")
-    missing = missing_proxies(before[0], recipe, dataset, specs)
-    lacking = {spec.name: lacking_signals(before[0], recipe, dataset, spec) for spec in missing}
-    raise StoreError(explain({name: signals for name, signals in lacking.items() if signals} or {"keep": set()}))
+    raise StoreError(explain(all_lacking(before[0], recipe, dataset, specs) or {"keep": set()}))

@@ -14,9 +14,10 @@ from study.runs.checkpoints import checkpoint_name, due_to_keep, kept_epochs
 from study.runs.ensemble import keys, waiting
 from study.runs.jobs import SinglePlan, runtime_of, single_plan
 from study.runs.rescore import (
+    all_lacking,
     copy_training,
-    lacking_signals,
     missing_proxies,
+    reason,
     replayed,
     say_scored,
 )
@@ -66,6 +67,7 @@ def run_singles(
             if scored:
                 runs.append(scored)
                 continue
+            _say_why_trained(store.find("single", tags=tags, status="FINISHED"), recipe, dataset, specs, repeat)
             placement = place_single(plan, dataset, runtime_of(recipe), recipe.single.repeats, like)
             run = _start(store, recipe, dataset, tags | placement.tags(), repeat)
             with run:
@@ -120,11 +122,9 @@ def score_finished(store: Store, recipe: Recipe, dataset: Dataset, specs: list[S
     tags = repeat_keys(recipe, dataset, repeat)
     for trained in store.find("single", tags=tags, status="FINISHED"):
         try:
-            missing = missing_proxies(trained, recipe, dataset, specs)
-            if not _keeps(trained, recipe, dataset) or any(
-                lacking_signals(trained, recipe, dataset, spec) for spec in missing
-            ):
+            if not _keeps(trained, recipe, dataset) or all_lacking(trained, recipe, dataset, specs):
                 continue
+            missing = missing_proxies(trained, recipe, dataset, specs)
             collector = replayed(trained, recipe, dataset, missing, repeat)
         except StoreError as error:
             say(f"{error}; it is left as it is")
@@ -136,6 +136,16 @@ def score_finished(store: Store, recipe: Recipe, dataset: Dataset, specs: list[S
         say_scored(repeat, [spec.name for spec in missing])
         return store.get(run.id)
     return None
+
+
+def _say_why_trained(before: list[Run], recipe: Recipe, dataset: Dataset, specs: list[Spec], repeat: int) -> None:
+    """Tell which signals the newest finished run lacks, where there is one."""
+    try:
+        lacking = all_lacking(before[0], recipe, dataset, specs) if before else {}
+    except StoreError:  # a damaged run, which is named elsewhere
+        return
+    if lacking:
+        say(f"single run, repeat {repeat}: {reason(lacking)}; it trains again")
 
 
 def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int, Run]:

@@ -77,7 +77,7 @@ def log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
 
 def _series(collector: Collector) -> dict[str, np.ndarray]:
     """Series as trajectory.npz holds them."""
-    stacked = {word: np.stack(collector.series[word]) for word in collector.kept if collector.series[word]}
+    stacked = {word: np.stack(collector.series[word]) for word in collector.kept if collector.series.get(word)}
     return {word: np.packbits(array, axis=1) if array.dtype == bool else array for word, array in stacked.items()}
 
 
@@ -103,8 +103,11 @@ def merge_scores(run: Run, trained: Run, collector: Collector, specs: list[Spec]
     """Write the scores that a finished run holds and those computed later as one run's.
 
     Its curves have the due epochs of the later ones, as if it had been trained with their recipe; held ones may be
-    finer, and those that lack a due epoch were computed again, see `missing_proxies`.
+    finer, and those that lack a due epoch were computed again, see `missing_proxies`.  Its trajectory has the series
+    of both.
     """
+    series = trained.read_arrays("trajectory.npz")
+    run.arrays("trajectory.npz", **(_series(collector) | series))
     scores, names = score_single(collector), [spec.name for spec in specs]
     held, costs = trained.read_json("scores.json"), trained.read_json("costs.json")
     table = trained.read_table("scores.parquet").drop(columns=list(scores.values), errors="ignore")

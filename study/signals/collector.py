@@ -15,7 +15,7 @@ from study.recipe import Recipe
 from study.signals.costs import Cost
 from study.signals.logit_statistics import NOW, SERIES
 from study.signals.registry import Checkpoint, SignalSource, collect, settings_of, sources_of
-from study.training.evaluation import Snapshot
+from study.training.evaluation import Measure, Snapshot
 
 OUTCOME = ("correct", "confidence", "top_confidence")
 """Kept of every evaluation, whatever proxies there are: figures read them."""
@@ -159,6 +159,13 @@ class Collector:
             self.epochs.append(epoch)
             self._score_epoch()
         return True
+
+    def measure(self, measures: Mapping[str, Measure], snapshot: Snapshot) -> dict[str, np.ndarray]:
+        """Statistics of the logits of all examples, (n,) by name; empty, and no forward pass, where none is named."""
+        if not measures:
+            return {}
+        with self.costs.setdefault("evaluations", Cost()).measured():
+            return snapshot.measure(measures)
 
     def replay(self, epoch: int, snapshot: Snapshot) -> None:
         """Take a network that was kept at a due epoch, whose evaluations are in `series` already."""
