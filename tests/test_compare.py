@@ -13,6 +13,7 @@ from study.experiments.page import write_folder, write_run
 from study.experiments.select import group_runs, runs_of, runs_where
 from study.experiments.sweep import run_sweep
 from study.recipe import parse
+from study.runs.single import run_singles
 from study.scores.regularity_plane import representation, sample_density
 from study.workflows.compare import work_comparison
 from tests.toys import blobs, toy_recipe
@@ -102,6 +103,17 @@ def test_agreement_of_densities_is_scipys(comparison, pair):
     rows = comparison.agreement
     (row,) = rows[(rows["score"] == compare.DENSITY) & (rows["split"] == "train")].to_dict("records")
     assert row["pearson"] == pytest.approx(np.corrcoef(*means)[0, 1])
+
+
+def test_densities_are_within_the_radius_of_their_run(stores):
+    """`study compare` took the paper's radius, whatever the recipe said."""
+    recipe = toy_recipe("single", single={"density_radius": 3.0}, train={"epochs": 5, "batch_size": 16})
+    (run,) = run_singles(recipe, blobs(60, 0), stores())
+    (group,) = group_runs([run])
+    scores = compare.group_scores(group, [compare.DENSITY])[compare.DENSITY, "train"]
+    plane = representation(trajectory(run)["correct"])
+    np.testing.assert_allclose(scores, sample_density(*plane, radius=3.0))
+    assert not np.allclose(scores, sample_density(*plane))
 
 
 def test_cscores_of_ensembles_are_compared(stores):

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import threading
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -220,13 +221,17 @@ def _single_scores(run: Run) -> dict[tuple[str, str], pd.Series]:
 
 
 def _densities(run: Run, table: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
-    """The sample densities of each split in the plane of right epochs and events (Z-fig2)."""
+    """The sample densities of each split in the plane of right epochs and events (Z-fig2), within the run's radius."""
     densities, correct = {}, trajectory(run)["correct"]
+    written = run.read("recipe.toml").read_text(encoding="utf-8") if "recipe.toml" in run.files else ""
+    radius = tomllib.loads(written).get("single", {}).get("density_radius")
     for split in table["split"].unique():
         rows = (table["split"] == split).to_numpy()
         right, events = representation(correct[:, rows])
         if sample_radius(right, events) > 0:
-            densities[DENSITY, str(split)] = pd.Series(sample_density(right, events), index=table.index[rows])
+            densities[DENSITY, str(split)] = pd.Series(
+                sample_density(right, events, radius=radius), index=table.index[rows]
+            )
     return densities
 
 
