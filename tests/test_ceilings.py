@@ -92,3 +92,9 @@ def test_three_balanced_blocks_are_corrected_for():
     equal = cscore.shard_profile(*shard, design="uniform")  # the same members, split 15 : 15
     whole = cscore.reliability(equal).hard_full
     assert cscore.reliability(profile).hard_full == pytest.approx(whole, abs=0.006)
+
+
+def test_a_constant_score_has_no_ceiling():
+    """Of two held-out networks only one half is unsaturated: nothing can be ranked, and 0 would be a claim."""
+    truth = Truth.of(np.full(100, 0.5), 0.5)
+    assert np.isnan(truth.reach(rank_correlation))

@@ -9,7 +9,7 @@ from study.analysis.correlations import correlations, correlations_by_ratio, par
 from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.facts import facts
 from study.analysis.influence import Influences, influences
-from study.analysis.label_errors import LabelErrors, label_errors
+from study.analysis.label_errors import LabelErrors, known_errors, label_errors
 from study.analysis.leaderboard import leaderboard, proxy_matrix, within_class
 from study.analysis.load import StudyRuns, load_runs
 from study.analysis.results import Results, compute_results
@@ -39,6 +39,7 @@ __all__ = [
     "difficulty",
     "facts",
     "influences",
+    "known_errors",
     "label_errors",
     "leaderboard",
     "load_runs",

@@ -79,14 +79,8 @@ def label_errors(runs: StudyRuns, dataset: Dataset) -> LabelErrors:
     Raises:
         AnalysisError: no label is known to have been changed.
     """
-    rows = dataset.rows("train")
+    wrong, rows = known_errors(dataset), dataset.rows("train")
     labels, before = dataset.labels[rows], dataset.clean_labels[rows]
-    wrong = labels != before
-    if not wrong.any():
-        raise AnalysisError(
-            "no label of these data is known to be wrong; plant errors (--set noise.labels=symmetric "
-            "--set noise.share=0.1), or give human labels (noise.labels = 'human')"
-        )
     table, curves = [], []
     for name, label, family, repeats in _suspicions(runs, rows):
         table.append({"score": name, "label": label, "family": family} | _measures(repeats, wrong))
@@ -102,6 +96,22 @@ def label_errors(runs: StudyRuns, dataset: Dataset) -> LabelErrors:
         _counts(labels, before, dataset),
         **_votes(runs, rows, before, dataset.n_classes),
     )
+
+
+def known_errors(dataset: Dataset) -> np.ndarray:
+    """The training examples whose label was changed, (n_train,) bool.
+
+    Raises:
+        AnalysisError: there is none.
+    """
+    rows = dataset.rows("train")
+    wrong = dataset.labels[rows] != dataset.clean_labels[rows]
+    if not wrong.any():
+        raise AnalysisError(
+            "no label of these data is known to be wrong; plant errors (--set noise.labels=symmetric "
+            "--set noise.share=0.1), or give human labels (noise.labels = 'human')"
+        )
+    return wrong
 
 
 def _suspicions(runs: StudyRuns, rows: slice) -> Iterator[tuple[str, str, str, list[np.ndarray]]]:

@@ -23,6 +23,7 @@ def label_errors(
     from study.cli.tables import label_error_table
     from study.report.label_errors import write_folder
 
+    analysis.known_errors(dataset)
     errors = analysis.label_errors(analysis.load_runs(opened, dataset, store), dataset)
     label_error_table(errors)
     for file in write_folder(errors, dataset.classes, out) if out else []:

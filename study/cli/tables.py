@@ -253,7 +253,7 @@ def dataset_table(dataset: "Dataset") -> None:
         column.justify = "right"
     for label, name in enumerate(dataset.classes):
         counts = ((dataset.labels[dataset.rows(split)] == label).sum() for split in ("train", "test"))
-        table.add_row(name, *map(str, counts))
+        table.add_row(" ".join(name.split()), *map(str, counts))
     _print(table)
     if dataset.labels_before_noise is not None:
         wrong = int((dataset.labels != dataset.clean_labels).sum())

@@ -69,23 +69,28 @@ def _line(dataset: "Dataset", finding: Finding) -> str:
 def repeated(dataset: "Dataset") -> list[Finding]:
     """Images with the pixels of another one: in both splits, in two classes, or twice in one class.
 
+    An image may be both a conflict and a duplicate.  Images of one colour are left out; they are `blank`.
+
     >>> import numpy as np
     >>> from study.data import Dataset
-    >>> same = Dataset.from_arrays(np.zeros((3, 4, 4), np.uint8), [0, 0, 1])
+    >>> same = Dataset.from_arrays(np.tile(np.eye(4, dtype=np.uint8), (3, 1, 1)), [0, 0, 1])
     >>> [(finding.row, finding.kind, finding.same_as) for finding in repeated(same)]
-    [(0, 'conflict', 2), (1, 'conflict', 2), (2, 'conflict', 0)]
+    [(0, 'conflict', 2), (1, 'conflict', 2), (1, 'duplicate', 0), (2, 'conflict', 0)]
     """
     findings = []
     for rows in same_pixels(dataset.images):
+        if not np.ptp(dataset.images[rows[0]], axis=(1, 2)).any():
+            continue
         labels = dataset.labels[rows]
-        for place, row in enumerate(rows):
-            others = rows[labels != labels[place]]
+        for row, label in zip(rows.tolist(), labels, strict=True):
+            others, first = rows[labels != label], rows[labels == label][0]
             if row >= dataset.n_train > rows[0]:
-                findings.append(Finding(int(row), "leak", int(rows[0])))
-            elif len(others):
-                findings.append(Finding(int(row), "conflict", int(others[0])))
-            elif place:
-                findings.append(Finding(int(row), "duplicate", int(rows[0])))
+                findings.append(Finding(row, "leak", int(rows[0])))
+                continue
+            if len(others):
+                findings.append(Finding(row, "conflict", int(others[0])))
+            if row != first:
+                findings.append(Finding(row, "duplicate", int(first)))
     return findings
 
 

@@ -86,7 +86,7 @@ class Truth:
         return cls(rows, scores[rows], np.sqrt(reliability) * seen + np.sqrt(1 - reliability) * noise)
 
     def reach(self, measure: Measure, proxy: ArrayLike | None = None) -> float:
-        """What a perfect proxy has on average of `measure(scores, proxy)`, not below 0.
+        """What a perfect proxy has on average of `measure(scores, proxy)`, not below 0; NaN where that is undefined.
 
         Args:
             measure: a rank correlation.
@@ -95,7 +95,7 @@ class Truth:
         """
         values = None if proxy is None else np.sort(np.asarray(proxy, dtype=float)[self.rows])
         taken = [draw if values is None else _in_order(values, draw) for draw in self.draws]
-        return max(0.0, float(np.mean([measure(self.scores, each) for each in taken])))
+        return float(np.maximum(0.0, np.mean([measure(self.scores, each) for each in taken])))  # NaN stays NaN
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
