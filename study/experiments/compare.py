@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import pearsonr
 
 from study.analysis.by_epoch import trajectory
-from study.errors import Stopped
+from study.errors import AnalysisError, Stopped
 from study.experiments.arpit import FittingCurves, capacity_and_time, fitting_curves, has_noise
 from study.experiments.select import Group, group_runs
 from study.scores.rank_statistics import Correlation, kendall, spearman
@@ -154,12 +154,17 @@ def agreement(
         `_high` (Pearson's by Fisher's z) | n examples.  A coefficient is NaN where one side is constant.
 
     Raises:
+        AnalysisError: a score of `only` that no group has.
         Stopped: `stop` was set.
 
     Source: Z-tab2, Z-fig11.
     """
     columns = ["score", "split", "a", "b", *_names("pearson"), *_names("spearman"), *_names("kendall"), "n"]
     scores = [group_scores(group, only) for group in groups]
+    if unknown := set(only) - {name for of_group in scores for name, _ in of_group}:
+        raise AnalysisError(
+            f"none of these runs has a score {', '.join(sorted(unknown))}; without --score all are shown"
+        )
     rows = []
     for (a, left), (b, right) in itertools.combinations(zip(groups, scores, strict=True), 2):
         if (a.kind, a.data) != (b.kind, b.data):

@@ -129,7 +129,7 @@ def explain(lacking: dict[str, set[str]]) -> str:
 
 def reason(lacking: dict[str, set[str]]) -> str:
     """Which proxies need which signals that no finished run keeps."""
-    signals = ", ".join(sorted(set.union(*lacking.values())))
+    signals = ", ".join(sorted(set.union(*lacking.values()))) or "network that gives what they read"
     return f"{', '.join(sorted(lacking))}: the finished runs keep no {signals}"
 
 
