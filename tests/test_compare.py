@@ -162,11 +162,10 @@ def test_other_data_are_not_paired(store, sweep, pair):
     assert compare.agreement(elsewhere).empty
 
 
-def test_a_score_that_no_run_has_is_refused(pair):
+def test_a_score_that_no_run_has_is_refused(recipe, store, sweep):
     """A typo must not look like runs without agreement."""
-    groups = group_runs([run for runs in pair for run in runs])
     with pytest.raises(AnalysisError, match="none of these runs has a score foo"):
-        compare.agreement(groups, only=["cbtl", "foo"])
+        work_comparison([recipe], "", store, only=["cbtl", "foo"])
 
 
 def test_nothing_to_compare_is_one_line(store):

@@ -44,10 +44,13 @@ def compare_runs(
         stop: see `agreement`.
 
     Raises:
-        AnalysisError: there are no runs.
+        AnalysisError: there are no runs, or a score of `only` is in none.
         Stopped: `stop` was set.
     """
     groups = group_runs(runs)
+    if unknown := set(only) - {name for group in groups for name, _ in group_scores(group, only)}:
+        names = ", ".join(sorted(unknown))
+        raise AnalysisError(f"none of these runs has a score {names}; without --score all are shown")
     singles = [group for group in groups if group.kind == "single"]
     noisy = singles if has_noise(singles) else []
     return Comparison(
@@ -154,17 +157,12 @@ def agreement(
         `_high` (Pearson's by Fisher's z) | n examples.  A coefficient is NaN where one side is constant.
 
     Raises:
-        AnalysisError: a score of `only` that no group has.
         Stopped: `stop` was set.
 
     Source: Z-tab2, Z-fig11.
     """
     columns = ["score", "split", "a", "b", *_names("pearson"), *_names("spearman"), *_names("kendall"), "n"]
     scores = [group_scores(group, only) for group in groups]
-    if unknown := set(only) - {name for of_group in scores for name, _ in of_group}:
-        raise AnalysisError(
-            f"none of these runs has a score {', '.join(sorted(unknown))}; without --score all are shown"
-        )
     rows = []
     for (a, left), (b, right) in itertools.combinations(zip(groups, scores, strict=True), 2):
         if (a.kind, a.data) != (b.kind, b.data):
