@@ -13,18 +13,14 @@ from study.errors import AnalysisError
 from study.report import label_errors as page
 from study.runs.ensemble import run_ensemble
 from study.runs.single import run_singles
-from tests.toys import blobs, toy_recipe
+from tests.toys import blobs_with_errors, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
 
 @pytest.fixture(scope="module")
 def dataset():
-    """Every tenth training example under the next class."""
-    clean = blobs()
-    labels = clean.labels.copy()
-    labels[: clean.n_train : 10] = (labels[: clean.n_train : 10] + 1) % clean.n_classes
-    return replace(clean, labels=labels, labels_before_noise=clean.labels, digest="toy-changed-labels")
+    return blobs_with_errors()
 
 
 @pytest.fixture(scope="module")

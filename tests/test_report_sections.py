@@ -12,7 +12,7 @@ from study.analysis.single_run import depth_and_margins
 from study.proxies.depth import prediction_depth
 from study.report import sections, tables
 from study.workflows import study
-from tests.toys import blobs, toy_recipe
+from tests.toys import blobs_with_errors, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
@@ -29,11 +29,7 @@ WITH_PROBES = (
 
 @pytest.fixture(scope="module")
 def dataset():
-    """Every tenth training example under another label than it was found with."""
-    found = blobs()
-    labels = found.labels.copy()
-    labels[: found.n_train : 10] = (labels[: found.n_train : 10] + 1) % found.n_classes
-    return replace(found, labels=labels, labels_before_noise=found.labels, digest="toy-changed")
+    return blobs_with_errors()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Small made-up data and recipes that several test files share."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from study.data import Dataset
@@ -18,6 +20,14 @@ def blobs(
     ids = np.array([f"train/{i:04}" for i in range(n_train)] + [f"test/{i:04}" for i in range(n_test)])
     classes = tuple(f"class {i}" for i in range(n_classes))
     return Dataset("blobs", images, labels, ids, n_train, classes, 255.0, (), f"toy-{seed}-{n_train}-{n_test}")
+
+
+def blobs_with_errors() -> Dataset:
+    """The same with every tenth training example under the next class."""
+    clean = blobs()
+    labels = clean.labels.copy()
+    labels[: clean.n_train : 10] = (labels[: clean.n_train : 10] + 1) % clean.n_classes
+    return replace(clean, labels=labels, labels_before_noise=clean.labels, digest="toy-changed")
 
 
 def toy_recipe(kind: str = "ensemble", **tables: object) -> Recipe:

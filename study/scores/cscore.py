@@ -6,7 +6,7 @@ Everything is kept as integer sums, so that shards fold in any order to the same
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,18 +55,10 @@ class Profile:
     diverged: int = 0
 
     def __add__(self, other: Self) -> "Profile":
-        if self.predicted.shape != other.predicted.shape:
-            raise ValueError(f"profiles of {self.predicted.shape} and {other.predicted.shape} (n, c) do not add")
-        ratios = tuple(sorted({*self.ratios, *other.ratios}))
-        sums: dict[str, Any] = {
-            name: np.zeros((len(ratios), 2, self.predicted.shape[0]), dtype=np.int64) for name in SUMS
-        }
-        for part in (self, other):
-            for index, ratio in enumerate(part.ratios):
-                for name in SUMS:
-                    sums[name][ratios.index(ratio)] += getattr(part, name)[index]
-        predicted = self.predicted + other.predicted
-        return Profile(ratios, **sums, predicted=predicted, diverged=self.diverged + other.diverged)
+        folded = ProfileSum()
+        folded.add(self)
+        folded.add(other)
+        return cast(Profile, folded.total())
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Long form of profile.parquet without `example` and `label`: s * 2 * n rows, ratio by ratio, half by half.
