@@ -62,7 +62,8 @@ def test_the_time_to_fit_is_the_first_epoch_with_all_labels_right(runs):
 
 def test_a_row_per_size_and_share(runs):
     """Clean accuracy at the end, means over the repeats (A-capacity)."""
-    table = capacity_and_time(group_runs(runs))
+    groups = group_runs(runs)
+    table = capacity_and_time(groups, [fitting_curves(group) for group in groups])
     assert table["noise.share"].tolist() == ["0.0", "0.4"] * 2
     assert table["model.settings.widths"].tolist() == ["4", "4", "32", "32"]
     expected = [np.mean([run.metrics["test/accuracy"] for run in runs[row : row + 2]]) for row in range(0, 8, 2)]

@@ -25,7 +25,7 @@ from study.scores.detection import (
     wilson,
 )
 
-SHARES = (0.01, 0.02, 0.05, 0.1)  # of the examples, inspected from the most suspect on
+RECALLS = {f"recall_{percent}": percent / 100 for percent in (1, 2, 5, 10)}  # columns, and shares that are inspected
 STEPS = 200  # points of an inspection curve
 LABELS = {
     "cscore_soft": "soft C-score",
@@ -98,14 +98,19 @@ def label_errors(runs: StudyRuns, dataset: Dataset) -> LabelErrors:
     )
 
 
+def wrong_labels(dataset: Dataset) -> np.ndarray:
+    """The training examples whose label was changed, (n_train,) bool."""
+    rows = dataset.rows("train")
+    return dataset.labels[rows] != dataset.clean_labels[rows]
+
+
 def known_errors(dataset: Dataset) -> np.ndarray:
-    """The training examples whose label was changed, (n_train,) bool.
+    """The same, where there are some.
 
     Raises:
-        AnalysisError: there is none.
+        AnalysisError: no label was changed.
     """
-    rows = dataset.rows("train")
-    wrong = dataset.labels[rows] != dataset.clean_labels[rows]
+    wrong = wrong_labels(dataset)
     if not wrong.any():
         raise AnalysisError(
             "no label of these data is known to be wrong; plant errors (--set noise.labels=symmetric "
@@ -141,7 +146,7 @@ def _measures(repeats: list[np.ndarray], wrong: np.ndarray) -> dict[str, float]:
             "auroc": auroc(values, wrong),
             "average_precision": average_precision(values, wrong),
             "precision": precision_at(values, wrong, errors),
-            **{f"recall_{share:.0%}"[:-1]: recall_within(values, wrong, share) for share in SHARES},
+            **{name: recall_within(values, wrong, share) for name, share in RECALLS.items()},
         }
         row: dict[str, float] = {"n": int((~np.isnan(values)).sum())}
         for name, estimate in estimates.items():

@@ -10,7 +10,7 @@ from study.analysis.correlations import correlations, correlations_by_ratio
 from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.facts import facts
 from study.analysis.influence import Influences, influences
-from study.analysis.label_errors import LabelErrors, label_errors
+from study.analysis.label_errors import LabelErrors, label_errors, wrong_labels
 from study.analysis.leaderboard import leaderboard, proxy_matrix
 from study.analysis.load import StudyRuns
 from study.analysis.single_run import depth_and_margins, planes
@@ -62,7 +62,6 @@ def compute_results(
     points = correlations_by_ratio(runs.cscores)
     influential = influences(runs, recipe, dataset, store, stop=stop)
     difficulties = difficulty(runs, recipe, dataset, store)
-    known = bool((dataset.labels != dataset.clean_labels).any())
     return Results(
         runs=runs,
         dataset=dataset,
@@ -74,7 +73,7 @@ def compute_results(
         influences=influential,
         difficulty=difficulties,
         planes=planes(runs.singles[0], dataset, recipe.single.density_radius) if runs.singles else {},
-        label_errors=label_errors(runs, dataset) if known else None,
+        label_errors=label_errors(runs, dataset) if wrong_labels(dataset).any() else None,
         facts=facts(runs, dataset, points)
         | depth_and_margins(runs, dataset)
         | ({"influence": influential.summary} if influential else {})

@@ -206,18 +206,17 @@ def reproduction_table(table: "DataFrame") -> None:
 def label_error_table(errors: "LabelErrors") -> None:
     """Print what each score finds of the known label errors, the best first, and what the votes are worth."""
     print_line(f"{errors.errors:,} of {errors.n:,} training labels are known to be wrong")
-    from study.analysis.label_errors import SHARES
+    from study.analysis.label_errors import RECALLS
 
-    shares = [f"recall_{share:.0%}"[:-1] for share in SHARES]
-    heads = [f"{'found in ' if share == SHARES[0] else ''}{100 * share:g} %" for share in SHARES]
-    table = _table("score", "AUROC", "average precision", "95 %", "precision", *heads)
+    first, *others = [f"{share:.0%}".replace("%", " %") for share in RECALLS.values()]
+    table = _table("score", "AUROC", "average precision", "95 %", "precision", f"found in {first}", *others)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in errors.table.to_dict("records"):
         interval = f"{row['average_precision_low']:.3f} {row['average_precision_high']:.3f}"
-        shown = [f"{row[name]:.3f}" for name in ("auroc", "average_precision", "precision", *shares)]
+        shown = [f"{row[name]:.3f}" for name in ("auroc", "average_precision", "precision", *RECALLS)]
         table.add_row(row["score"], *shown[:2], interval, *shown[2:])
-    most = [min(1.0, share * errors.n / errors.errors) for share in SHARES]
+    most = [min(1.0, share * errors.n / errors.errors) for share in RECALLS.values()]
     table.add_row("all errors first", "1.000", "1.000", "", "1.000", *(f"{share:.3f}" for share in most))
     _print(table, LEAST["label-errors"])
     for sentence in errors.sentences():

@@ -60,27 +60,29 @@ def epochs_to_fit(run: Run) -> float:
     return float(correct["epochs"][fitted.argmax()]) if fitted.any() else np.nan
 
 
-def capacity_and_time(groups: Sequence[Group]) -> pd.DataFrame:
+def capacity_and_time(groups: Sequence[Group], curves: Sequence[FittingCurves]) -> pd.DataFrame:
     """Clean validation accuracy and time to fit over sizes and shares of noise (A-capacity, A-time).
+
+    Args:
+        groups: of single runs.
+        curves: `fitting_curves` of each.
 
     Returns:
         One row per group of single runs: the parameters of noise and size that differ | runs | test/accuracy at the
         end | best test/accuracy over the epochs | unchanged, changed: training accuracy at the end by kind of label |
         epochs to fit, NaN where a repeat does not fit all labels.  Means over the repeats.
     """
-    singles = [group for group in groups if group.kind == "single"]
-    varied = [name for name in (*NOISE, *SIZES) if any(name in group.differing for group in singles)]
+    varied = [name for name in (*NOISE, *SIZES) if any(name in group.differing for group in groups)]
     rows = []
-    for group in singles:
-        curves = fitting_curves(group)
+    for group, curve in zip(groups, curves, strict=True):
         rows.append(
             {name: group.runs[0].params.get(name, "") for name in varied}
             | {
                 "runs": len(group.runs),
-                "test/accuracy": curves.test[-1],
-                "best test/accuracy": curves.test.max(),
-                "unchanged": curves.unchanged[-1],
-                "changed": curves.changed[-1],
+                "test/accuracy": curve.test[-1],
+                "best test/accuracy": curve.test.max(),
+                "unchanged": curve.unchanged[-1],
+                "changed": curve.changed[-1],
                 "epochs to fit": float(np.mean([epochs_to_fit(run) for run in group.runs])),
             }
         )

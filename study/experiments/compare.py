@@ -53,12 +53,13 @@ def compare_runs(
         raise AnalysisError(f"none of these runs has a score {names}; without --score all are shown")
     singles = [group for group in groups if group.kind == "single"]
     noisy = singles if has_noise(singles) else []
+    fitting = [fitting_curves(group) for group in noisy]
     return Comparison(
         accuracy_table(groups),
         agreement(groups, only=only, stop=stop),
         learning_curves(groups, store),
-        [fitting_curves(group) for group in noisy],
-        capacity_and_time(noisy),
+        fitting,
+        capacity_and_time(noisy, fitting),
     )
 
 

@@ -2,16 +2,15 @@
 
 import base64
 import html
-import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from study.errors import StoreError
 from study.experiments.arpit import NOISE, SIZES
 from study.experiments.compare import Comparison
+from study.experiments.folder import write_files
 from study.figures.fitting import accuracy_by_size, fitting_side_by_side
 from study.figures.side_by_side import learning_curves_side_by_side
+from study.figures.style import png_bytes
 from study.tracking import Run
 
 FOLDER = "comparison"  # of the sweep's run
@@ -34,15 +33,7 @@ def write_folder(comparison: Comparison, folder: Path) -> list[Path]:
     Raises:
         StoreError: the folder cannot be written.
     """
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in _files(comparison):
-            (folder / name).write_bytes(content)
-            written.append(folder / name)
-    except OSError as error:
-        raise StoreError(f"{folder}: {error.strerror}; name another folder with --out") from None
-    return written
+    return write_files(_files(comparison), folder)
 
 
 def write_run(comparison: Comparison, run: Run) -> None:
@@ -64,19 +55,13 @@ def _files(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
 def _figures(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
     """Names and PNGs."""
     if comparison.learning_curves:
-        yield "learning_curves.png", _png(learning_curves_side_by_side(comparison.learning_curves))
+        yield "learning_curves.png", png_bytes(learning_curves_side_by_side(comparison.learning_curves))
     if comparison.fitting:
-        yield "fitting.png", _png(fitting_side_by_side(comparison.fitting))
+        yield "fitting.png", png_bytes(fitting_side_by_side(comparison.fitting))
     size = next((name for name in SIZES if name in comparison.capacity), None)
     share = next((name for name in NOISE if name in comparison.capacity and name.endswith("share")), None)
     if size and share:
-        yield "capacity.png", _png(accuracy_by_size(comparison.capacity, size, share))
-
-
-def _png(figure: Any) -> bytes:
-    with io.BytesIO() as drawing:
-        figure.savefig(drawing, format="png")
-        return drawing.getvalue()
+        yield "capacity.png", png_bytes(accuracy_by_size(comparison.capacity, size, share))
 
 
 def _page(comparison: Comparison, drawn: dict[str, bytes]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.errors import StoreError
+from study.experiments.folder import write_files
 
 INTRODUCTION = """# The papers' numbers beside ours
 
@@ -23,16 +23,10 @@ def write_reproduction(table: pd.DataFrame, folder: Path) -> list[Path]:
     Raises:
         StoreError: the folder cannot be written.
     """
-    source, page = folder / "reproduction.json", folder / "reproduction.md"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_json(source, orient="records", indent=1, double_precision=6)
-        text = source.read_text(encoding="utf-8")
-        source.write_text(text + "\n", encoding="utf-8")
-        page.write_text(reproduction_markdown(json.loads(text)), encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{folder}: {error.strerror}; name another folder with --out") from None
-    return [source, page]
+    text = table.to_json(orient="records", indent=1, double_precision=6) or ""
+    page = reproduction_markdown(json.loads(text))
+    files = (("reproduction.json", f"{text}\n"), ("reproduction.md", page))
+    return write_files([(name, content.encode()) for name, content in files], folder)
 
 
 def reproduction_markdown(rows: list[dict]) -> str:

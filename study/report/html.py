@@ -19,10 +19,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from study.figures.style import StyledFigure
+from study.figures.style import INCH, png_bytes
 from study.report.gallery import Suspect
 
-INCH = 96  # CSS pixels
 SVG_LIMIT = 300_000  # bytes; a larger drawing is a dense one, and smaller as a picture
 ROWS = 100  # of a table that are shown; the artifact has all
 REFERENCES = {"cscore": "C-score", "cscore_soft": "soft C-score", "published": "published C-score"}
@@ -167,15 +166,7 @@ def render_figure(figure: Figure) -> dict[str, str | int]:
             if drawing.tell() <= SVG_LIMIT:
                 uri = "data:image/svg+xml;base64," + base64.b64encode(drawing.getvalue()).decode()
                 return {"uri": uri, **size}
-    return {"uri": "data:image/png;base64," + base64.b64encode(_png(figure)).decode(), **size}
-
-
-def _png(figure: Figure) -> bytes:
-    if isinstance(figure, StyledFigure):
-        return figure.png()
-    with io.BytesIO() as drawing:
-        figure.savefig(drawing, format="png", dpi=2 * INCH, metadata={"Software": None})
-        return drawing.getvalue()
+    return {"uri": "data:image/png;base64," + base64.b64encode(png_bytes(figure)).decode(), **size}
 
 
 def groups(correlations: pd.DataFrame) -> list[dict[str, Any]]:

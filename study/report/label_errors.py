@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from study import figures
 from study.analysis import LabelErrors
-from study.errors import AnalysisError
+from study.experiments.folder import write_files
+from study.figures.style import png_bytes
 from study.report.html import FigureSection, TableSection
 
 HEADINGS = {
@@ -55,29 +56,22 @@ def write_folder(errors: LabelErrors, classes: Sequence[str], folder: Path) -> l
     """Write `label_errors.csv`, `inspection_curves.csv`, `noise_matrix.csv`, `inspection.png`, `noise_matrix.png`.
 
     Raises:
-        AnalysisError: the folder cannot be written.
+        StoreError: the folder cannot be written.
     """
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in _files(errors, classes):
-            if isinstance(content, Figure):
-                content.savefig(folder / name, format="png")
-            else:
-                content.to_csv(folder / name, index=False)
-            written.append(folder / name)
-    except OSError as error:
-        raise AnalysisError(f"{folder}: {error.strerror}; name another folder with --out") from None
-    return written
+    return write_files(_files(errors, classes), folder)
 
 
-def _files(errors: LabelErrors, classes: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame | Figure]]:
-    yield "label_errors.csv", errors.table
-    yield "inspection_curves.csv", errors.curves
-    yield "noise_matrix.csv", noise_table(errors, classes)
-    yield "inspection.png", _curves(errors)
+def _files(errors: LabelErrors, classes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    tables = {
+        "label_errors.csv": errors.table,
+        "inspection_curves.csv": errors.curves,
+        "noise_matrix.csv": noise_table(errors, classes),
+    }
+    for name, table in tables.items():
+        yield name, table.to_csv(index=False).encode()
+    yield "inspection.png", png_bytes(_curves(errors))
     if errors.joint is not None:
-        yield "noise_matrix.png", figures.noise_matrices(errors.joint, errors.true, classes)
+        yield "noise_matrix.png", png_bytes(figures.noise_matrices(errors.joint, errors.true, classes))
 
 
 def noise_table(errors: LabelErrors, classes: Sequence[str]) -> pd.DataFrame:
