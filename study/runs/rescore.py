@@ -15,14 +15,13 @@ from study.progress import command, say
 from study.proxies import Spec
 from study.recipe import Recipe
 from study.runs.checkpoints import checkpoint_name, kept_epochs
-from study.runs.jobs import runtime_of, single_plan
+from study.runs.jobs import SinglePlan
 from study.signals import SOURCES, Collector, Shared, conditions, curved, due_epochs
 from study.signals.collector import LAST
 from study.signals.logit_statistics import NOW, SERIES
 from study.tracking import Run
-from study.training.autotune import place_network
 from study.training.checkpoints import snapshot_from
-from study.training.placement import Placement, like_tags
+from study.training.placement import Placement
 
 OWN = (  # not copied
     "scores.parquet",
@@ -37,41 +36,50 @@ OWN = (  # not copied
 
 def missing_proxies(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> list[Spec]:
     """The proxies that a run lacks, or holds under other conditions."""
-    held, curves = run.read_json("scores.json"), run.read_arrays("curves.npz")
+    held = run.read_json("scores.json")
+    curves, with_curve = run.read_some_arrays("curves.npz", "epochs")
     by_epoch = {spec.name for spec in curved(specs)}
     coarse = not set(due_epochs(recipe, dataset.n_train)) <= set(curves["epochs"].tolist())
     return [
         spec
         for spec in specs
         if not conditions(spec, recipe, dataset.n_train).items() <= held.get(spec.name, {}).items()
-        or (spec.name in by_epoch and (coarse or spec.name not in curves))
+        or (spec.name in by_epoch and (coarse or spec.name not in with_curve))
     ]
 
 
-def lacking_signals(run: Run, recipe: Recipe, dataset: Dataset, spec: Spec) -> set[str]:
-    """Signals of a proxy that nothing stored with the run gives; empty: it is computed without training."""
+def all_lacking(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> dict[str, set[str]]:
+    """Per proxy that needs a training, the signals that nothing stored with the run gives."""
+    missing = missing_proxies(run, recipe, dataset, specs)
+    if not missing:
+        return {}
+    stored, series = run.read_some_arrays("trajectory.npz", "epochs")
     kept, due = set(kept_epochs(run)), due_epochs(recipe, dataset.n_train)
-    every = set(due) <= kept
-    trajectory = run.read_arrays("trajectory.npz")
-    available = {"labels", *LAST, *trajectory}
-    if set(trajectory.get("epochs", [0])) <= kept:  # the network of every evaluation
+    available = {"labels", *LAST, *series}
+    if set(stored.get("epochs", [0])) <= kept:  # the network of every evaluation
         available |= set(SERIES)
-    if due[-1] in kept and (every or spec not in curved([spec])):
-        available |= set(NOW)
+    lacking = {spec.name: _lacking(spec, available, kept, due) for spec in missing}
+    return {name: signals for name, signals in lacking.items() if signals}
+
+
+def _lacking(spec: Spec, available: set[str], kept: set[int], due: list[int]) -> set[str]:
+    """Signals of a proxy that are neither available nor given by the networks of the kept epochs."""
+    every, by_epoch = set(due) <= kept, bool(curved([spec]))
+    if by_epoch and not every:  # its curve needs the network of every due epoch
+        return set(spec.signals)
+    given = set(NOW) if due[-1] in kept else set()
     for source in SOURCES.values():
         now = due[-1] in kept and source.when in ("last", "due")
-        through = source.when == "due" and (source.keep == "all" or spec in curved([spec]))
+        through = source.when == "due" and (source.keep == "all" or by_epoch)
         if source.when == "data" or (every if through else now):
-            available |= set(source.signals)
-    if spec in curved([spec]) and not every:  # its curve needs the network of every due epoch
-        return set(spec.signals)
-    return set(spec.signals) - available
+            given |= set(source.signals)
+    return set(spec.signals) - available - given
 
 
-def replayed(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec], repeat: int) -> Collector:
+def replayed(
+    run: Run, plan: SinglePlan, dataset: Dataset, placement: Placement, specs: list[Spec], repeat: int
+) -> Collector:
     """Collect what some proxies read from what a run has kept."""
-    plan = single_plan(recipe)
-    placement = _placement(run, recipe, dataset)
     collector = Collector(dataset, specs, cast(Any, plan), placement.device, shared=Shared())
     series, epochs = _stored_series(run)
     again = {name: formula for name, formula in collector.measures.items() if name in SERIES and name not in series}
@@ -108,18 +116,11 @@ def copy_training(trained: Run, run: Run, collector: Collector) -> None:
     run.tag("study.scored_from", trained.id)
 
 
-def all_lacking(run: Run, recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> dict[str, set[str]]:
-    """{proxy: signals} of those that need a training, see `lacking_signals`."""
-    missing = missing_proxies(run, recipe, dataset, specs)
-    lacking = {spec.name: lacking_signals(run, recipe, dataset, spec) for spec in missing}
-    return {name: signals for name, signals in lacking.items() if signals}
-
-
 def explain(lacking: dict[str, set[str]]) -> str:
     """Why proxies cannot be computed without training, and what to do."""
     signals = set.union(*lacking.values())
     of_networks = {name for source in SOURCES.values() if source.when in ("last", "due") for name in source.signals}
-    if signals and not signals & (of_networks | set(SERIES) | set(NOW)):  # kept networks do not give them either
+    if not signals & (of_networks | set(SERIES) | set(NOW)):  # kept networks do not give them either
         cure = f"run `{command('single')}`, which trains again"
     else:
         finest = " --set single.signals_every=1" if signals & set(SERIES) else ""
@@ -129,14 +130,8 @@ def explain(lacking: dict[str, set[str]]) -> str:
 
 def reason(lacking: dict[str, set[str]]) -> str:
     """Which proxies need which signals that no finished run keeps."""
-    signals = ", ".join(sorted(set.union(*lacking.values()))) or "network that gives what they read"
+    signals = ", ".join(sorted(set.union(*lacking.values())))
     return f"{', '.join(sorted(lacking))}: the finished runs keep no {signals}"
-
-
-def _placement(run: Run, recipe: Recipe, dataset: Dataset) -> Placement:
-    plan = single_plan(recipe)
-    seen = plan.train.seen(dataset.n_train)
-    return place_network(plan.template, dataset, runtime_of(recipe), seen, like=like_tags(run.tags), alone=True)
 
 
 def _stored_series(run: Run) -> tuple[dict[str, list[np.ndarray]], list[int]]:

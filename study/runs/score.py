@@ -42,4 +42,10 @@ def _explain_unscored(before: list[Run], recipe: Recipe, dataset: Dataset, specs
     """Raise the StoreError that says why a repeat has no scores."""
     if not before:
         raise StoreError(f"repeat {repeat}: no finished single run of this recipe; run `{command('single')}` with it")
-    raise StoreError(explain(all_lacking(before[0], recipe, dataset, specs) or {"keep": set()}))
+    lacking = all_lacking(before[0], recipe, dataset, specs)
+    if lacking:
+        raise StoreError(explain(lacking))
+    raise StoreError(
+        f"repeat {repeat}: no finished run keeps the networks of single.keep = {recipe.single.keep!r}; "
+        f"leave it out, or run `{command('single')}`, which trains again"
+    )

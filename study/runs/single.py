@@ -22,7 +22,7 @@ from study.runs.rescore import (
     say_scored,
 )
 from study.runs.single_scores import log_scores, merge_scores
-from study.signals import Collector, Shared, conditions, curved, due_epochs, evaluation_epochs, wanted
+from study.signals import Collector, Shared, due_epochs, evaluation_epochs, wanted
 from study.tracking import Run, Store, descriptions
 from study.training.autotune import place_network
 from study.training.checkpoints import network_bytes
@@ -125,11 +125,13 @@ def score_finished(store: Store, recipe: Recipe, dataset: Dataset, specs: list[S
             if not _keeps(trained, recipe, dataset) or all_lacking(trained, recipe, dataset, specs):
                 continue
             missing = missing_proxies(trained, recipe, dataset, specs)
-            collector = replayed(trained, recipe, dataset, missing, repeat)
+            plan, like = single_plan(recipe), like_tags(trained.tags)
+            placement = place_single(plan, dataset, runtime_of(recipe), like=like)
+            collector = replayed(trained, plan, dataset, placement, missing, repeat)
         except StoreError as error:
             say(f"{error}; it is left as it is")
             continue
-        run = _start(store, recipe, dataset, tags | like_tags(trained.tags), repeat)
+        run = _start(store, recipe, dataset, tags | like, repeat)
         with run:
             copy_training(trained, run, collector)
             merge_scores(run, trained, collector, specs)
@@ -149,7 +151,7 @@ def _say_why_trained(before: list[Run], recipe: Recipe, dataset: Dataset, specs:
 
 
 def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int, Run]:
-    """The finished run of each repeat of a recipe on this data, those that hold what it asks for; floor 4 reads them.
+    """The finished run of each repeat of a recipe on this data, those that hold what it asks for.
 
     Raises:
         RecipeError: see `wanted`.
@@ -175,22 +177,14 @@ def repeat_keys(recipe: Recipe, dataset: Dataset, repeat: int) -> dict[str, str]
 
 def finished_run(store: Store, tags: dict[str, str], recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> Run | None:
     """A finished run of this training that holds every proxy asked for, under its conditions, at every epoch due."""
-    needed = {spec.name: conditions(spec, recipe, dataset.n_train) for spec in specs}
-    # a network that is asked for and was not kept is trained again
-    epochs, names = set(due_epochs(recipe, dataset.n_train)), {spec.name for spec in curved(specs)}
     for run in store.find("single", tags=tags, status="FINISHED"):
         try:
-            held, curves = run.read_json("scores.json"), run.read_arrays("curves.npz")
+            missing = missing_proxies(run, recipe, dataset, specs)
             run.read("scores.parquet"), run.read("trajectory.npz")
         except StoreError as error:
             say(f"{error}; it counts as not finished")
             continue
-        same = all(of_proxy.items() <= held.get(name, {}).items() for name, of_proxy in needed.items())
-        if (
-            same
-            and _keeps(run, recipe, dataset)
-            and (not names or (names <= set(curves) and epochs <= set(curves["epochs"].tolist())))
-        ):
+        if not missing and _keeps(run, recipe, dataset):
             return run
     return None
 

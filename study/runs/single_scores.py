@@ -77,8 +77,8 @@ def log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
 
 def _series(collector: Collector) -> dict[str, np.ndarray]:
     """Series as trajectory.npz holds them."""
-    stacked = {word: np.stack(collector.series[word]) for word in collector.kept if collector.series.get(word)}
-    return {word: np.packbits(array, axis=1) if array.dtype == bool else array for word, array in stacked.items()}
+    stacked = {name: np.stack(collector.series[name]) for name in collector.kept if collector.series.get(name)}
+    return {name: np.packbits(array, axis=1) if array.dtype == bool else array for name, array in stacked.items()}
 
 
 def log_signals(run: Run, collector: Collector, scores: dict[str, np.ndarray]) -> None:

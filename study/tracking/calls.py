@@ -10,7 +10,7 @@ from study.errors import ServerAwayError
 from study.tracking import client, spool
 from study.tracking.launches import this_launch
 from study.tracking.spool import Spool
-from study.tracking.writes import KEY, Write, made
+from study.tracking.writes import KEY, Write, run_with_key
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -118,7 +118,7 @@ class Calls:
             self.now(write.perform, self.connected(), run_id, file)
             return run_id
         settings = write.settings
-        before = self.now(made, self.connected(), settings["experiment_id"], settings["tags"][KEY])
+        before = self.now(run_with_key, self.connected(), settings["experiment_id"], settings["tags"][KEY])
         created = before or self.now(write.perform, self.connected(), run_id, file)
         return created.info.run_id
 

@@ -54,9 +54,9 @@ class Write:
         return getattr(client, self.call)(run, **settings)
 
 
-def made(client: "MlflowClient", experiment_id: str, key: str) -> Any:
+def run_with_key(client: "MlflowClient", experiment_id: str, key: str) -> Any:
     """The run that was made with this key, None where there is none: its creation may have arrived, its reply not."""
     from mlflow.entities import ViewType
 
-    found = client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'", run_view_type=ViewType.ALL, max_results=1)
-    return found[0] if found else None
+    runs = client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'", run_view_type=ViewType.ALL, max_results=1)
+    return runs[0] if runs else None
