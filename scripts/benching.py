@@ -67,8 +67,8 @@ def peak():
 def run_way(function, *arguments):
     """In the child: run a way, `function(meter, *arguments)`, and print seconds, memory and the numbers it returns."""
     meter = Meter()
-    found = function(meter, *arguments) or {}
-    print(json.dumps({"seconds": meter.seconds, "memory": meter.memory, **found}))
+    result = function(meter, *arguments) or {}
+    print(json.dumps({"seconds": meter.seconds, "memory": meter.memory, **result}))
 
 
 def compare(names, repeats):
@@ -76,24 +76,24 @@ def compare(names, repeats):
 
     A way that cannot run here says why on its last line of standard error; it is shown, and left out.
     """
-    found = {name: [] for name in names}
+    results = {name: [] for name in names}
     for _ in range(repeats):
         for name in names:
-            if found[name] is None:
+            if results[name] is None:
                 continue
             done = subprocess.run([sys.executable, *sys.argv, "--way", name], capture_output=True, text=True)
             if done.returncode:
                 why = done.stderr.strip().splitlines() or ["no reason given"]
                 print(f"{name}: left out, {why[-1]}", file=sys.stderr)
-                found[name] = None
+                results[name] = None
             else:
-                found[name].append(json.loads(done.stdout.splitlines()[-1]))
-    return {name: each for name, each in found.items() if each}
+                results[name].append(json.loads(done.stdout.splitlines()[-1]))
+    return {name: each for name, each in results.items() if each}
 
 
-def median(found, key="seconds"):
+def median(results, key="seconds"):
     """The median over the repeats of a number that each printed."""
-    return statistics.median(each[key] for each in found)
+    return statistics.median(each[key] for each in results)
 
 
 def product_rate(dtype, threads=None):

@@ -37,8 +37,8 @@ def run(command):
     if environment.get("LC_ALL") in ("C", "POSIX"):  # in which Python cannot read the path of a folder like Müller
         environment["LC_ALL"] = "C.UTF-8"
     sys.stdout.flush()
-    own = VENV / "bin" / command[0]  # by its path: on the PATH another one could take the place of a broken one
-    os.execvpe(str(own) if own.exists() else command[0], command, environment)
+    installed = VENV / "bin" / command[0]  # by its path: on the PATH another one could take the place of a broken one
+    os.execvpe(str(installed) if installed.exists() else command[0], command, environment)
 
 
 def ready():
@@ -136,10 +136,10 @@ def locked():
 
 def find_uv(lock):
     """The path of uv, installed into `.tool/` when there is none that works."""
-    own = TOOL / "uv"
-    for known in (which("uv"), str(own)):
-        if known and uv_version(known) >= OLDEST_UV:
-            return known
+    local = TOOL / "uv"
+    for candidate in (which("uv"), str(local)):
+        if candidate and uv_version(candidate) >= OLDEST_UV:
+            return candidate
     print("installing uv into .tool/", file=sys.stderr, flush=True)
     new = TOOL / "new"
     for install in (by_venv, by_pip, by_wheel):
@@ -151,17 +151,17 @@ def find_uv(lock):
         except (OSError, subprocess.CalledProcessError, ValueError, LookupError, StopIteration) as error:
             print(f"  {install.__doc__.rstrip('.')} did not work: {reason(error)}", file=sys.stderr, flush=True)
             continue
-        os.replace(new / "bin" / "uv", own)
+        os.replace(new / "bin" / "uv", local)
         rmtree(new)
-        return str(own)
+        return str(local)
     sys.exit("uv could not be installed; install it by hand (https://docs.astral.sh/uv) and run this again")
 
 
 def uv_version(path):
     """(major, minor) of a uv, (0, 0) where the file does not run."""
     try:
-        told = subprocess.run([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
-        return tuple(int(part) for part in told.stdout.decode().split()[1].split(".")[:2])
+        version = subprocess.run([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+        return tuple(int(part) for part in version.stdout.decode().split()[1].split(".")[:2])
     except (OSError, subprocess.CalledProcessError, LookupError, ValueError):
         return (0, 0)
 
@@ -169,8 +169,8 @@ def uv_version(path):
 def reason(error):
     """What an attempt failed of, in one line."""
     said = [line.strip() for line in (getattr(error, "output", None) or "").splitlines() if line.strip()]
-    told = [line for line in said if line.lower().startswith("error")] or said
-    return told[0] if told else str(error) or type(error).__name__
+    errors = [line for line in said if line.lower().startswith("error")] or said
+    return errors[0] if errors else str(error) or type(error).__name__
 
 
 def call(lock, *command):
@@ -200,11 +200,11 @@ def by_wheel(folder, lock):
     from urllib.request import urlopen
 
     index = "https://pypi.org/pypi/uv/json"
-    with urlopen(index, timeout=60) as answer:
-        files = json.load(answer)["urls"]
+    with urlopen(index, timeout=60) as response:
+        files = json.load(response)["urls"]
     wheel = next(file for file in files if fits(file["filename"]))
-    with urlopen(urljoin(index, wheel["url"]), timeout=300) as answer:  # a mirror's addresses may be relative
-        content = answer.read()
+    with urlopen(urljoin(index, wheel["url"]), timeout=300) as response:  # a mirror's addresses may be relative
+        content = response.read()
     if hashlib.sha256(content).hexdigest() != wheel["digests"]["sha256"]:
         raise ValueError("the wheel's checksum is wrong")
     (folder / "bin").mkdir(parents=True)

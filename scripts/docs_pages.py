@@ -92,49 +92,49 @@ def keys_of(entry: re.Match, section: type) -> list[str]:
 
 def meanings(section: type) -> dict[str, str]:
     """What docstring and comments say of each key."""
-    told: dict[str, str] = {}
+    meaning: dict[str, str] = {}
     for each in reversed(section.__mro__):
         if each is not BaseModel and issubclass(each, BaseModel):
-            told |= entries(each)
-    return told
+            meaning |= entries(each)
+    return meaning
 
 
 def entries(section: type) -> dict[str, str]:
     """What docstring and comments of one class say of its keys."""
-    told: dict[str, str] = comments(section)
+    meaning: dict[str, str] = comments(section)
     current: list[str] = []
     for line in (inspect.cleandoc(section.__doc__ or "")).splitlines():
         entry = ENTRY.match(line)
         names = keys_of(entry, section) if entry else []
         if names:
             current = names
-            told |= dict.fromkeys(names, entry[2])
+            meaning |= dict.fromkeys(names, entry[2])
         elif current and line.startswith(" "):
-            told |= {name: f"{told[name]} {line.strip()}" for name in current}
+            meaning |= {name: f"{meaning[name]} {line.strip()}" for name in current}
         else:
             current = []
-    return told
+    return meaning
 
 
 def comments(section: type) -> dict[str, str]:
     """The comment at the end of each key's line."""
-    told, name = {}, ""
+    meaning, name = {}, ""
     for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(section)).readline):
         if token.type == tokenize.NAME and token.start[1] == 4 and token.string in section.model_fields:
             name = token.string
         elif token.type == tokenize.COMMENT and name and token.start[1] > 4:
-            told[name] = token.string.removeprefix("#").strip()
+            meaning[name] = token.string.removeprefix("#").strip()
             name = ""
-    return told
+    return meaning
 
 
 def key_table(section: type, fields: dict) -> str:
     """A row per key."""
-    told = meanings(section)
+    meaning = meanings(section)
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, each in fields.items():
         default = "required" if each.is_required() else shown_default(each)
-        rows.append(row(f"`{name}`", shown_type(each), default, told.get(name, "")))
+        rows.append(row(f"`{name}`", shown_type(each), default, meaning.get(name, "")))
     return "\n".join(rows) + "\n"
 
 
@@ -182,8 +182,8 @@ def unpacked(part: typing.Any) -> list:
 def shown_limit(limit: typing.Any) -> str:
     """`ge=1` as at least 1."""
     words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    told = [f"{word} {getattr(limit, key):g}" for key, word in words.items() if getattr(limit, key, None) is not None]
-    return " ".join(told).replace("below 9.22337e+18", "below 2^63")
+    limits = [f"{word} {getattr(limit, key):g}" for key, word in words.items() if getattr(limit, key, None) is not None]
+    return " ".join(limits).replace("below 9.22337e+18", "below 2^63")
 
 
 def commands_page() -> str:

@@ -20,10 +20,10 @@ def diagnostics():
     command = ["basedpyright", "--outputjson", "--pythonpath", sys.executable]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
-        found = json.loads(done.stdout)["generalDiagnostics"]
+        result = json.loads(done.stdout)["generalDiagnostics"]
     except (ValueError, KeyError):
         sys.exit(f"basedpyright did not run (exit code {done.returncode}); its lines above say why")
-    return [each for each in found if each["severity"] == "error"]
+    return [each for each in result if each["severity"] == "error"]
 
 
 def package(file):

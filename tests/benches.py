@@ -19,8 +19,8 @@ def run(script: str, *words: str) -> str:
     """What the script prints; its ways run here one after the other, as `--way` runs them in a process of their own."""
 
     def compare(names: Iterable[str], repeats: int) -> dict[str, list[dict]]:
-        found = {name: [_way(script, *words, "--way", name)] for name in names}
-        return {name: [each] for name, (each,) in found.items() if each}
+        results = {name: [_way(script, *words, "--way", name)] for name in names}
+        return {name: [each] for name, (each,) in results.items() if each}
 
     with mock.patch.object(benching, "compare", compare):
         return _printed(script, *words)

@@ -105,14 +105,14 @@ def members(dataset: Dataset, count: int = 4, size: int = 60) -> list[Member]:
 
 def at_their_ends(monkeypatch, kept: Callable[[MLPLearner, Examples], Any]) -> dict[tuple, Any]:
     """What `kept` makes of each row of a stack when its member's training is over; by the member's words."""
-    found, finish = {}, stacked.Stack._finish
+    kept_of, finish = {}, stacked.Stack._finish
 
     def finished(stack, index, row):
-        found[row.job.name] = kept(stack.learner.row(index), stack.examples)
+        kept_of[row.job.name] = kept(stack.learner.row(index), stack.examples)
         return finish(stack, index, row)
 
     monkeypatch.setattr(stacked.Stack, "_finish", finished)
-    return found
+    return kept_of
 
 
 def torch_rule(optimizer: Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -138,8 +138,10 @@ def scaled(dataset: Dataset, train: Train) -> Tensor:
     """(n, channels, h, w) float64, normalized as the recipe says."""
     images = dataset.images / dataset.maximum
     if train.normalize == "standard":
-        own = images[: dataset.n_train]
-        images = (images - own.mean(axis=(0, 2, 3), keepdims=True)) / own.std(axis=(0, 2, 3), keepdims=True)
+        train_images = images[: dataset.n_train]
+        images = (images - train_images.mean(axis=(0, 2, 3), keepdims=True)) / train_images.std(
+            axis=(0, 2, 3), keepdims=True
+        )
     return torch.from_numpy(images)
 
 
@@ -181,14 +183,14 @@ def plain_loop(dataset: Dataset, recipe: Recipe, member: Member) -> Plain:
     rule = torch_rule(recipe.optimizer, list(network.parameters()))
     images, labels = scaled(dataset, recipe.train), torch.from_numpy(dataset.labels)
     loss_of = {"cross_entropy": functional.cross_entropy, "zero_hinge": hinge}[recipe.train.loss]
-    edges, told = recipe.train.edges(len(member.rows)), Plain(images)
+    edges, inputs = recipe.train.edges(len(member.rows)), Plain(images)
     per_pass = len(edges) - 1
     steps = recipe.train.steps or recipe.train.epochs * per_pass
     for step in range(steps):
         epoch, index = divmod(step, per_pass)
         if index == 0:
             order = recipe.stream("order", *member.name, epoch).permutation(member.rows)
-            told.online.append(np.zeros(dataset.n, bool))
+            inputs.online.append(np.zeros(dataset.n, bool))
             augmented = recipe.train.pad or recipe.train.flip
             seen = cropped(dataset, recipe, member, epoch, order) if augmented else images[order]
         rows, batch = order[edges[index] : edges[index + 1]], seen[edges[index] : edges[index + 1]]
@@ -199,12 +201,12 @@ def plain_loop(dataset: Dataset, recipe: Recipe, member: Member) -> Plain:
         loss = loss_of(logits, labels[rows])
         loss.backward()
         rule.step()
-        for row, answer in zip(rows, logits.argmax(dim=1).tolist(), strict=True):
-            told.online[-1][row] = answer == dataset.labels[row]
-        told.rates.append(rate)
-        told.sizes.append(len(rows))
-        told.losses.append(loss.item())
+        for row, prediction in zip(rows, logits.argmax(dim=1).tolist(), strict=True):
+            inputs.online[-1][row] = prediction == dataset.labels[row]
+        inputs.rates.append(rate)
+        inputs.sizes.append(len(rows))
+        inputs.losses.append(loss.item())
     network.eval()
     with torch.no_grad():
-        told.logits = network(images)
-    return told
+        inputs.logits = network(images)
+    return inputs

@@ -85,7 +85,7 @@ def planted() -> dict[str, SimpleNamespace]:
     return splits
 
 
-def own(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def at_label(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The label's entry of (t, n, c)."""
     return values[:, np.arange(len(labels)), labels]
 
@@ -120,7 +120,7 @@ def online_correct(data: SimpleNamespace) -> np.ndarray:
 
 @word("confidence")
 def confidence(data: SimpleNamespace) -> np.ndarray:
-    return own(data.p[1:], data.labels).astype(np.float32)
+    return at_label(data.p[1:], data.labels).astype(np.float32)
 
 
 @word("top_confidence")
@@ -130,13 +130,13 @@ def top_confidence(data: SimpleNamespace) -> np.ndarray:
 
 @word("loss")
 def loss(data: SimpleNamespace) -> np.ndarray:
-    return -np.log(own(data.p[1:], data.labels)).astype(np.float32)
+    return -np.log(at_label(data.p[1:], data.labels)).astype(np.float32)
 
 
 @word("margin")
 def margin(data: SimpleNamespace) -> np.ndarray:
     others = np.where(np.eye(CLASSES, dtype=bool)[data.labels], -np.inf, data.logits[1:])
-    return (own(data.logits[1:], data.labels) - others.max(axis=2)).astype(np.float32)
+    return (at_label(data.logits[1:], data.labels) - others.max(axis=2)).astype(np.float32)
 
 
 @word("error_norm")
@@ -188,8 +188,8 @@ def loss_gradients(data: SimpleNamespace) -> np.ndarray:
 
 @word("loss_sensitivity")
 def loss_sensitivity(data: SimpleNamespace) -> np.ndarray:
-    slopes = np.take_along_axis(input_slopes(data), data.labels[None, :, None, None], axis=3)[1:, ..., 0]
-    return np.abs(slopes).sum(axis=2)
+    gradients = np.take_along_axis(input_slopes(data), data.labels[None, :, None, None], axis=3)[1:, ..., 0]
+    return np.abs(gradients).sum(axis=2)
 
 
 @word("critical_steps")
@@ -213,8 +213,8 @@ def gaps_over_slopes(data: SimpleNamespace, norm: int) -> np.ndarray:
 
 @word("logit_gradient_variance")
 def logit_gradient_variance(data: SimpleNamespace) -> np.ndarray:
-    slopes = np.take_along_axis(input_slopes(data), data.labels[None, :, None, None], axis=3)[1:, ..., 0]
-    return np.stack([slopes[: epoch + 1].var(axis=0).mean(axis=1) for epoch in range(EPOCHS)])
+    gradients = np.take_along_axis(input_slopes(data), data.labels[None, :, None, None], axis=3)[1:, ..., 0]
+    return np.stack([gradients[: epoch + 1].var(axis=0).mean(axis=1) for epoch in range(EPOCHS)])
 
 
 @word("gradient_norm_first")
@@ -274,8 +274,8 @@ def layers(data: SimpleNamespace) -> list[np.ndarray]:
 
 def votes(data: SimpleNamespace) -> np.ndarray:
     """(l, n, c) how many of the 25 nearest, itself included, have each class, five times as many as stray together."""
-    own = np.eye(CLASSES)[data.labels]
-    return np.array([own + own[nearest(layer, 24)[1]].sum(axis=1) for layer in layers(data)])
+    one_hot = np.eye(CLASSES)[data.labels]
+    return np.array([one_hot + one_hot[nearest(layer, 24)[1]].sum(axis=1) for layer in layers(data)])
 
 
 @word("probe_class")
@@ -285,7 +285,7 @@ def probe_class(data: SimpleNamespace) -> np.ndarray:
 
 @word("probe_confidence")
 def probe_confidence(data: SimpleNamespace) -> np.ndarray:
-    return own(votes(data) / 25, data.labels)
+    return at_label(votes(data) / 25, data.labels)
 
 
 @word("final_class")

@@ -45,10 +45,10 @@ def profile(dataset) -> Profile:
     masks[:, dataset.n_train :] = False
     masks[MEMBERS:, 5] = True
     right = rng.random(masks.shape) < ease
-    answers = np.where(right, dataset.labels, (dataset.labels + 1) % 3)
+    predictions = np.where(right, dataset.labels, (dataset.labels + 1) % 3)
     confidence = np.clip(np.where(right, 0.9, 0.2) + rng.normal(0, 0.05, masks.shape), 0, 1)
-    told = np.repeat(RATIOS, MEMBERS).tolist(), [*range(MEMBERS)] * 2, 3
-    return shard_profile(masks, answers, confidence, dataset.labels, *told)
+    members = np.repeat(RATIOS, MEMBERS).tolist(), [*range(MEMBERS)] * 2, 3
+    return shard_profile(masks, predictions, confidence, dataset.labels, *members)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def scores(cscores) -> pd.DataFrame:
     table = cscores[["example", "label", "split"]].copy()
     for name in NAMES:
         spec = PROXIES[name]
-        told = np.round(10 * np.nan_to_num(cscores["cscore"]) + rng.normal(0, 1, len(table)))
-        values = told if spec.easy == "high" else -told
+        noisy = np.round(10 * np.nan_to_num(cscores["cscore"]) + rng.normal(0, 1, len(table)))
+        values = noisy if spec.easy == "high" else -noisy
         table[name] = np.where(table["split"] == spec.on, values, np.nan).astype(np.float32)
     return table
 
@@ -86,8 +86,8 @@ def log(profile, cscores, scores, recipe, dataset):
         tags = keys(part, dataset) | {"study.kind": "single", "study.repeat": str(repeat), "study.evaluate_every": "1"}
         with store.start("digits/single", "one", params={}, tags=tags) as single:
             single.table("scores.parquet", scores)
-            told = {"settings": {}, "signals": {}, "due": None}
-            single.json("scores.json", dict.fromkeys(scores.columns[3:], told))
+            declaration = {"settings": {}, "signals": {}, "due": None}
+            single.json("scores.json", dict.fromkeys(scores.columns[3:], declaration))
             single.arrays("trajectory.npz", correct=np.zeros((2, 13), np.uint8))
             single.arrays("curves.npz", epochs=np.array([], dtype=int))
         return whole, single
@@ -118,9 +118,9 @@ def test_runs_are_found_by_recipe_and_data(runs, logged):
 
 
 def one(table, **wanted):
-    found = table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])]
-    assert len(found) == 1
-    return found.iloc[0]
+    result = table[np.logical_and.reduce([table[key] == value for key, value in wanted.items()])]
+    assert len(result) == 1
+    return result.iloc[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,11 +128,11 @@ def one(table, **wanted):
 def test_correlations_equal_scipys_on_the_same_columns(table, cscores, scores, name, reference):
     """Turned by the declared direction and nothing else; examples without a C-score are left out."""
     row = one(table, proxy=name, reference=reference, part="all")
-    known = (cscores["split"] == PROXIES[name].on) & cscores["cscore"].notna()
-    turned = scores[name][known].astype(float) * (1 if PROXIES[name].easy == "high" else -1)
-    assert row["spearman"] == pytest.approx(stats.spearmanr(turned, cscores[reference][known]).statistic)
-    assert row["kendall"] == pytest.approx(stats.kendalltau(turned, cscores[reference][known]).statistic)
-    assert row["n"] == known.sum()
+    scored = (cscores["split"] == PROXIES[name].on) & cscores["cscore"].notna()
+    turned = scores[name][scored].astype(float) * (1 if PROXIES[name].easy == "high" else -1)
+    assert row["spearman"] == pytest.approx(stats.spearmanr(turned, cscores[reference][scored]).statistic)
+    assert row["kendall"] == pytest.approx(stats.kendalltau(turned, cscores[reference][scored]).statistic)
+    assert row["n"] == scored.sum()
     assert row["distinct"] == turned.nunique()
 
 
@@ -155,9 +155,9 @@ def test_the_unsaturated_part_leaves_0_and_1_out(table, cscores, scores):
 
 def test_parts_of_scores_by_hand():
     """Missing is in no part."""
-    found = parts(np.array([0.0, 0.4, 1.0, np.nan]))
-    assert found["all"].tolist() == [True, True, True, False]
-    assert found["unsaturated"].tolist() == [False, True, False, False]
+    result = parts(np.array([0.0, 0.4, 1.0, np.nan]))
+    assert result["all"].tolist() == [True, True, True, False]
+    assert result["unsaturated"].tolist() == [False, True, False, False]
 
 
 def test_every_row_says_its_ceiling(table, profile, cscores):
@@ -184,13 +184,13 @@ def test_test_proxies_are_held_against_test_rows(table):
 
 def test_point_estimates_equal_scipys(cscores):
     """J-fig5, over training rows with both scores."""
-    found = correlations_by_ratio(cscores)
-    assert found["percent"].tolist() == [30, 70]
+    result = correlations_by_ratio(cscores)
+    assert result["percent"].tolist() == [30, 70]
     train = cscores[(cscores["split"] == "train") & cscores["cscore"].notna()]
     expected = [stats.spearmanr(train["cscore"], train[f"cscore_{share}"]).statistic for share in (30, 70)]
-    assert found["spearman"].tolist() == pytest.approx(expected)
+    assert result["spearman"].tolist() == pytest.approx(expected)
     taus = [stats.kendalltau(train["cscore"], train[f"cscore_{share}"]).statistic for share in (30, 70)]
-    assert found["kendall"].tolist() == pytest.approx(taus)
+    assert result["kendall"].tolist() == pytest.approx(taus)
 
 
 # ----------------------------------------------------------------------------------------------------------- the join
@@ -200,8 +200,8 @@ def test_tables_in_another_order_give_the_same_correlations(table, stores, log, 
     """They are joined by example, so the order of a table says nothing."""
     rng, store = np.random.default_rng(2), stores()
     log(store, cscores=cscores.iloc[rng.permutation(100)], scores=scores.iloc[rng.permutation(100)])
-    found = correlations(load_runs(recipe, dataset, store))
-    pd.testing.assert_frame_equal(found, table)
+    result = correlations(load_runs(recipe, dataset, store))
+    pd.testing.assert_frame_equal(result, table)
 
 
 def test_without_runs_the_command_is_named(store, recipe, dataset):
@@ -364,13 +364,13 @@ def test_curves_give_each_moment_its_correlation(runs, dataset, cscores, monkeyp
     }
     monkeypatch.setattr(type(runs.singles[0]), "read_arrays", lambda run, name: kept[name])
     table = analysis.curves(runs, dataset)
-    known = cscores["cscore"][: dataset.n_train].notna()
-    target = cscores["cscore"][: dataset.n_train][known]
+    scored = cscores["cscore"][: dataset.n_train].notna()
+    target = cscores["cscore"][: dataset.n_train][scored]
     for name, epoch, values in (
         ("target_confidence", 1, confidence[0, : dataset.n_train]),
         ("target_confidence", 2, confidence[1, : dataset.n_train]),
         ("kernel_density_hidden_relative", 2, density[0]),
     ):
         row = one(table, proxy=name, epoch=epoch, reference="cscore")
-        assert row["spearman"] == pytest.approx(stats.spearmanr(values[known], target).statistic)
+        assert row["spearman"] == pytest.approx(stats.spearmanr(values[scored], target).statistic)
     assert set(table["epoch"][table["proxy"] == "kernel_density_hidden_relative"]) == {2}

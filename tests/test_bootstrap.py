@@ -62,7 +62,7 @@ class Checkout:
         return process.returncode, out, err
 
     @property
-    def asked(self) -> list[str]:
+    def commands(self) -> list[str]:
         """What uv was asked for, one line per call."""
         file = self.root / "asked"
         return file.read_text().splitlines() if file.exists() else []

@@ -400,9 +400,9 @@ def test_the_default_recipes_are_found_from_anywhere(study, monkeypatch):
 
 def test_an_own_recipe_goes_before_the_shipped_one(study, place, monkeypatch):
     """What lies in the working directory is meant first."""
-    own = place / "recipes" / "digits" / "study.toml"
-    own.parent.mkdir(parents=True)
-    own.touch()
+    copied = place / "recipes" / "digits" / "study.toml"
+    copied.parent.mkdir(parents=True)
+    copied.touch()
     assert find_recipe(cli.DEFAULT) == cli.DEFAULT
 
 
@@ -530,20 +530,20 @@ def test_a_reader_that_goes_away_is_no_traceback(place):
 
 
 @pytest.fixture
-def own(finished, tmp_path) -> Path:
+def store_copy(finished, tmp_path) -> Path:
     """A copy of the finished store."""
     return Path(shutil.copytree(finished, tmp_path / "own"))
 
 
-def test_check_reads_all_files_of_all_runs(study, own):
+def test_check_reads_all_files_of_all_runs(study, store_copy):
     """Damage is found by the analysis that needs the file, a year later."""
-    code, out, err = study("check", "--store", "--root", own)
+    code, out, err = study("check", "--store", "--root", store_copy)
     assert (code, out) == (0, "")
     assert re.fullmatch(r"\d+ runs, \d\d+ files, none missing or damaged\n", err)
-    (suspects,) = own.rglob("suspects.csv")
+    (suspects,) = store_copy.rglob("suspects.csv")
     suspects.write_text(suspects.read_text()[:-9])
     (suspects.parent / ".artifact.uploading.7.report.html").touch()
-    code, out, err = study("check", "--store", "--root", own)
+    code, out, err = study("check", "--store", "--root", store_copy)
     assert code == 2
     faulty, removed = out.splitlines()
     assert re.match(r"FAULT run .*: file suspects.csv is damaged at .*; run its recipe again", faulty)
@@ -552,35 +552,35 @@ def test_check_reads_all_files_of_all_runs(study, own):
 
 
 @pytest.mark.parametrize("name", ["recipe.toml", "correlations.parquet", "suspects.csv", "preview/cscore.csv"])
-def test_run_mends_what_was_damaged(study, own, finished, name):
+def test_run_mends_what_was_damaged(study, store_copy, finished, name):
     """No file is an outcome and cannot be trusted; networks are not trained again for it."""
-    damaged = list(own.rglob(name))
+    damaged = list(store_copy.rglob(name))
     assert damaged
     for file in damaged:
         file.write_bytes(b"damaged")
     recipe = finished.parent / "tiny.toml"
-    words = ("--root", own, "--set", f"data.train={finished.parent / 'toy.npz'}")
+    words = ("--root", store_copy, "--set", f"data.train={finished.parent / 'toy.npz'}")
     code, _, err = study("run", recipe, *words)
     assert code == 0
     assert f"file {name} is damaged" in err
     assert "12 of 12" not in err
-    assert study("check", "--store", "--root", own)[1] == ""
+    assert study("check", "--store", "--root", store_copy)[1] == ""
     assert f"file {name} is damaged" not in study("run", recipe, *words)[2]
 
 
-def test_a_read_only_store_can_be_read(study, own, finished, tmp_path, monkeypatch):
+def test_a_read_only_store_can_be_read(study, store_copy, finished, tmp_path, monkeypatch):
     """A colleague's folder, a mounted archive."""
     monkeypatch.setattr(sqlite_store, "writable", lambda database: False)
-    before = _times(own)
+    before = _times(store_copy)
     recipe = finished.parent / "tiny.toml"
-    words = (recipe, "--root", own, "--set", f"data.train={finished.parent / 'toy.npz'}")
-    run = open_store(own).find("single")[0]
-    assert "ensemble" in study("list", "--root", own)[1]
-    assert run.id in study("show", run.id, "--root", own)[1]
+    words = (recipe, "--root", store_copy, "--set", f"data.train={finished.parent / 'toy.npz'}")
+    run = open_store(store_copy).find("single")[0]
+    assert "ensemble" in study("list", "--root", store_copy)[1]
+    assert run.id in study("show", run.id, "--root", store_copy)[1]
     assert "cbtl" in study("leaderboard", *words)[1]
     assert study("report", *words, "--out", tmp_path / "page")[0] == 0
     assert {"report.html", "suspects.csv", "figures"} <= {path.name for path in (tmp_path / "page").iterdir()}
-    assert _times(own) == before
+    assert _times(store_copy) == before
 
 
 def _times(folder: Path) -> dict[Path, int]:
@@ -588,12 +588,12 @@ def _times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if not path.name.endswith("-shm")}
 
 
-def test_the_page_of_a_read_only_store_is_served_from_a_copy(own):
+def test_the_page_of_a_read_only_store_is_served_from_a_copy(store_copy):
     """MLflow's server writes into every database that it opens."""
-    store = open_store(own)
+    store = open_store(store_copy)
     copy = copied(store, store.database)
     run = copy.find("single")[0]
-    assert copy.database.parent != own
-    assert run.read("scores.parquet").is_relative_to(own)
-    assert copy.client.get_run(run.id).info.artifact_uri.startswith(own.as_uri())
+    assert copy.database.parent != store_copy
+    assert run.read("scores.parquet").is_relative_to(store_copy)
+    assert copy.client.get_run(run.id).info.artifact_uri.startswith(store_copy.as_uri())
     shutil.rmtree(copy.database.parent)

@@ -151,7 +151,7 @@ def test_runs_are_chosen_by_mlflows_syntax(store, sweep):
     """As in the search field of the MLflow UI; what MLflow cannot read is the user's to mend."""
     assert len(runs_where("params.`optimizer.lr` = '0.05' and tags.`study.kind` = 'single'", store)) == 2
     assert len(runs_where(f"tags.`study.sweep.{sweep.tags['study.sweep']}` != ''", store)) == 5
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="a condition is such as"):
         runs_where("params.x ~~ 1", store)
 
 

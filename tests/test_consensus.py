@@ -55,12 +55,12 @@ def test_without_counts_nothing_is_told():
 def test_consensus_and_entropy_count_the_networks_that_have_not_seen_the_example(members):
     """Eq. 2 and 3 are about unseen inputs; who trained on an example mostly repeats its label."""
     masks, predictions = members
-    found = consensus_columns(fold(masks, predictions).predicted, LABELS)
+    result = consensus_columns(fold(masks, predictions).predicted, LABELS)
     for row in range(20):
         votes = predictions[~masks[:, row], row]
         shares = np.bincount(votes, minlength=3) / len(votes)
-        assert found["consensus_consistency"][row] == pytest.approx(np.mean(votes == found["consensus"][row]))
-        assert found["prediction_entropy"][row] == pytest.approx(stats.entropy(shares))
+        assert result["consensus_consistency"][row] == pytest.approx(np.mean(votes == result["consensus"][row]))
+        assert result["prediction_entropy"][row] == pytest.approx(stats.entropy(shares))
 
 
 def test_agreement_has_no_entropy_and_an_even_split_has_all_of_it():
@@ -81,9 +81,9 @@ def test_memorization_equals_a_loop_over_the_members(members):
     profile, right = fold(masks, predictions), predictions == LABELS
     scores = memorization(profile)
     for place in range(2):
-        own = slice(place * MEMBERS, (place + 1) * MEMBERS)
+        rows = slice(place * MEMBERS, (place + 1) * MEMBERS)
         for row in range(N_TRAIN):
-            inside, outside = right[own, row][masks[own, row]], right[own, row][~masks[own, row]]
+            inside, outside = right[rows, row][masks[rows, row]], right[rows, row][~masks[rows, row]]
             expected = inside.mean() - outside.mean() if len(inside) and len(outside) else np.nan
             assert scores[place, row] == pytest.approx(expected, nan_ok=True)
     columns = memorization_columns(profile)
@@ -127,19 +127,19 @@ def test_influence_equals_a_loop_over_all_pairs(tile):
     """The top of the full matrix, equal values by the lower row, whatever the tiles."""
     subset, right = toy_influence(10, 23, 8)
     subset[:, 4] = True  # nobody held it out
-    found = influence(lambda rows: subset[:, rows], 23, right, top=5, tile=tile)
+    result = influence(lambda rows: subset[:, rows], 23, right, top=5, tile=tile)
     for target in range(8):
         values = []
         for source in range(23):
             inside, outside = right[subset[:, source], target], right[~subset[:, source], target]
             values.append(inside.mean() - outside.mean() if len(outside) else -np.inf)
         order = np.lexsort((np.arange(23), -np.round(values, 12)))[:5]
-        np.testing.assert_allclose(found.value[target], np.array(values)[order])
-        np.testing.assert_allclose(np.round(values, 12)[found.source[target]], np.round(values, 12)[order])
-        first = found.source[target, 0]
+        np.testing.assert_allclose(result.value[target], np.array(values)[order])
+        np.testing.assert_allclose(np.round(values, 12)[result.source[target]], np.round(values, 12)[order])
+        first = result.source[target, 0]
         parts = right[subset[:, first], target], right[~subset[:, first], target]
         error = np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts))
-        assert found.stderr[target, 0] == pytest.approx(error)
+        assert result.stderr[target, 0] == pytest.approx(error)
 
 
 def test_equal_influences_keep_the_lower_row_whatever_the_tiles():
@@ -156,19 +156,19 @@ def test_equal_influences_keep_the_lower_row_whatever_the_tiles():
 
 def test_where_subsets_allow_nothing_there_is_no_influence():
     """Everyone trained on everything: no row is named."""
-    found = influence(lambda rows: np.ones((3, 4), bool)[:, rows], 4, np.ones((3, 2), bool), top=2)
-    assert (found.source == -1).all()
-    assert np.isnan(found.value).all()
+    result = influence(lambda rows: np.ones((3, 4), bool)[:, rows], 4, np.ones((3, 2), bool), top=2)
+    assert (result.source == -1).all()
+    assert np.isnan(result.value).all()
 
 
 def test_a_planted_influence_is_found():
     """Target 3 is right exactly where row 17 was trained on."""
     subset, right = toy_influence(200, 100, 5)
     right[:, 3] = subset[:, 17]
-    found = influence(lambda rows: subset[:, rows], 100, right, top=3)
-    assert found.source[3, 0] == 17
-    assert found.value[3, 0] == 1
-    assert found.value[3, 1] < chance_influence(100, 100, 100) < 0.5
+    result = influence(lambda rows: subset[:, rows], 100, right, top=3)
+    assert result.source[3, 0] == 17
+    assert result.value[3, 0] == 1
+    assert result.value[3, 1] < chance_influence(100, 100, 100) < 0.5
 
 
 def test_the_largest_influence_of_pure_chance_is_what_is_said():
@@ -216,9 +216,9 @@ def test_the_nearest_to_a_corner_come_first_and_unknown_ones_never():
     train, validation = rng.random(50), rng.random(50)
     train[7] = np.nan
     distances = corner_distances(train, validation)
-    found = nearest_to_corners(distances, 10)
-    assert list(found) == list(TYPES)
-    for place, rows in enumerate(found.values()):
+    result = nearest_to_corners(distances, 10)
+    assert list(result) == list(TYPES)
+    for place, rows in enumerate(result.values()):
         assert rows.tolist() == np.argsort(distances[:, place])[:10].tolist()
 
 

@@ -129,10 +129,10 @@ def test_a_diverged_member_is_left_out_and_counted():
     """A network that blew up says nothing about the examples, and must not do so silently."""
     masks, predictions, confidence, labels, ratio, _, c = toy_shard(1)
     confidence[2, 5] = np.nan
-    found = cscore.shard_profile(masks, predictions, confidence, labels, ratio, range(5), c)
+    result = cscore.shard_profile(masks, predictions, confidence, labels, ratio, range(5), c)
     kept = [0, 1, 3, 4]
     rest = cscore.shard_profile(masks[kept], predictions[kept], confidence[kept], labels, ratio, kept, c)
-    assert (found.diverged, bits(found)[2:]) == (1, bits(rest)[2:])
+    assert (result.diverged, bits(result)[2:]) == (1, bits(rest)[2:])
 
 
 def test_profile_survives_its_table():
@@ -197,23 +197,23 @@ def test_cscore_equals_a_loop_over_the_definition():
 
 def test_hard_stderr_by_hand():
     """3 of 4 right at one ratio and 1 of 2 at the other: sqrt(.75 * .25 / 3 + .5 * .5 / 1) / 2."""
-    found = cscore.stderr(np.array([[3], [1]]), np.array([[4], [2]]))
-    assert found == pytest.approx(np.sqrt(0.1875 / 3 + 0.25) / 2, rel=1e-12)
+    result = cscore.stderr(np.array([[3], [1]]), np.array([[4], [2]]))
+    assert result == pytest.approx(np.sqrt(0.1875 / 3 + 0.25) / 2, rel=1e-12)
 
 
 def test_soft_stderr_equals_the_standard_error_of_the_mean():
     """From sums of squares, against numpy on the values themselves."""
     values = np.random.default_rng(0).integers(0, 65536, size=(2, 30, 4))
     held_out = np.full((2, 4), 30)
-    found = cscore.stderr_soft(values.sum(axis=1), (values**2).sum(axis=1), held_out)
+    result = cscore.stderr_soft(values.sum(axis=1), (values**2).sum(axis=1), held_out)
     naive = np.sqrt(((values / 65535).std(axis=1, ddof=1) ** 2 / 30).sum(axis=0)) / 2
-    np.testing.assert_allclose(found, naive, rtol=1e-12)
+    np.testing.assert_allclose(result, naive, rtol=1e-12)
 
 
 def test_stderr_is_missing_below_two_members():
     """One answer has no spread to speak of; 0 would claim certainty."""
-    found = cscore.stderr(np.array([[1, 2]]), np.array([[1, 2]]))
-    np.testing.assert_array_equal(found, [np.nan, 0])
+    result = cscore.stderr(np.array([[1, 2]]), np.array([[1, 2]]))
+    np.testing.assert_array_equal(result, [np.nan, 0])
 
 
 def test_stderr_is_the_spread_over_repeated_ensembles():
@@ -233,10 +233,10 @@ def test_reliability_finds_what_the_halves_share():
     profile = cscore.shard_profile(
         np.zeros((40, n), bool), 1 - right, np.where(right, 0.9, 0.1), labels, 0.5, range(40), 2
     )
-    found = cscore.reliability(profile)
-    assert found.hard.value > 0.85
-    assert found.soft.value == pytest.approx(found.hard.value)
-    assert found.hard_full == pytest.approx(2 * found.hard.value / (1 + found.hard.value))
+    result = cscore.reliability(profile)
+    assert result.hard.value > 0.85
+    assert result.soft.value == pytest.approx(result.hard.value)
+    assert result.hard_full == pytest.approx(2 * result.hard.value / (1 + result.hard.value))
     assert abs(cscore.reliability(profile, difficulty > 0.999).hard.n) < 5
 
 

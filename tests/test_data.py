@@ -354,18 +354,18 @@ def test_floats_are_resized_like_bytes():
 def test_progress_is_told_of_every_image(tmp_path, section):
     from contextlib import contextmanager
 
-    told = []
+    calls = []
 
     @contextmanager
     def record(what, total):
-        told.append(total)
-        yield told.append
+        calls.append(total)
+        yield calls.append
 
     for name in ("a/1.png", "b/1.png", "b/2.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(X[0]).save(tmp_path / name)
     load(section("folder", root=tmp_path), progress=record)
-    assert told[0] == sum(told[1:]) == 3
+    assert calls[0] == sum(calls[1:]) == 3
 
 
 def test_duplicate_ids_are_refused(section, monkeypatch):

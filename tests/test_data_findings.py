@@ -31,8 +31,8 @@ def dataset() -> Dataset:
 
 def test_repeated_and_blank_images_are_found(dataset):
     """A leak undermines "held out", a conflict is a wrong label for certain."""
-    found = [(finding.kind, str(dataset.ids[finding.row]), finding.same_as) for finding in find(dataset)]
-    assert found == [
+    findings = [(finding.kind, str(dataset.ids[finding.row]), finding.same_as) for finding in find(dataset)]
+    assert findings == [
         ("leak", "test/1", 5),
         ("conflict", "train/03", 4),
         ("conflict", "train/04", 3),

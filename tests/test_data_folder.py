@@ -113,9 +113,9 @@ def test_one_coloured_image_makes_three_channels(tmp_path, section, coloured):
     for i, image in enumerate(images):
         put(tmp_path, f"{'ab'[i > 2]}/{i}.png", content=encoded(image))
     data = load(section("folder", root=tmp_path))
-    for image, found in zip(images, data.images, strict=True):
+    for image, read in zip(images, data.images, strict=True):
         three = image if image.ndim == 3 else np.stack([image] * 3, -1)
-        np.testing.assert_array_equal(found, three.transpose(2, 0, 1))
+        np.testing.assert_array_equal(read, three.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -192,9 +192,9 @@ def test_classes_left_out_are_not_decoded(pets, section):
 
 
 def decoded(content: bytes, **options):
-    found = decode(content, **options)
-    assert not isinstance(found, str), found
-    return found
+    result = decode(content, **options)
+    assert not isinstance(result, str), result
+    return result
 
 
 def test_transparent_parts_lie_over_white():
@@ -241,8 +241,8 @@ def test_palette_of_grays_is_gray_and_of_colours_is_not():
 
 def test_cmyk_becomes_rgb():
     image = Image.fromarray(np.full((8, 8, 3), (200, 100, 50), np.uint8)).convert("CMYK")
-    found = decoded(encoded(image, "JPEG", quality=95))
-    np.testing.assert_allclose(found[4, 4], (200, 100, 50), atol=4)
+    result = decoded(encoded(image, "JPEG", quality=95))
+    np.testing.assert_allclose(result[4, 4], (200, 100, 50), atol=4)
 
 
 def test_black_and_white_becomes_gray():

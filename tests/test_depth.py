@@ -26,8 +26,8 @@ def test_depth_equals_a_loop_over_the_definition():
     rng = np.random.default_rng(0)
     probes, final = rng.integers(2, size=(6, 500)), rng.integers(2, size=500)
     expected = []
-    for answers, own in zip(probes.T.tolist(), final.tolist(), strict=True):
-        fits = [depth for depth in range(6) if set(answers[depth:]) == {own}]
+    for predictions, network_class in zip(probes.T.tolist(), final.tolist(), strict=True):
+        fits = [depth for depth in range(6) if set(predictions[depth:]) == {network_class}]
         expected.append(min(fits, default=6))
     assert prediction_depth(probes, final).tolist() == expected
     assert set(expected) == set(range(7))

@@ -32,9 +32,9 @@ MEMBERS = 10
 LAYERS = 5  # input, three blocks, softmax
 
 
-def members_of(*asked):
+def members_of(*arguments):
     """(m, n) depths and (m, n) subsets of all shards together."""
-    return tuple(map(np.concatenate, zip(*depths(*asked), strict=True)))
+    return tuple(map(np.concatenate, zip(*depths(*arguments), strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -93,27 +93,27 @@ def table(report):
 
 def layers_of(network, inputs):
     """The layers of the MLP by hand, before each ReLU, as probes see them."""
-    found, signal = [inputs], inputs
+    layers, signal = [inputs], inputs
     for block in network.blocks:
-        found.append(block(signal))
-        signal = found[-1].relu()
-    return [*found, torch.softmax(network.classifier(signal).double(), dim=1)]
+        layers.append(block(signal))
+        signal = layers[-1].relu()
+    return [*layers, torch.softmax(network.classifier(signal).double(), dim=1)]
 
 
 def by_hand(network, examples, dataset, subset):
     """Depth of every example, its probes made of `subset`, with sklearn's brute force and plain loops."""
     with torch.no_grad():
         inputs = examples.block(0, dataset.n).flatten(1)
-        found = [layer.double().numpy() for layer in layers_of(network, inputs)]
+        layers = [layer.double().numpy() for layer in layers_of(network, inputs)]
         final = network(examples.block(0, dataset.n)).argmax(dim=1).numpy()
-    answers = []
-    for layer in found:
+    predictions = []
+    for layer in layers:
         search = NearestNeighbors(n_neighbors=30, algorithm="brute").fit(layer[subset])
         near = dataset.labels[subset][search.kneighbors(layer, return_distance=False)]
-        answers.append([np.bincount(row, minlength=3).argmax() for row in near])
+        predictions.append([np.bincount(row, minlength=3).argmax() for row in near])
     depth = []
     for example in range(dataset.n):
-        agrees = [answer[example] == final[example] for answer in answers]
+        agrees = [prediction[example] == final[example] for prediction in predictions]
         depth.append(-1 if not agrees[-1] else max([at + 1 for at, same in enumerate(agrees) if not same], default=0))
     return np.array(depth), final
 
@@ -123,19 +123,19 @@ def test_the_depth_of_a_member_is_that_of_probes_of_its_own_examples(members, re
     expected = []
     last = recipe.train.epochs
 
-    def after_epoch(member, epoch, look):
+    def after_epoch(member, epoch, evaluation):
         if epoch == last:
-            expected.append(by_hand(look.network(), look.examples, dataset, member.rows))
+            expected.append(by_hand(evaluation.network(), evaluation.examples, dataset, member.rows))
 
-    own, depth, final = members[3]
-    member = Member(("member", "0.9", 3), own)
+    trained_on, depth, final = members[3]
+    member = Member(("member", "0.9", 3), trained_on)
     placement = place(recipe.runtime, stackable=True)
     placement = replace(placement, matmul=exact_routing("cpu"), threads=1, cores=1)
     list(fit([member], dataset, recipe.part("ensemble"), placement, Hooks(after_epoch=after_epoch)))
-    (found, answers) = expected[0]
-    assert (final == answers).all()
-    assert (depth == found).mean() > 0.98  # equal distances may be ranked by their last bits
-    assert len(set(found)) > 3
+    (depths, predictions) = expected[0]
+    assert (final == predictions).all()
+    assert (depth == depths).mean() > 0.98  # equal distances may be ranked by their last bits
+    assert len(set(depths)) > 3
 
 
 def test_depths_are_small_integers(members, dataset):
@@ -169,10 +169,10 @@ def test_a_member_that_diverged_has_no_depths(dataset, recipe, stores):
 def test_mean_depths_equal_a_loop_over_the_members(table, members, dataset):
     """The whole chain, from packed bits to the table, written as plain loops."""
     for row in range(dataset.n):
-        inside = [depth[row] for own, depth, _ in members.values() if row in own and depth[row] >= 0]
-        outside = [depth[row] for own, depth, _ in members.values() if row not in own and depth[row] >= 0]
-        for column, found in (("depth_train", inside), ("depth_validation", outside)):
-            expected = sum(found) / len(found) if found else np.nan
+        inside = [depth[row] for trained_on, depth, _ in members.values() if row in trained_on and depth[row] >= 0]
+        outside = [depth[row] for trained_on, depth, _ in members.values() if row not in trained_on and depth[row] >= 0]
+        for column, members_depth in (("depth_train", inside), ("depth_validation", outside)):
+            expected = sum(members_depth) / len(members_depth) if members_depth else np.nan
             np.testing.assert_allclose(table[column][row], expected, rtol=1e-12)
 
 
@@ -202,14 +202,14 @@ def test_types_and_corners_are_those_of_the_plane(report, recipe, dataset, store
     subset[0] = True
     depth[:, :4] = [[0, 4, 0, 4], [1, 1, 3, 3]]
     shards = [(depth[:1], subset[:1]), (depth[1:], subset[1:])]
-    monkeypatch.setitem(difficulty.__globals__, "depths", lambda *asked: shards)
-    found = difficulty(analysis.load_runs(recipe, dataset, store), recipe, dataset, store)
-    assert found.table["type"].tolist()[:5] == [*TYPES, ""]
-    assert (found.table["type"][4:] == "").all()
-    nearest = found.corners[found.corners["rank"] == 1]
+    monkeypatch.setitem(difficulty.__globals__, "depths", lambda *_: shards)
+    result = difficulty(analysis.load_runs(recipe, dataset, store), recipe, dataset, store)
+    assert result.table["type"].tolist()[:5] == [*TYPES, ""]
+    assert (result.table["type"][4:] == "").all()
+    nearest = result.corners[result.corners["rank"] == 1]
     assert dict(zip(nearest["type"], nearest["example"], strict=True)) == dict(zip(TYPES, dataset.ids[:4], strict=True))
     assert nearest["distance"].tolist() == [0, 0, 0, 0]
-    assert "easy 25.0%, looks like a different class 25.0%" in found.summary
+    assert "easy 25.0%, looks like a different class 25.0%" in result.summary
 
 
 def test_without_depths_there_are_no_types(report, recipe, dataset, store):
@@ -233,12 +233,12 @@ def test_the_report_shows_the_plane(report):
 def test_the_corners_hold_the_nearest(report, table):
     """100 of each, or as many as there are."""
     corners = report.read_table("corners.parquet")
-    known = table[table["type"] != ""]
-    assert len(known) > 50
+    typed = table[table["type"] != ""]
+    assert len(typed) > 50
     for number, name in enumerate(TYPES):
-        own = corners[corners["type"] == name]
-        assert own["rank"].tolist() == list(range(1, min(100, len(known)) + 1))
-        assert own["distance"].tolist() == sorted(known[f"distance_{number}"])[:100]
+        of_type = corners[corners["type"] == name]
+        assert of_type["rank"].tolist() == list(range(1, min(100, len(typed)) + 1))
+        assert of_type["distance"].tolist() == sorted(typed[f"distance_{number}"])[:100]
 
 
 # ------------------------------------------------------------------------------------------------------------- resume
@@ -314,7 +314,7 @@ def test_a_subset_without_enough_neighbours_is_refused(recipe, dataset):
 def test_a_network_without_places_for_probes_is_refused(recipe, monkeypatch):
     """The same, by the shape alone."""
 
-    def nowhere(*asked):
+    def nowhere(*arguments):
         raise RecipeError("no blocks")
 
     monkeypatch.setattr("study.models.probe_points.placements", nowhere)

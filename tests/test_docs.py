@@ -116,9 +116,9 @@ def test_blocks_of_toml_are_recipes():
 
 def test_blocks_of_python_compile():
     """A typing error in an example."""
-    found = [(page, block) for page, text in TEXTS.items() for block in blocks(text, "python")]
-    assert len(found) >= 5
-    for page, block in found:
+    examples = [(page, block) for page, text in TEXTS.items() for block in blocks(text, "python")]
+    assert len(examples) >= 5
+    for page, block in examples:
         compile(block, page, "exec")
 
 

@@ -15,7 +15,7 @@ from study.recipe import flatten, load
 from study.runs import ensemble
 from study.runs import members as members_module
 from study.runs.ensemble import finished_shards, plan_shards, run_ensemble
-from study.runs.shards import answers
+from study.runs.shards import predictions_on_test
 from study.scores.cscore import SUMS, Profile, cscore_columns, shard_profile
 from study.tracking import open_store, sqlite_store
 from study.training import fit as training
@@ -79,8 +79,12 @@ def test_cscores_equal_a_loop_over_the_members_bits(run, members, dataset):
     for row, label in enumerate(dataset.labels):
         per_ratio = []
         for ratio in (0.3, 0.7):
-            held_out = [answer for (r, _), (own, answer) in members.items() if r == ratio and row not in own]
-            votes = [answer[row] == label for answer in held_out]
+            held_out = [
+                prediction
+                for (r, _), (trained_on, prediction) in members.items()
+                if r == ratio and row not in trained_on
+            ]
+            votes = [prediction[row] == label for prediction in held_out]
             per_ratio.append(sum(votes) / len(votes) if votes else np.nan)
         expected.append([*per_ratio, sum(per_ratio) / 2])
     table = run.read_table("cscore.parquet")
@@ -93,8 +97,12 @@ def test_standard_errors_equal_a_loop_over_the_members_bits(run, members, datase
     for row, label in enumerate(dataset.labels):
         variance = 0.0
         for ratio in (0.3, 0.7):
-            held_out = [answer for (r, _), (own, answer) in members.items() if r == ratio and row not in own]
-            votes = [answer[row] == label for answer in held_out]
+            held_out = [
+                prediction
+                for (r, _), (trained_on, prediction) in members.items()
+                if r == ratio and row not in trained_on
+            ]
+            votes = [prediction[row] == label for prediction in held_out]
             variance += np.var(votes, ddof=1) / len(votes) if len(votes) > 1 else np.nan
         expected.append(np.sqrt(variance) / 2)
     np.testing.assert_allclose(run.read_table("cscore.parquet")["stderr"], expected, rtol=1e-12, atol=1e-15)
@@ -104,10 +112,10 @@ def test_soft_scores_are_those_of_the_members_trained_once_more_alone(run, membe
     """The shards do not keep confidences; a member is drawn from (seed, ratio, member), so it can be had again."""
     total, count = np.zeros((2, dataset.n)), np.zeros((2, dataset.n))
     for ratio, number in members:
-        own = sorted(members[ratio, number][0])
-        (outcome,) = fit([Member(("member", str(ratio), number), np.array(own))], dataset, recipe, ALONE)
+        rows = sorted(members[ratio, number][0])
+        (outcome,) = fit([Member(("member", str(ratio), number), np.array(rows))], dataset, recipe, ALONE)
         held_out = np.ones(dataset.n, dtype=bool)
-        held_out[own] = False
+        held_out[rows] = False
         place = (0.3, 0.7).index(ratio)
         total[place] += np.where(held_out, outcome.confidence, 0)
         count[place] += held_out
@@ -119,8 +127,8 @@ def test_the_consensus_is_the_most_frequent_held_out_answer(run, members, datase
     """Of several as frequent, the label if it is among them."""
     table = run.read_table("cscore.parquet")
     for row, label in enumerate(dataset.labels):
-        answers = [prediction[row] for own, prediction in members.values() if row not in own]
-        counts = np.bincount(answers, minlength=3)
+        predictions = [prediction[row] for trained_on, prediction in members.values() if row not in trained_on]
+        counts = np.bincount(predictions, minlength=3)
         assert counts[table["consensus"][row]] == counts.max()
         assert table["consensus"][row] == label or counts[label] < counts.max()
 
@@ -131,7 +139,11 @@ def test_memorization_equals_a_loop_over_the_members_bits(run, members, dataset)
     for row in range(0, dataset.n_train, 7):
         scores = []
         for ratio in (0.3, 0.7):
-            votes = [(row in own, p[row] == dataset.labels[row]) for (r, _), (own, p) in members.items() if r == ratio]
+            votes = [
+                (row in trained_on, p[row] == dataset.labels[row])
+                for (r, _), (trained_on, p) in members.items()
+                if r == ratio
+            ]
             shares = [[right for inside, right in votes if inside == wanted] for wanted in (True, False)]
             scores.append(np.mean(shares[0]) - np.mean(shares[1]) if all(shares) else np.nan)
         assert table["memorization"][row] == pytest.approx(np.mean(scores), nan_ok=True)
@@ -140,19 +152,23 @@ def test_memorization_equals_a_loop_over_the_members_bits(run, members, dataset)
 
 def test_answers_of_a_ratio_are_its_members_bits(run, members, recipe, dataset, store):
     """What influence is computed from; the order of the members is that of both arrays."""
-    subsets, right = answers(store, recipe, dataset, 0.7)
+    subsets, right = predictions_on_test(store, recipe, dataset, 0.7)
     subsets = np.unpackbits(subsets, axis=1, count=dataset.n_train).astype(bool)
-    found = {(tuple(np.flatnonzero(own)), tuple(bits)) for own, bits in zip(subsets, right, strict=True)}
+    result = {(tuple(np.flatnonzero(trained_on)), tuple(bits)) for trained_on, bits in zip(subsets, right, strict=True)}
     correct = {key: (p == dataset.labels)[dataset.n_train :] for key, (_, p) in members.items()}
-    assert found == {(tuple(sorted(own)), tuple(correct[r, i])) for (r, i), (own, _) in members.items() if r == 0.7}
-    assert answers(store, recipe, dataset, 0.5)[1].shape == (0, dataset.n_test)
+    assert result == {
+        (tuple(sorted(trained_on)), tuple(correct[r, i])) for (r, i), (trained_on, _) in members.items() if r == 0.7
+    }
+    assert predictions_on_test(store, recipe, dataset, 0.5)[1].shape == (0, dataset.n_test)
 
 
 def test_members_train_on_the_share_that_their_ratio_says(members, dataset):
     """And never on a test row."""
-    sizes = {ratio: {len(own) for (r, _), (own, _) in members.items() if r == ratio} for ratio in (0.3, 0.7)}
+    sizes = {
+        ratio: {len(trained_on) for (r, _), (trained_on, _) in members.items() if r == ratio} for ratio in (0.3, 0.7)
+    }
     assert sizes == {0.3: {36}, 0.7: {84}}
-    assert max(max(own) for own, _ in members.values()) < dataset.n_train
+    assert max(max(trained_on) for trained_on, _ in members.values()) < dataset.n_train
 
 
 def test_test_rows_are_held_out_by_all(run, dataset):
@@ -170,9 +186,9 @@ def test_the_profile_keeps_the_two_halves_apart(run, members, dataset):
         rows = profile[(profile["ratio"] == ratio) & (profile["half"] == half)]
         assert rows["example"].tolist() == dataset.ids.tolist()
         expected = np.zeros(dataset.n, dtype=int)
-        for (r, number), (own, _) in members.items():
+        for (r, number), (trained_on, _) in members.items():
             if r == ratio and number % 2 == half:
-                expected += [row not in own for row in range(dataset.n)]
+                expected += [row not in trained_on for row in range(dataset.n)]
         assert rows["held_out"].tolist() == expected.tolist()
 
 
@@ -183,7 +199,7 @@ def divided(recipe, dataset, stores):
     def trained(size, order=1):
         part = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"shard": size})})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ensemble, "plan_shards", lambda *asked: plan_shards(*asked)[::order])
+            patch.setattr(ensemble, "plan_shards", lambda *arguments: plan_shards(*arguments)[::order])
             return run_ensemble(part, dataset, stores())
 
     return {"one": trained(1), "three": trained(3), "ten": trained(10), "reverse": trained(2, -1)}
@@ -222,13 +238,13 @@ def test_permuting_the_examples_permutes_their_scores(members, dataset):
     """Subsets are drawn by position, so a shuffled data set has other members; the fold itself knows no position."""
     rng = np.random.default_rng(0)
     order = rng.permutation(dataset.n)
-    masks = np.array([[row in own for row in range(dataset.n)] for own, _ in members.values()])
-    answers = np.array([prediction for _, prediction in members.values()])
+    masks = np.array([[row in trained_on for row in range(dataset.n)] for trained_on, _ in members.values()])
+    predictions = np.array([prediction for _, prediction in members.values()])
     confidence = rng.random(masks.shape)
-    told = [ratio for ratio, _ in members], [number for _, number in members], dataset.n_classes
+    names = [ratio for ratio, _ in members], [number for _, number in members], dataset.n_classes
 
     def columns(rows):
-        profile = shard_profile(masks[:, rows], answers[:, rows], confidence[:, rows], dataset.labels[rows], *told)
+        profile = shard_profile(masks[:, rows], predictions[:, rows], confidence[:, rows], dataset.labels[rows], *names)
         return pd.DataFrame(cscore_columns(profile, dataset.labels[rows]))
 
     straight = columns(np.arange(dataset.n)).iloc[order].reset_index(drop=True)
@@ -262,15 +278,15 @@ def nans_for(*words):
     """`fit`, but for one member whose probabilities are not numbers."""
 
     def fit_with_nan(jobs, *rest):
-        asked = []
+        requested = []
 
         def noted():
             for job in jobs:
-                asked.append(job.name)
+                requested.append(job.name)
                 yield job
 
         for number, outcome in enumerate(training.fit(noted(), *rest)):
-            if words in (asked[number], ()):
+            if words in (requested[number], ()):
                 outcome.confidence = np.full_like(outcome.confidence, np.nan)
             yield outcome
 
@@ -283,9 +299,11 @@ def test_a_diverged_member_is_left_out_and_counted(recipe, dataset, stores, memb
     store = stores()
     run = run_ensemble(recipe, dataset, store)
     table = run.read_table("cscore.parquet")
-    others = [own for (ratio, number), (own, _) in members.items() if ratio == 0.7 and number != 4]
+    others = [trained_on for (ratio, number), (trained_on, _) in members.items() if ratio == 0.7 and number != 4]
     assert run.metrics["members/diverged"] == 1
-    assert table["held_out_70"].tolist() == [sum(row not in own for own in others) for row in range(dataset.n)]
+    assert table["held_out_70"].tolist() == [
+        sum(row not in trained_on for trained_on in others) for row in range(dataset.n)
+    ]
     assert (table["held_out_30"][dataset.n_train :] == 6).all()
     assert finished_shards(store, recipe, dataset)[0].diverged == 1
 
@@ -310,8 +328,8 @@ def test_an_ensemble_that_diverged_as_a_whole_is_failed_however_often_it_is_run(
 
 def test_an_ensemble_and_its_shards_are_filed_under_data_set_and_kind(run, shards):
     """All rows of an experiment share their columns."""
-    assert {found.experiment for found in [run, *shards]} == {"digits/ensemble"}
-    assert [found.status for found in [run, *shards]] == ["FINISHED"] * 7
+    assert {each.experiment for each in [run, *shards]} == {"digits/ensemble"}
+    assert [each.status for each in [run, *shards]] == ["FINISHED"] * 7
     assert {shard.parent for shard in shards} == {run.id}
     assert run.name == f"mlp 6x2 {run.tags['study.digest'][:3]}{run.tags['study.data'][:3]}"
     assert {shard.name for shard in shards} >= {"30 %: 0-1", "70 %: 4-5"}
@@ -328,17 +346,17 @@ def test_the_first_shard_of_every_ratio_comes_before_the_second_of_any(shards):
 def test_params_are_the_flattened_recipe(run, shards, recipe):
     """Parent and children differ by what makes a child, so that "show diff only" is the experiment's idea."""
     assert run.params == flatten(recipe)
-    told = [{key: value for key, value in shard.params.items() if key not in run.params} for shard in shards]
+    differing = [{key: value for key, value in shard.params.items() if key not in run.params} for shard in shards]
     assert all(shard.params.items() >= run.params.items() for shard in shards)
-    assert {tuple(params.items()) for params in told} >= {(("ratio", "0.3"), ("members", "0-1"))}
+    assert {tuple(params.items()) for params in differing} >= {(("ratio", "0.3"), ("members", "0-1"))}
 
 
 def test_tags_tell_what_was_trained_on_what_and_how(run, shards, recipe, dataset):
     """Queries find runs by them, and a resumed launch its precision."""
-    for found, kind in [(run, "ensemble"), *((shard, "shard") for shard in shards)]:
-        assert found.tags["study.kind"] == kind
-        assert found.tags["study.digest"] == recipe.digest()
-        assert found.tags["study.data"] == dataset.digest
+    for logged, kind in [(run, "ensemble"), *((shard, "shard") for shard in shards)]:
+        assert logged.tags["study.kind"] == kind
+        assert logged.tags["study.digest"] == recipe.digest()
+        assert logged.tags["study.data"] == dataset.digest
     assert run.tags["study.precision"] == "float32"
     assert run.tags["mlflow.note.content"].startswith("> to test\n")
 
@@ -362,8 +380,8 @@ def test_members_are_points_of_a_curve_not_runs(shards, members, dataset):
     for shard in shards:
         kept = shard.read_arrays("members.npz")
         for member, value in shard.read_series("member/holdout_accuracy"):
-            own, prediction = members[float(kept["ratio"]), member]
-            votes = [prediction[row] == dataset.labels[row] for row in range(dataset.n_train) if row not in own]
+            trained_on, prediction = members[float(kept["ratio"]), member]
+            votes = [prediction[row] == dataset.labels[row] for row in range(dataset.n_train) if row not in trained_on]
             assert value == pytest.approx(np.mean(votes))
         steps = [step for step, _ in shard.read_series("member/holdout_accuracy")]
         assert steps == kept["member"].tolist()
@@ -378,9 +396,9 @@ def test_the_parents_curves_are_accuracies_by_ratio(run, members, dataset):
         for ratio in (0.3, 0.7):
             votes = [
                 prediction[row] == dataset.labels[row]
-                for (r, _), (own, prediction) in members.items()
+                for (r, _), (trained_on, prediction) in members.items()
                 for row in rows
-                if r == ratio and row not in own
+                if r == ratio and row not in trained_on
             ]
             expected.append(np.mean(votes))
         series = run.read_series(f"{name}/accuracy")
@@ -433,9 +451,9 @@ def test_a_damaged_shard_is_named_and_it_alone_is_trained_again(run, recipe, dat
     copy.get(run.id).read("cscore.parquet").unlink()
     seen = trained_in(monkeypatch)
     again = run_ensemble(recipe, dataset, copy)
-    told = capsys.readouterr().err
-    assert f"run {victim.id}" in told
-    assert "damaged" in told
+    messages = capsys.readouterr().err
+    assert f"run {victim.id}" in messages
+    assert "damaged" in messages
     assert seen == [("member", "0.7", 2), ("member", "0.7", 3)]
     assert again.id == run.id
     assert same_bytes(run, again)
@@ -507,7 +525,7 @@ def on_machine(number, monkeypatch):
     choices = dict(MACHINES[number])
     monkeypatch.setattr("os.sched_getaffinity", lambda pid, cores=choices.pop("cores"): cores, raising=False)
     for rule, choice in choices.items():
-        monkeypatch.setattr(f"study.training.placement.{rule}", lambda *asked, choice=choice: choice)
+        monkeypatch.setattr(f"study.training.placement.{rule}", lambda *arguments, choice=choice: choice)
 
 
 @pytest.mark.parametrize("first", [0, 1])

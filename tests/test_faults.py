@@ -250,7 +250,7 @@ def finished(store, kind):
     return store.find(kind, status="FINISHED")
 
 
-def told(folder, name) -> list[str]:
+def messages_of(folder, name) -> list[str]:
     """What a launch said on stderr, line by line."""
     return (folder / f"{name}.err").read_text().splitlines()
 
@@ -260,9 +260,9 @@ DEATHS = ("training", "file", "curves", "folding", "epoch", "scores", "report")
 
 def test_every_launch_dies_where_it_shall(codes, folder):
     """Else the tests below prove nothing."""
-    assert codes["whole"] == 0, told(folder, "whole")
+    assert codes["whole"] == 0, messages_of(folder, "whole")
     assert [codes[death] for death in DEATHS] == [-9] * 7
-    assert codes["last"] == 0, told(folder, "last")
+    assert codes["last"] == 0, messages_of(folder, "last")
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -340,7 +340,7 @@ def test_sigterm_and_sigint_end_with_their_codes(codes):
 def test_a_stopped_launch_says_how_to_go_on(folder, codes):
     """Two lines, no traceback."""
     for name in ("first", "third"):
-        assert told(folder, name)[-2:] == [
+        assert messages_of(folder, name)[-2:] == [
             "stopping; once more to stop at once",
             "stopped; the same command goes on from here",
         ]
@@ -349,8 +349,8 @@ def test_a_stopped_launch_says_how_to_go_on(folder, codes):
 def test_a_second_launch_waits_and_can_be_stopped(codes, folder):
     """Two terminals, one recipe: nothing is trained twice, and it says for whom it waits."""
     assert codes["second"] == 143
-    assert [line for line in told(folder, "second") if "is being trained by pid" in line]
-    assert not [line for line in told(folder, "second") if "Traceback" in line]
+    assert [line for line in messages_of(folder, "second") if "is being trained by pid" in line]
+    assert not [line for line in messages_of(folder, "second") if "Traceback" in line]
 
 
 def test_a_launch_that_finishes_what_was_stopped_leaves_no_trace_of_it(opened):
@@ -363,9 +363,9 @@ def test_a_launch_that_finishes_what_was_stopped_leaves_no_trace_of_it(opened):
 def test_a_full_disk_is_one_line(codes, folder):
     """While a shard is written: the file is named, the run is FAILED, the launch ends."""
     assert codes["full"] == 2
-    (line,) = [line for line in told(folder, "full") if line.startswith("study: ")]
+    (line,) = [line for line in messages_of(folder, "full") if line.startswith("study: ")]
     assert "members.npz: No space left on device; free space or allow writing there, and run again" in line
-    assert not [line for line in told(folder, "full") if "Traceback" in line]
+    assert not [line for line in messages_of(folder, "full") if "Traceback" in line]
 
 
 def test_cscores_after_signals_and_a_full_disk_are_the_same_bytes(codes, opened):
@@ -378,11 +378,11 @@ def test_cscores_after_signals_and_a_full_disk_are_the_same_bytes(codes, opened)
 def test_a_signal_before_the_training_ends_the_launch(codes, folder):
     """Reading the data and planning take their time, too."""
     assert codes["early"] == 130
-    assert not [line for line in told(folder, "early") if "Traceback" in line]
+    assert not [line for line in messages_of(folder, "early") if "Traceback" in line]
 
 
 def test_a_wrong_override_is_one_line(codes, folder):
     """Exit code 2; the door of recipes and overrides is the same."""
     assert codes["wrong"] == 2
-    assert len(told(folder, "wrong")) == 1
-    assert told(folder, "wrong")[0].startswith("study: study.toml: optimizer.lr: ")
+    assert len(messages_of(folder, "wrong")) == 1
+    assert messages_of(folder, "wrong")[0].startswith("study: study.toml: optimizer.lr: ")

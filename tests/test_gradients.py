@@ -31,8 +31,8 @@ def written_out(checkpoint, n, value):
     """(n, p) gradients of value(logits, label) with respect to all trained weights, one example at a time."""
     network, rows = checkpoint.snapshot.network(), []
     for image, label in images_of(checkpoint)[:n]:
-        slopes = torch.autograd.grad(value(network(image), label), trained(network))
-        rows.append(torch.cat([slope.flatten() for slope in slopes]).numpy())
+        gradients = torch.autograd.grad(value(network(image), label), trained(network))
+        rows.append(torch.cat([gradient.flatten() for gradient in gradients]).numpy())
     return np.stack(rows)
 
 
@@ -104,9 +104,9 @@ def random_factors(n=23, bias=True, dtype=torch.float64):
 def outer(factors):
     """(n, p) gradients of the factors, written out."""
     blocks = []
-    for inputs, slopes, bias in factors:
+    for inputs, gradients, bias in factors:
         extended = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=inputs.dtype)], dim=1) if bias else inputs
-        blocks.append(torch.einsum("nb,na->nba", slopes, extended).flatten(1))
+        blocks.append(torch.einsum("nb,na->nba", gradients, extended).flatten(1))
     return torch.cat(blocks, dim=1).numpy()
 
 
@@ -117,8 +117,8 @@ def test_kernel_sums_on_factors_equal_those_on_outer_products(bias, tile):
     factors, labels = random_factors(bias=bias), np.arange(23) % 3
     squared = cdist(outer(factors), outer(factors), "sqeuclidean")
     expected, bandwidth = sums_by_hand(squared, labels, 3)
-    sums, found = gradient_class_sums(factors, torch.from_numpy(labels), 3, tile=tile)
-    assert found == pytest.approx(bandwidth, rel=1e-9)
+    sums, rows = gradient_class_sums(factors, torch.from_numpy(labels), 3, tile=tile)
+    assert rows == pytest.approx(bandwidth, rel=1e-9)
     np.testing.assert_allclose(sums, expected, rtol=1e-9)
 
 
@@ -159,9 +159,9 @@ def test_last_layer_density_equals_that_of_gradients_written_out(kind):
     checkpoint = toy_checkpoint(kind)
     last = checkpoint.snapshot.network().get_classifier()
     size = last.weight.numel() + last.bias.numel()
-    own = loss_gradients(checkpoint)[:, -size:]
+    gradients = loss_gradients(checkpoint)[:, -size:]
     labels = checkpoint.dataset.labels[:40]
-    expected, bandwidth = sums_by_hand(cdist(own, own, "sqeuclidean"), labels, 3)
+    expected, bandwidth = sums_by_hand(cdist(gradients, gradients, "sqeuclidean"), labels, 3)
     np.testing.assert_allclose(weight_gradients.last_layer_gradient_density(checkpoint), expected, rtol=1e-7)
     assert checkpoint.memory["metrics"][1]["density/bandwidth_gradient_last_layer"] == pytest.approx(bandwidth)
 
@@ -169,31 +169,31 @@ def test_last_layer_density_equals_that_of_gradients_written_out(kind):
 def test_exact_density_of_an_mlp_equals_that_of_gradients_written_out():
     """All layers, nothing sketched: dimension 0."""
     checkpoint = toy_checkpoint("mlp")
-    own = loss_gradients(checkpoint)
-    expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), checkpoint.dataset.labels[:40], 3)
+    gradients = loss_gradients(checkpoint)
+    expected, _ = sums_by_hand(cdist(gradients, gradients, "sqeuclidean"), checkpoint.dataset.labels[:40], 3)
     np.testing.assert_allclose(weight_gradients.gradient_density(checkpoint, dimension=0), expected, rtol=1e-7)
 
 
-def sketched(checkpoint, dimension, slopes, seed=0):
+def sketched(checkpoint, dimension, gradients, seed=0):
     def stream(*words):
         return checkpoint.stream(*words, seed)
 
-    return gradient_sketches.sketches(derivatives.Frozen(checkpoint), 40, slopes, dimension, stream).numpy()
+    return gradient_sketches.sketches(derivatives.Frozen(checkpoint), 40, gradients, dimension, stream).numpy()
 
 
-def errors(checkpoint, exact, slopes, dimension, draws):
+def errors(checkpoint, exact, gradients, dimension, draws):
     """Errors of sketched inner products in units of |g| |g'|, (draws, n, n)."""
     scale = np.sqrt(np.diag(exact))
-    found = [sketched(checkpoint, dimension, slopes, seed) for seed in range(draws)]
-    return np.stack([(own @ own.T - exact) / np.outer(scale, scale) for own in found])
+    sketches = [sketched(checkpoint, dimension, gradients, seed) for seed in range(draws)]
+    return np.stack([(sketch @ sketch.T - exact) / np.outer(scale, scale) for sketch in sketches])
 
 
 @both_networks
 def test_sketches_keep_inner_products_within_the_stated_error(kind):
     """Unbiased; standard deviation sqrt(2 / k), for products sqrt(8 / k) at most; against the exact Gram matrix."""
     checkpoint = toy_checkpoint(kind)
-    own = loss_gradients(checkpoint)
-    error = errors(checkpoint, own @ own.T, weight_gradients._loss, 256, 100)
+    gradients = loss_gradients(checkpoint)
+    error = errors(checkpoint, gradients @ gradients.T, weight_gradients._loss, 256, 100)
     bound = np.sqrt((8 if kind == "mlp" else 2) / 256)
     assert np.sqrt((error**2).mean()) < 1.1 * bound
     assert abs(error.mean(axis=0)).max() < 5 * bound / np.sqrt(100)
@@ -203,8 +203,8 @@ def test_sketches_keep_inner_products_within_the_stated_error(kind):
 def test_tangent_sketches_sum_the_kernel_over_the_classes(kind):
     """The trace of the empirical NTK, sum over k of <grad z_k(x), grad z_k(x')>, and no terms between classes."""
     checkpoint = toy_checkpoint(kind)
-    own = tangents(checkpoint)
-    exact = np.einsum("cnp,cmp->nm", own, own)
+    gradients = tangents(checkpoint)
+    exact = np.einsum("cnp,cmp->nm", gradients, gradients)
     error = errors(checkpoint, exact, weight_gradients._each_logit, 256, 100)
     bound = np.sqrt((8 if kind == "mlp" else 2) / 256)
     assert np.sqrt((error**2).mean()) < 1.1 * bound
@@ -216,44 +216,44 @@ def test_tangent_sketches_sum_the_kernel_over_the_classes(kind):
 def test_probes_estimate_the_trace_of_the_kernel_with_the_stated_variance(kind, probes):
     """Against the exact Gram matrix, without a sketch; three groups of three classes are exact."""
     checkpoint, rng = toy_checkpoint(kind), np.random.default_rng(0)
-    own = tangents(checkpoint, 12)
-    exact = np.einsum("cnp,cmp->nm", own, own)
-    block = np.einsum("cnp,dmp->nmcd", own, own)
-    found, expected = [], []
+    gradients = tangents(checkpoint, 12)
+    exact = np.einsum("cnp,cmp->nm", gradients, gradients)
+    block = np.einsum("cnp,dmp->nmcd", gradients, gradients)
+    computed, expected = [], []
     for _ in range(400):
         streams = SimpleNamespace(stream=lambda *words: rng, dataset=checkpoint.dataset)
         signs = weight_gradients.signed_logits(streams, probes)(torch.zeros(1, 3, dtype=torch.float64), None)[
             :, 0
         ].numpy()
-        features = np.einsum("sc,cnp->snp", signs, own)
-        found.append(np.einsum("snp,smp->nm", features, features))
+        features = np.einsum("sc,cnp->snp", signs, gradients)
+        computed.append(np.einsum("snp,smp->nm", features, features))
         together = (np.abs(signs).T @ np.abs(signs) > 0) & ~np.eye(3, dtype=bool)
         expected.append(2 * ((block + block.swapaxes(2, 3)) ** 2 / 4 * together).sum(axis=(2, 3)))
     variance = np.mean(expected, axis=0)
-    assert (np.abs(np.mean(found, axis=0) - exact) <= 5 * np.sqrt(variance / 400) + 1e-9).all()
-    assert np.mean((found - exact) ** 2) == pytest.approx(variance.mean(), rel=0.25, abs=1e-12)
+    assert (np.abs(np.mean(computed, axis=0) - exact) <= 5 * np.sqrt(variance / 400) + 1e-9).all()
+    assert np.mean((computed - exact) ** 2) == pytest.approx(variance.mean(), rel=0.25, abs=1e-12)
 
 
 @both_networks
 def test_sketched_densities_rank_as_exact_ones(kind):
     """What a sketch is for: the same examples at either end."""
     checkpoint = toy_checkpoint(kind, blobs(40, 10, seed=2), steps=12)
-    own = loss_gradients(checkpoint)
-    expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), checkpoint.dataset.labels[:40], 3)
-    found = weight_gradients.gradient_density(checkpoint, dimension=2048)
-    assert np.corrcoef(*(each.sum(axis=1).argsort().argsort() for each in (found, expected)))[0, 1] > 0.97
+    gradients = loss_gradients(checkpoint)
+    expected, _ = sums_by_hand(cdist(gradients, gradients, "sqeuclidean"), checkpoint.dataset.labels[:40], 3)
+    result = weight_gradients.gradient_density(checkpoint, dimension=2048)
+    assert np.corrcoef(*(each.sum(axis=1).argsort().argsort() for each in (result, expected)))[0, 1] > 0.97
 
 
 @both_networks
 def test_tangent_densities_rank_as_exact_ones(kind):
     """The density on the empirical NTK that the paper leaves open."""
     checkpoint = toy_checkpoint(kind)
-    own = tangents(checkpoint).transpose(1, 0, 2).reshape(40, -1)
+    gradients = tangents(checkpoint).transpose(1, 0, 2).reshape(40, -1)
     labels = checkpoint.dataset.labels[:40]
-    expected, _ = sums_by_hand(cdist(own, own, "sqeuclidean"), labels, 3)
+    expected, _ = sums_by_hand(cdist(gradients, gradients, "sqeuclidean"), labels, 3)
     for function in (weight_gradients.tangent_density_first, weight_gradients.tangent_density_last):
-        found = function(checkpoint, dimension=2048, probes=0)
-        ranks = [gradient._relative(each, labels).argsort().argsort() for each in (found, expected)]
+        result = function(checkpoint, dimension=2048, probes=0)
+        ranks = [gradient._relative(each, labels).argsort().argsort() for each in (result, expected)]
         assert np.corrcoef(*ranks)[0, 1] > 0.95
 
 
@@ -319,7 +319,7 @@ def test_a_training_is_the_same_with_all_gradients_taken(model, precision):
         )
         placement = place(recipe.runtime, stackable=stackable(recipe.model.spec())).alone(wide=False)
         collector = Collector(dataset, wanted(recipe.proxies, dataset) if names else [], recipe, "cpu")
-        hooks = Hooks(after_epoch=lambda member, epoch, look, taker=collector: not taker.take(epoch, look))
+        hooks = Hooks(after_epoch=lambda member, epoch, evaluation, taker=collector: not taker.take(epoch, evaluation))
         outcomes.append(next(fit([Member(("single", 0), np.arange(40))], dataset, recipe, placement, hooks)))
     for plain, watched in zip(*([o.prediction, o.confidence] for o in outcomes), strict=True):
         np.testing.assert_array_equal(plain, watched)
@@ -327,7 +327,7 @@ def test_a_training_is_the_same_with_all_gradients_taken(model, precision):
     assert len(scores) >= 11
     assert all(len(np.unique(each)) > 5 for name, each in scores.items() if name != "critical_sample_steps")
     assert {"grand", "adversarial_margin", "gradient_density_last_layer"} <= set(collector.epoch_scores)
-    told = {
+    arrays = {
         name for memory in collector.memories.values() for each in memory.get("metrics", {}).values() for name in each
     }
-    assert {"sensitivity/gini", "sensitivity/critical_ratio_train", "density/bandwidth_gradient"} <= told
+    assert {"sensitivity/gini", "sensitivity/critical_ratio_train", "density/bandwidth_gradient"} <= arrays

@@ -46,16 +46,16 @@ def runs(dataset) -> StudyRuns:
     ease = rng.random(dataset.n) + 0.3 * (dataset.labels == 0)
     masks = rng.random((24, dataset.n)) < 0.5
     masks[:, dataset.n_train :] = False
-    answers = np.where(rng.random(masks.shape) < ease, dataset.labels, (dataset.labels + 1) % 3)
-    told = [0.5] * 24, range(24), 3
-    profile = shard_profile(masks, answers, np.full(masks.shape, 0.5), dataset.labels, *told)
+    predictions = np.where(rng.random(masks.shape) < ease, dataset.labels, (dataset.labels + 1) % 3)
+    members = [0.5] * 24, range(24), 3
+    profile = shard_profile(masks, predictions, np.full(masks.shape, 0.5), dataset.labels, *members)
     frame = pd.DataFrame({"example": dataset.ids, "label": dataset.labels, "split": dataset.split()})
     cscores = frame.assign(**cscore_columns(profile, dataset.labels), **memorization_columns(profile))
 
     def scores(seed: int, noise: float) -> pd.DataFrame:
-        own, table = np.random.default_rng(seed), frame.copy()
+        generator, table = np.random.default_rng(seed), frame.copy()
         for name in NAMES:
-            values = np.round(8 * (cscores["cscore"] + own.normal(0, noise, dataset.n)))
+            values = np.round(8 * (cscores["cscore"] + generator.normal(0, noise, dataset.n)))
             turned = values if PROXIES[name].easy == "high" else -values
             table[name] = np.where(frame["split"] == PROXIES[name].on, turned, np.nan).astype(np.float32)
         return table
@@ -119,17 +119,17 @@ def test_seeds_are_all_pairs_of_repeats(table, runs, name):
 def test_one_repeat_has_no_agreement_between_seeds(runs, dataset):
     """Unknown is not 1."""
     alone = replace(runs, scores=runs.scores[:1], singles=runs.singles[:1], others=())
-    found = leaderboard(alone, dataset)
-    assert found[["seeds", "architectures"]].isna().all(axis=None)
-    assert found["spearman"].notna().all()
+    result = leaderboard(alone, dataset)
+    assert result[["seeds", "architectures"]].isna().all(axis=None)
+    assert result["spearman"].notna().all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_architectures_are_other_networks_with_the_same_settings(table, runs, name):
     """A proxy with another setting is another proxy; cbtl of the second network does not count."""
     same = runs.others[: 1 if name == "cbtl" else 2]
-    own = [values(runs, name, scores)[0] for scores in runs.scores]
-    each = [np.mean([stats.spearmanr(x, values(runs, name, t)[0]).statistic for x in own]) for _, t in same]
+    columns = [values(runs, name, scores)[0] for scores in runs.scores]
+    each = [np.mean([stats.spearmanr(x, values(runs, name, t)[0]).statistic for x in columns]) for _, t in same]
     assert row(table, name)["architectures"] == pytest.approx(np.mean(each))
 
 
@@ -159,12 +159,12 @@ def test_damaged_costs_are_named_and_missing(runs, dataset, capsys):
 @pytest.mark.parametrize("name", NAMES)
 def test_within_class_is_the_weighted_mean_of_scipys_in_each_class(table, runs, name):
     """Averaged over the repeats, weighted by the size of the class."""
-    found = []
+    result = []
     for scores in runs.scores:
         proxy, cscores, labels = values(runs, name, scores)
         each = [stats.spearmanr(proxy[labels == c], cscores[labels == c]).statistic for c in range(3)]
-        found.append(np.average(each, weights=[(labels == c).sum() for c in range(3)]))
-    assert row(table, name)["within_class"] == pytest.approx(np.mean(found))
+        result.append(np.average(each, weights=[(labels == c).sum() for c in range(3)]))
+    assert row(table, name)["within_class"] == pytest.approx(np.mean(result))
 
 
 def test_a_proxy_that_only_tells_classes_apart_has_nothing_within_them():
@@ -189,9 +189,9 @@ def test_published_scores_alone_are_enough_for_a_league(runs, dataset):
     published = runs.cscores["cscore"].where(runs.cscores["split"] == "train")
     cscores = runs.cscores[["example", "label", "split"]].assign(cscore=published, published=published)
     alone = replace(runs, ensemble=None, profile=None, cscores=cscores)
-    found = leaderboard(alone, dataset)
-    assert set(found["proxy"]) == set(NAMES) - {"cbgl"}
-    assert found["ceiling"].isna().all()
+    result = leaderboard(alone, dataset)
+    assert set(result["proxy"]) == set(NAMES) - {"cbgl"}
+    assert result["ceiling"].isna().all()
     assert "published" in set(proxy_matrix(alone, dataset)["proxy"])
 
 
@@ -200,17 +200,17 @@ def test_published_scores_alone_are_enough_for_a_league(runs, dataset):
 
 def test_the_matrix_equals_scipys_in_its_own_order(runs, dataset):
     """Mean over the repeats, oriented, C-score included; rows and columns in one order."""
-    found = proxy_matrix(runs, dataset)
-    assert list(found.columns[3:]) == list(found["proxy"])
-    assert set(found["proxy"]) == {"cscore", "cbtl", "forgetting_events", "target_confidence"}
-    for one in found["proxy"]:
-        for other in found["proxy"]:
+    result = proxy_matrix(runs, dataset)
+    assert list(result.columns[3:]) == list(result["proxy"])
+    assert set(result["proxy"]) == {"cscore", "cbtl", "forgetting_events", "target_confidence"}
+    for one in result["proxy"]:
+        for other in result["proxy"]:
             columns = []
             for scores in runs.scores:
-                known = {"cscore": values(runs, "cbtl", scores)[1]}
-                pair = [known[n] if n in known else values(runs, n, scores)[0] for n in (one, other)]
+                computed = {"cscore": values(runs, "cbtl", scores)[1]}
+                pair = [computed[n] if n in computed else values(runs, n, scores)[0] for n in (one, other)]
                 columns.append(stats.spearmanr(*pair).statistic)
-            assert found.set_index("proxy").loc[one, other] == pytest.approx(np.mean(columns))
+            assert result.set_index("proxy").loc[one, other] == pytest.approx(np.mean(columns))
 
 
 def test_alike_proxies_stand_side_by_side(runs, dataset):
@@ -223,9 +223,9 @@ def test_alike_proxies_stand_side_by_side(runs, dataset):
 def test_a_constant_proxy_does_not_take_the_matrix_down(runs, dataset):
     """Its row is missing; the others keep theirs."""
     flat = tuple(scores.assign(cbtl=np.float32(1)) for scores in runs.scores)
-    found = proxy_matrix(replace(runs, scores=flat), dataset).set_index("proxy")
-    assert found["cbtl"].isna().all()
-    assert found.loc["forgetting_events", "cscore"] > 0.3
+    result = proxy_matrix(replace(runs, scores=flat), dataset).set_index("proxy")
+    assert result["cbtl"].isna().all()
+    assert result.loc["forgetting_events", "cscore"] > 0.3
 
 
 # ------------------------------------------------------------------------------------------------------------ printing
@@ -367,16 +367,16 @@ def trained(recipe, dataset, stores):
 def test_the_newest_run_of_each_other_network_is_read(trained):
     """Found by asking the store; two widths are two networks."""
     _, runs = trained
-    (other, _), own = runs.others[0], runs.singles[0]
+    (other, _), first = runs.others[0], runs.singles[0]
     assert len(runs.others) == 1
-    assert other.params["model.settings.widths"] != own.params["model.settings.widths"]
+    assert other.params["model.settings.widths"] != first.params["model.settings.widths"]
     assert other.id in {run.id for run in runs.all_runs}
 
 
 def test_influences_equal_a_loop_over_the_members_bits(trained, recipe, dataset):
     """From the shards' files: right when i was trained on, minus right when not, for test examples in doubt."""
     store, runs = trained
-    found = influences(runs, recipe, dataset, store, top=3)
+    result = influences(runs, recipe, dataset, store, top=3)
     subset, right = [], []
     for shard in store.find("shard"):
         kept = shard.read_arrays("members.npz")
@@ -384,14 +384,14 @@ def test_influences_equal_a_loop_over_the_members_bits(trained, recipe, dataset)
         right.append(kept["miss"] == 0)
     subset, right = np.concatenate(subset), np.concatenate(right)
     undecided = [j for j in range(dataset.n_train, dataset.n) if 0 < right[:, j].mean() < 1]
-    assert set(found.table["target"]) == set(dataset.ids[undecided])
+    assert set(result.table["target"]) == set(dataset.ids[undecided])
     for j in undecided:
-        own = found.table[found.table["target"] == dataset.ids[j]]
+        of_target = result.table[result.table["target"] == dataset.ids[j]]
         every = [right[subset[:, i], j].mean() - right[~subset[:, i], j].mean() for i in range(dataset.n_train)]
-        assert own["influence"].tolist() == pytest.approx(sorted(every, reverse=True)[:3])
-        first = np.flatnonzero(dataset.ids == own["source"].iloc[0])[0]
+        assert of_target["influence"].tolist() == pytest.approx(sorted(every, reverse=True)[:3])
+        first = np.flatnonzero(dataset.ids == of_target["source"].iloc[0])[0]
         assert every[first] == pytest.approx(max(every))
-    assert save(figures.influence_grid(dataset.images, dataset.ids, found.table, dataset.classes))
+    assert save(figures.influence_grid(dataset.images, dataset.ids, result.table, dataset.classes))
 
 
 def test_too_few_members_for_influence_are_said(trained, recipe, dataset):

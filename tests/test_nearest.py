@@ -40,8 +40,8 @@ def plain(features: np.ndarray) -> np.ndarray:
 def brute(features, k, queries=None, exclude_self=False):
     """All distances by differences in float64, sorted by distance, then row."""
     features = plain(features)
-    asked = features if queries is None else plain(queries)
-    distance = np.linalg.norm(asked[:, None] - features[None], axis=2)
+    points = features if queries is None else plain(queries)
+    distance = np.linalg.norm(points[:, None] - features[None], axis=2)
     if exclude_self:
         np.fill_diagonal(distance, np.inf)
     rows = np.argsort(distance, axis=1, kind="stable")[:, :k]
@@ -61,9 +61,9 @@ def test_neighbors_are_those_of_float64_brute_force(name, exclude_self):
 @pytest.mark.parametrize("name", ["images", "hidden", "offset", "logits", "softmax"])
 def test_distances_equal_sklearns(name):
     """An independent implementation; rows may differ there among equal distances, so distances are compared."""
-    known = NearestNeighbors(n_neighbors=K, algorithm="brute").fit(plain(FEATURES[name]))
+    reference = NearestNeighbors(n_neighbors=K, algorithm="brute").fit(plain(FEATURES[name]))
     distance, _ = nearest(FEATURES[name], K)
-    np.testing.assert_allclose(distance[:, 1:], known.kneighbors()[0][:, :-1], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(distance[:, 1:], reference.kneighbors()[0][:, :-1], rtol=1e-6, atol=1e-7)
 
 
 @every_kind
@@ -111,13 +111,13 @@ def test_the_bound_on_rounding_holds(name, precision):
     try:
         if precision == "medium" and not _medium_is_exact():
             pytest.skip("medium rounds to bfloat16 on this machine and is not taken")
-        found = torch.addmm(rows.square().sum(dim=1), rows, rows.T, alpha=-2)
+        result = torch.addmm(rows.square().sum(dim=1), rows, rows.T, alpha=-2)
     finally:
         torch.set_float32_matmul_precision(before)
     exact = rows.double()
     exact = torch.addmm(exact.square().sum(dim=1), exact, exact.T, alpha=-2)
     size = rows.square().sum(dim=1)
-    assert float(((found - exact).abs() / (knn._error(rows.shape[1]) * (size[:, None] + size.max()))).max()) < 0.5
+    assert float(((result - exact).abs() / (knn._error(rows.shape[1]) * (size[:, None] + size.max()))).max()) < 0.5
 
 
 @every_kind
@@ -162,14 +162,14 @@ def test_no_matrix_of_all_pairs_is_held():
 
 def counted_parts(monkeypatch):
     """How many rows each part had that was made."""
-    made, make = [], knn_native.Form.part
+    parts, make = [], knn_native.Form.part
 
     def part(form, rows, *given):
-        made.append(len(rows))
+        parts.append(len(rows))
         return make(form, rows, *given)
 
     monkeypatch.setattr(knn_native.Form, "part", part)
-    return made
+    return parts
 
 
 @needs_compiler
@@ -178,12 +178,12 @@ def test_parts_that_do_not_fit_are_made_again(bytes_held, monkeypatch):
     """Converted rows of all tiles would be more than the features themselves; the answer must not know."""
     features = FEATURES["hidden"]
     _, expected = nearest(features, K)
-    made = counted_parts(monkeypatch)
+    parts = counted_parts(monkeypatch)
     monkeypatch.setattr(knn_native, "PARTS_BYTES", bytes_held)
     _, rows = nearest(features, K, tile=100)
     np.testing.assert_array_equal(rows, expected)
-    assert (len(made) == 4) == (bytes_held > 1)
-    assert max(made) == 100
+    assert (len(parts) == 4) == (bytes_held > 1)
+    assert max(parts) == 100
 
 
 @needs_compiler
@@ -211,12 +211,12 @@ def test_any_number_of_threads_gives_the_same_bits(n, name, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = nearest(features, k, tile=150)
-        asked = nearest(features, k, queries=features.copy(), tile=150)
+        result = nearest(features, k, tile=150)
+        queried = nearest(features, k, queries=features.copy(), tile=150)
     finally:
         torch.set_num_threads(before)
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(asked, expected)
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(queried, expected)
 
 
 @needs_compiler
@@ -236,20 +236,20 @@ def test_features_of_any_scale_have_their_neighbors(scale, form, monkeypatch):
 def test_margins_hold_what_rounding_can_do(form, rows):
     """Half a squared distance is never below size + size - product, of rounded words summed one after the other."""
     rng, width = np.random.default_rng(0), 4096
-    made = {
+    parts = {
         "random": rng.normal(size=(20, width)),
         "alike": np.repeat(rng.normal(size=(20, 1)), width, axis=1),  # each sum is rounded the same way
         "one large number": rng.normal(size=(20, width)) + 1e4 * np.eye(20, width),
         "wide scale": np.exp(3 * rng.normal(size=(20, width))),
     }[rows]
-    made = torch.from_numpy(made).float()
+    parts = torch.from_numpy(parts).float()
     part = knn_native.Form(form, width, torch.zeros(width)).part(
-        made, torch.arange(20), torch.ones(20, dtype=torch.bool), 0
+        parts, torch.arange(20), torch.ones(20, dtype=torch.bool), 0
     )
     words, sizes = part.held[0][:20, :width].float().numpy(), part.held[1][0].numpy()
     products = (words[:, None] * words[None]).cumsum(axis=2, dtype=np.float32)[:, :, -1]
     bounds = sizes[:, None] + sizes - products
-    half = np.square(plain(made.numpy())[:, None] - plain(made.numpy())).sum(axis=2) / 2
+    half = np.square(plain(parts.numpy())[:, None] - plain(parts.numpy())).sum(axis=2) / 2
     assert (bounds <= half).all()
     assert np.median(half - bounds) < 0.02 * np.median(half)
 
@@ -277,8 +277,8 @@ def test_each_pair_of_parts_is_compared_once(monkeypatch):
 
     monkeypatch.setattr(knn_native.Lists, "each_other", watched)
     features = FEATURES["hidden"]
-    own, queried = nearest(features, K, tile=100), nearest(features, K, queries=features, tile=100)
-    np.testing.assert_array_equal(own, queried)
+    among_themselves, queried = nearest(features, K, tile=100), nearest(features, K, queries=features, tile=100)
+    np.testing.assert_array_equal(among_themselves, queried)
     assert len(pairs) == 2 * 10
     assert len(set(pairs)) == 10
 
@@ -347,9 +347,9 @@ def test_local_outlier_factors_equal_sklearns(name):
     """Breunig's definitions 3 to 7, and heaps of copies as scikit-learn has them."""
     features = plain(FEATURES[name])
     distance = np.linalg.norm(features[:, None] - features[None], axis=2)
-    known = LocalOutlierFactor(n_neighbors=20, metric="precomputed").fit(distance)
+    reference = LocalOutlierFactor(n_neighbors=20, metric="precomputed").fit(distance)
     scores = local_outlier_factor(*reachability(*nearest(FEATURES[name], 20, exclude_self=True)))
-    np.testing.assert_allclose(scores, -known.negative_outlier_factor_, rtol=1e-6)
+    np.testing.assert_allclose(scores, -reference.negative_outlier_factor_, rtol=1e-6)
 
 
 def test_an_outlier_has_a_high_factor():

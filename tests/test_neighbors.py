@@ -52,10 +52,10 @@ def test_bandwidth_is_half_the_mean_distance(name):
 @pytest.mark.parametrize("name", FEATURES)
 def test_sums_are_the_same_without_a_compiler(monkeypatch, name):
     """A machine without one must not rank examples otherwise."""
-    own, bandwidth = kde.class_kernel_sums(FEATURES[name], LABELS, CLASSES, **SETTINGS)
+    sums, bandwidth = kde.class_kernel_sums(FEATURES[name], LABELS, CLASSES, **SETTINGS)
     monkeypatch.setattr(native, "library", lambda: None)
     torchs, same = kde.class_kernel_sums(FEATURES[name], LABELS, CLASSES, **SETTINGS)
-    np.testing.assert_allclose(own, torchs, rtol=2e-6, atol=1e-12)
+    np.testing.assert_allclose(sums, torchs, rtol=2e-6, atol=1e-12)
     assert bandwidth == pytest.approx(same, rel=1e-6)
 
 
@@ -80,15 +80,15 @@ def test_a_single_class_has_the_whole_density(n):
 @pytest.mark.parametrize("name", ["images", "hidden"])
 def test_sums_have_the_same_bits_for_any_number_of_threads(name):
     """Examples that nearly tie must not change places from run to run, or from machine to machine."""
-    threads, found = torch.get_num_threads(), []
+    threads, counts = torch.get_num_threads(), []
     try:
         for count in (1, 3, 3):
             torch.set_num_threads(count)
-            found.append(kde.class_kernel_sums(FEATURES[name], LABELS, CLASSES, tile=32)[0])
+            counts.append(kde.class_kernel_sums(FEATURES[name], LABELS, CLASSES, tile=32)[0])
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
-    assert all((each == found[0]).all() for each in found)
+    assert all((each == counts[0]).all() for each in counts)
 
 
 @pytest.mark.parametrize("name", FEATURES)

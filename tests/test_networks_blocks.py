@@ -51,9 +51,9 @@ def test_shifting_and_scaling_a_standardized_filter_changes_nothing():
     conv = StandardizedConv2d(2, 3, 3).double()
     seen = images(4, 2, 6, 6).double()
     (conv(seen) ** 3).sum().backward()
-    for slope, weight in zip(conv.weight.grad, conv.weight.detach(), strict=True):
-        assert abs(float(slope.sum())) < 1e-6 * float(slope.abs().sum())
-        assert abs(float((slope * weight).sum())) < 1e-6 * float((slope * weight).abs().sum())
+    for gradient, weight in zip(conv.weight.grad, conv.weight.detach(), strict=True):
+        assert abs(float(gradient.sum())) < 1e-6 * float(gradient.abs().sum())
+        assert abs(float((gradient * weight).sum())) < 1e-6 * float((gradient * weight).abs().sum())
 
 
 def test_the_groupnorm_resnet_standardizes_every_convolution_and_has_no_batchnorm():
@@ -91,11 +91,11 @@ def test_a_padded_shortcut_takes_every_second_pixel_and_adds_zeros():
     """Option A of He et al. has no parameters; on an odd size it must meet the convolutions' size."""
     block = ResidualBlock(2, 5, 2, nn.BatchNorm2d, nn.Conv2d, projection=False)
     x = images(1, 2, 7, 7)
-    found = block.shortcut(x)
-    assert found.shape == block(x).shape == (1, 5, 4, 4)
+    result = block.shortcut(x)
+    assert result.shape == block(x).shape == (1, 5, 4, 4)
     for row, column in np.ndindex(4, 4):
-        assert torch.equal(found[0, :2, row, column], x[0, :, 2 * row, 2 * column])
-    assert not found[:, 2:].any()
+        assert torch.equal(result[0, :2, row, column], x[0, :, 2 * row, 2 * column])
+    assert not result[:, 2:].any()
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ def test_inception_ends_in_a_maximum():
 def test_a_dense_layer_keeps_its_input():
     """Its k channels come after those that it was given, and all later layers see both."""
     layer, x = DenseLayer(6, 4).eval(), images(2, 6, 5, 5)
-    found = layer(x)
-    assert found.shape == (2, 10, 5, 5)
-    assert torch.equal(found[:, :6], x)
+    result = layer(x)
+    assert result.shape == (2, 10, 5, 5)
+    assert torch.equal(result[:, :6], x)
     assert layer.conv1.out_channels == 16
 
 

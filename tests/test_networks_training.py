@@ -91,9 +91,9 @@ CROPPED = {"pad": 1, "flip": True}
 def test_a_member_is_the_same_alone_and_beside_others(name, settings, train):
     """Running statistics, crops and dropped units are a member's own, in whatever order and on whatever thread."""
     members = [Member((word,), EVERYTHING[low : low + 32]) for word, low in (("a", 0), ("b", 20))]
-    asked = recipe(name, settings, 0.05, 1, **train)
-    together = list(fit(members, DATA, asked, placed(threads=2)))
-    alone = [next(fit([member], DATA, asked, placed())) for member in reversed(members)]
+    spec = recipe(name, settings, 0.05, 1, **train)
+    together = list(fit(members, DATA, spec, placed(threads=2)))
+    alone = [next(fit([member], DATA, spec, placed())) for member in reversed(members)]
     for first, second in zip(together, reversed(alone), strict=True):
         assert np.array_equal(first.prediction, second.prediction)
         assert np.array_equal(first.confidence, second.confidence)
@@ -103,11 +103,13 @@ def test_a_member_is_the_same_alone_and_beside_others(name, settings, train):
 def test_the_training_prepares_the_whitening():
     """From the member's own training rows: what is held out must not decide on a weight."""
     seen: list[torch.Tensor] = []
-    asked = recipe("speednet", {"widths": [8]}, 0.05, 1)
-    hooks = Hooks(after_epoch=lambda member, epoch, look: seen.append(look.network().whitening.weight.clone()))
-    list(fit([Member(("a",), EVERYTHING[:32])], DATA, asked, placed(), hooks))
-    examples = Examples(DATA, asked.train, "cpu", torch.float32)
-    network = build.create(asked.model.spec(), DATA.shape, DATA.n_classes)
+    spec = recipe("speednet", {"widths": [8]}, 0.05, 1)
+    hooks = Hooks(
+        after_epoch=lambda member, epoch, evaluation: seen.append(evaluation.network().whitening.weight.clone())
+    )
+    list(fit([Member(("a",), EVERYTHING[:32])], DATA, spec, placed(), hooks))
+    examples = Examples(DATA, spec.train, "cpu", torch.float32)
+    network = build.create(spec.model.spec(), DATA.shape, DATA.n_classes)
     network.prepare(examples.batch(torch.arange(32)))
     assert torch.equal(seen[0], network.whitening.weight)
     assert torch.equal(seen[0], seen[-1])

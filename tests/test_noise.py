@@ -95,10 +95,10 @@ def test_gaussian_inputs_have_the_data_s_mean_and_deviation(floats):
     assert noisy.dtype == images.dtype
     np.testing.assert_array_equal(noisy[300:], images[300:])
     for channel in range(3):
-        own, drawn = images[:300, channel].astype(float), noisy[:300, channel].astype(float)
-        assert drawn.mean() == pytest.approx(own.mean(), abs=1)
-        assert drawn.std() == pytest.approx(own.std(), rel=0.03)
-        assert abs(np.corrcoef(own.ravel(), drawn.ravel())[0, 1]) < 0.05
+        clean, drawn = images[:300, channel].astype(float), noisy[:300, channel].astype(float)
+        assert drawn.mean() == pytest.approx(clean.mean(), abs=1)
+        assert drawn.std() == pytest.approx(clean.std(), rel=0.03)
+        assert abs(np.corrcoef(clean.ravel(), drawn.ravel())[0, 1]) < 0.05
     assert 0 <= noisy.min() <= noisy.max() <= 255
 
 
@@ -151,7 +151,7 @@ def test_both_parts_of_a_study_see_the_same_noise():
 
 
 @pytest.fixture
-def told(tmp_path):
+def label_file(tmp_path):
     """Write a file of human labels, three of them wrong."""
 
     def write(labels: np.ndarray = LABELS[:N], **arrays) -> dict:
@@ -164,36 +164,36 @@ def told(tmp_path):
     return write
 
 
-def test_human_labels_come_from_the_file(told):
+def test_human_labels_come_from_the_file(label_file):
     """In the data set's order; uint8 as CIFAR-10N has them."""
-    found = human_labels(**told(), labels=LABELS[:N], ids=IDS[:N], n_classes=CLASSES)
-    assert np.flatnonzero(found != LABELS[:N]).tolist() == [3, 5, 8]
-    assert found.dtype == np.int64
+    result = human_labels(**label_file(), labels=LABELS[:N], ids=IDS[:N], n_classes=CLASSES)
+    assert np.flatnonzero(result != LABELS[:N]).tolist() == [3, 5, 8]
+    assert result.dtype == np.int64
 
 
-def test_a_part_of_the_data_set_finds_its_own_rows(told):
+def test_a_part_of_the_data_set_finds_its_own_rows(label_file):
     """`data.limit` leaves gaps in the numbers of the ids."""
     rows = np.array([1, 5, 8, 700])
-    found = human_labels(**told(), labels=LABELS[rows], ids=IDS[rows], n_classes=CLASSES)
-    np.testing.assert_array_equal(found, [1, 6, 9, 0])
+    result = human_labels(**label_file(), labels=LABELS[rows], ids=IDS[rows], n_classes=CLASSES)
+    np.testing.assert_array_equal(result, [1, 6, 9, 0])
 
 
-def test_what_is_wrong_with_a_file_is_said_in_one_line(told, tmp_path):
+def test_what_is_wrong_with_a_file_is_said_in_one_line(label_file, tmp_path):
     """Length, range, order, column, form."""
-    own = {"labels": LABELS[:N], "ids": IDS[:N], "n_classes": CLASSES}
+    rows = {"labels": LABELS[:N], "ids": IDS[:N], "n_classes": CLASSES}
     short = {"path": tmp_path / "short.npz", "column": "x"}
     np.savez(short["path"], x=LABELS[:100], text=np.array(["a", "b"]), pickled=np.array([{}], dtype=object))
     (tmp_path / "text.npz").write_text("no")
     faults = [
-        (short | own, "holds 100 labels for 2000 training examples"),
-        (told() | own | {"labels": LABELS[:1000], "ids": IDS[:1000]}, "holds 2000 labels for 1000"),
-        (told() | own | {"n_classes": 5}, r"label 5 at index 5|label 6 at index 5"),
-        (told(np.roll(LABELS[:N], 1)) | own, "only 0% of worse agree .* order"),
-        (told() | own | {"column": "wors"}, "no array 'wors'; noise.column may be worse"),
-        (short | own | {"column": "text"}, "write whole numbers"),
-        (short | own | {"column": "pickled"}, "cannot be read as .npz"),
-        (short | own | {"path": tmp_path / "text.npz"}, "cannot be read as .npz"),
-        (short | own | {"path": tmp_path / "gone.npz"}, "cannot be read as .npz .*No such file"),
+        (short | rows, "holds 100 labels for 2000 training examples"),
+        (label_file() | rows | {"labels": LABELS[:1000], "ids": IDS[:1000]}, "holds 2000 labels for 1000"),
+        (label_file() | rows | {"n_classes": 5}, r"label 5 at index 5|label 6 at index 5"),
+        (label_file(np.roll(LABELS[:N], 1)) | rows, "only 0% of worse agree .* order"),
+        (label_file() | rows | {"column": "wors"}, "no array 'wors'; noise.column may be worse"),
+        (short | rows | {"column": "text"}, "write whole numbers"),
+        (short | rows | {"column": "pickled"}, "cannot be read as .npz"),
+        (short | rows | {"path": tmp_path / "text.npz"}, "cannot be read as .npz"),
+        (short | rows | {"path": tmp_path / "gone.npz"}, "cannot be read as .npz .*No such file"),
     ]
     for arguments, line in faults:
         with pytest.raises(DataError, match=line) as caught:
@@ -201,9 +201,9 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(told, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_human_labels_do_not_go_with_renumbered_classes(told):
+def test_human_labels_do_not_go_with_renumbered_classes(label_file):
     """`data.classes` numbers the classes anew; the file does not know."""
-    path = str(told()["path"])
+    path = str(label_file()["path"])
     recipe = toy_recipe(
         "study", data={"classes": ["3", "1"]}, noise={"labels": "human", "file": path, "column": "worse"}
     )
@@ -217,8 +217,8 @@ def test_cifar10n_has_its_published_noise_rates(real_data, column, rate):
     with np.load(real_data / "cscores" / "cifar10-cscores-orig-order.npz") as published:
         labels = published["labels"].astype(np.int64)
     ids = np.array([f"train/{row:05}" for row in range(len(labels))])
-    found = human_labels(real_data / "cifar10n" / "cifar10n-human-labels.npz", column, labels, ids, 10)
-    assert (found != labels).mean() == pytest.approx(rate, abs=1e-3)
+    result = human_labels(real_data / "cifar10n" / "cifar10n-human-labels.npz", column, labels, ids, 10)
+    assert (result != labels).mean() == pytest.approx(rate, abs=1e-3)
 
 
 def test_a_network_trains_on_the_noisy_labels():

@@ -56,14 +56,14 @@ def machine(tmp_path, monkeypatch):
 @pytest.fixture
 def tried(monkeypatch):
     """The ways that were measured, in order; `seconds` says how long an example takes in each, 1 unless set."""
-    asked, seconds = [], {}
+    requested, seconds = [], {}
 
     def measure(template, dataset, way):
-        asked.append(name(way))
+        requested.append(name(way))
         return {name(way): seconds.get(name(way), Rate(1.0, 0.3))}
 
     monkeypatch.setattr(autotune, "_measure", measure)
-    return type("Tried", (), {"asked": asked, "seconds": seconds})
+    return type("Tried", (), {"asked": requested, "seconds": seconds})
 
 
 @pytest.fixture
@@ -109,10 +109,10 @@ def test_a_gpu_that_is_not_there_is_told_in_one_line(count, name, gpus):
 def test_several_gpus_share_the_cores_and_are_in_the_tags(gpus):
     """Each process draws with its part of them; who reads the run sees how many there were."""
     gpus(2)
-    found = place(Runtime(), stackable=True)
-    assert (found.device, found.devices, found.machine) == ("cuda:0", ("cuda:0", "cuda:1"), 2)
-    assert found.tags()["study.side_by_side"] == "1 threads x 2 cores, stacks of 128, on each of 2 devices"
-    assert [(own.device, own.devices, own.machine, own.stack) for own in found.split()] == [
+    result = place(Runtime(), stackable=True)
+    assert (result.device, result.devices, result.machine) == ("cuda:0", ("cuda:0", "cuda:1"), 2)
+    assert result.tags()["study.side_by_side"] == "1 threads x 2 cores, stacks of 128, on each of 2 devices"
+    assert [(part.device, part.devices, part.machine, part.stack) for part in result.split()] == [
         ("cuda:0", (), 1, 128),
         ("cuda:1", (), 1, 128),
     ]
@@ -121,10 +121,10 @@ def test_several_gpus_share_the_cores_and_are_in_the_tags(gpus):
 def test_one_gpu_is_not_split(gpus):
     """Nor is a CPU: there is one process, as ever."""
     gpus(1)
-    for found in (place(Runtime(), stackable=True), place(Runtime(device="cpu", kernel="torch"), stackable=True)):
-        assert found.devices == ()
-        assert found.split() == [found]
-        assert "devices" not in found.tags()["study.side_by_side"]
+    for result in (place(Runtime(), stackable=True), place(Runtime(device="cpu", kernel="torch"), stackable=True)):
+        assert result.devices == ()
+        assert result.split() == [result]
+        assert "devices" not in result.tags()["study.side_by_side"]
 
 
 @pytest.mark.parametrize("way", ["alone", "trials", "depth"])
@@ -134,8 +134,8 @@ def test_what_is_no_ensemble_of_plain_members_takes_one_gpu(way, gpus, tried):
     recipe = convolutional(device="auto")
     if way == "depth":
         recipe = recipe.model_copy(update={"subset": recipe.subset.model_copy(update={"depth": True})})
-    found = place_network(recipe, DATA, LONG, **({} if way == "depth" else {way: True}))
-    assert (found.device, found.devices, found.threads, found.cores) == ("cuda:0", (), 1, 2)
+    result = place_network(recipe, DATA, LONG, **({} if way == "depth" else {way: True}))
+    assert (result.device, result.devices, result.threads, result.cores) == ("cuda:0", (), 1, 2)
     assert tried.asked == []
 
 
@@ -155,9 +155,9 @@ def test_a_gpu_takes_as_many_networks_as_are_faster_side_by_side(seconds, expect
     for threads, each in zip((1, 2, 4, 8), seconds, strict=True):
         way = f"bfloat16, channels_last, {threads} x {max(1, 2 // threads)} cores"
         tried.seconds[way] = each and Rate(each, 0.1)
-    found = place_network(convolutional(device="auto"), DATA, LONG)
-    assert (found.threads, len(tried.asked)) == (expected, count)
-    assert place_network(convolutional(device="auto"), DATA, LONG) == found
+    result = place_network(convolutional(device="auto"), DATA, LONG)
+    assert (result.threads, len(tried.asked)) == (expected, count)
+    assert place_network(convolutional(device="auto"), DATA, LONG) == result
     assert len(tried.asked) == count
 
 
@@ -167,8 +167,8 @@ def test_a_gpu_is_not_probed_for_what_is_known(what, gpus, tried):
     gpus(1)
     was = Placement("cuda", "float32", "highest", 4, 1, 1, 2).tags() if what == "tags" else None
     recipe = convolutional(device="auto", threads=4 if what == "threads" else 0)
-    found = place_network(recipe, DATA, 10_000 if what == "a short training" else LONG, like=was)
-    assert found.threads == (1 if what == "a short training" else 4)
+    result = place_network(recipe, DATA, 10_000 if what == "a short training" else LONG, like=was)
+    assert result.threads == (1 if what == "a short training" else 4)
     assert tried.asked == []
 
 
@@ -210,31 +210,31 @@ def test_precision_and_kernel_follow_from_the_processor(flags, expected, monkeyp
     ],
     ids=str,
 )
-def test_what_the_recipe_asks_for_is_taken(tried, asked, expected):
-    assert name(place_network(convolutional(**asked), DATA, LONG)) == expected
+def test_what_the_recipe_asks_for_is_taken(tried, requested, expected):
+    assert name(place_network(convolutional(**requested), DATA, LONG)) == expected
 
 
 def test_a_resumed_run_is_placed_as_it_was(tried):
     """Bits depend on precision, layout, and on how many threads share an operation."""
     was = Placement("cpu", "float32", "highest", 1, 2, 1, 2, layout="contiguous")
-    found = place_network(convolutional(), DATA, LONG, like=was.tags())
+    result = place_network(convolutional(), DATA, LONG, like=was.tags())
     assert tried.asked == []
-    assert name(found) == "float32, contiguous, 1 x 2 cores"
+    assert name(result) == "float32, contiguous, 1 x 2 cores"
 
 
 def test_a_run_of_before_there_were_layouts_goes_on_channels_last():
     """Then there was no other."""
-    found = place(
+    result = place(
         Runtime(device="cpu"), stackable=False, like={"study.placement": json.dumps({"precision": "float32"})}
     )
-    assert (found.layout, found.precision) == ("channels_last", "float32")
+    assert (result.layout, result.precision) == ("channels_last", "float32")
 
 
 def test_what_the_recipe_asks_for_wins_over_the_tags():
     """Who resumes with other settings wants them."""
     was = Placement("cpu", "float32", "highest", 1, 2, 1, 2, layout="contiguous").tags()
-    found = place(Runtime(device="cpu", threads=2, layout="channels_last"), stackable=False, like=was)
-    assert (found.threads, found.cores, found.layout) == (2, 1, "channels_last")
+    result = place(Runtime(device="cpu", threads=2, layout="channels_last"), stackable=False, like=was)
+    assert (result.threads, result.cores, result.layout) == (2, 1, "channels_last")
 
 
 @pytest.mark.parametrize("fault", ["raises", "is not finite"])
@@ -349,7 +349,7 @@ def test_concatenations_equal_the_plain_loop_in_both_layouts(layout):
     model, train = {"name": "inception_small", "settings": {}}, {"epochs": 1, "batch_size": 30}
     recipe, (member,) = toy_recipe(model=model, train=train), members(DATA, count=1)
     kept = []
-    hooks = Hooks(after_epoch=lambda member, epoch, look: kept.append(look.logits().numpy()))
+    hooks = Hooks(after_epoch=lambda member, epoch, evaluation: kept.append(evaluation.logits().numpy()))
     list(fit([member], DATA, recipe, replace(EXACT, layout=layout), hooks))
     np.testing.assert_allclose(kept[-1], plain_loop(DATA, recipe, member).logits.numpy(), rtol=0, atol=1e-9)
 
@@ -379,8 +379,8 @@ def test_the_network_can_be_differentiated_by_others():
     network = learner.module().eval()
     weights = {key: value.detach() for key, value in network.named_parameters()}
 
-    def slope(image):
-        logits, pull = vjp(lambda own: functional_call(network, own, (image.unsqueeze(0),)), weights)
+    def gradient(image):
+        logits, pull = vjp(lambda values: functional_call(network, values, (image.unsqueeze(0),)), weights)
         return pull(torch.ones_like(logits))[0]["classifier.bias"]
 
-    assert vmap(slope)(examples.block(0, 4)).tolist() == [[1.0] * 3] * 4
+    assert vmap(gradient)(examples.block(0, 4)).tolist() == [[1.0] * 3] * 4

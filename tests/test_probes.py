@@ -40,9 +40,9 @@ def trained(dataset, recipe, see):
     """Train one network and show its last look to `see`."""
     last = recipe.train.length(dataset.n_train)[0]
 
-    def after_epoch(member, epoch, look):
+    def after_epoch(member, epoch, evaluation):
         if epoch == last:
-            see(Checkpoint(dataset, epoch, look, "cpu", recipe.stream, spec=recipe.model.spec()))
+            see(Checkpoint(dataset, epoch, evaluation, "cpu", recipe.stream, spec=recipe.model.spec()))
 
     member = Member(("single", 0), np.arange(dataset.n_train))
     list(
@@ -70,8 +70,8 @@ def expected(checkpoint):
     with torch.no_grad():
         first = network.blocks[0](inputs)
         second = network.blocks[1](first.relu())
-        found = (inputs, first, second, torch.softmax(network.classifier(second.relu()).double(), dim=1))
-    return {name: rows.numpy() for name, rows in zip(MLP_LAYERS, found, strict=True)}
+        layers = (inputs, first, second, torch.softmax(network.classifier(second.relu()).double(), dim=1))
+    return {name: rows.numpy() for name, rows in zip(MLP_LAYERS, layers, strict=True)}
 
 
 # ------------------------------------------------------------------------------------------------------------- layers
@@ -82,10 +82,10 @@ def test_layers_are_read_before_their_relu(checkpoint, expected, name):
     """A.5: probes sit after the dense operations; after the ReLU they are less accurate (A.9)."""
     layers = Layers(checkpoint)
     assert layers.names == MLP_LAYERS
-    found = layers.features(name).numpy()
-    np.testing.assert_allclose(found, expected[name], rtol=1e-5, atol=1e-6)
+    features = layers.features(name).numpy()
+    np.testing.assert_allclose(features, expected[name], rtol=1e-5, atol=1e-6)
     if name.startswith("blocks"):
-        assert (found < 0).any()
+        assert (features < 0).any()
 
 
 def test_the_softmax_is_float64(checkpoint):
@@ -147,9 +147,9 @@ def test_a_relu_in_place_does_not_change_what_was_read(dataset):
     network = create(model, (1, 32, 32), 3).eval()
     images = torch.randn(6, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     examples = SimpleNamespace(n=6, block=lambda low, high: images[low:high])
-    look = SimpleNamespace(network=lambda: network, examples=examples)
+    evaluation = SimpleNamespace(network=lambda: network, examples=examples)
     sized = SimpleNamespace(shape=(1, 32, 32), n_classes=3)
-    layers = Layers(SimpleNamespace(dataset=sized, spec=model, snapshot=look))
+    layers = Layers(SimpleNamespace(dataset=sized, spec=model, snapshot=evaluation))
     assert layers.names[1] == "bn1"
     with torch.no_grad():
         before_relu = network.bn1(network.conv1(images)).flatten(1)
@@ -183,31 +183,31 @@ def test_convolutional_networks_have_layers_too():
 def sklearns(expected, dataset, k):
     """(l, n) answers and confidences of scikit-learn's k-NN classifier, which also takes the lowest of tied classes."""
     train = dataset.rows("train")
-    answers, confidences = [], []
+    predictions, confidences = [], []
     for name in MLP_LAYERS:
         rows = expected[name].astype(np.float64)
-        known = KNeighborsClassifier(k, algorithm="brute").fit(rows[train], dataset.labels[train])
-        answers.append(known.predict(rows))
-        confidences.append(known.predict_proba(rows)[np.arange(dataset.n), dataset.labels])
-    return np.array(answers), np.array(confidences)
+        reference = KNeighborsClassifier(k, algorithm="brute").fit(rows[train], dataset.labels[train])
+        predictions.append(reference.predict(rows))
+        confidences.append(reference.predict_proba(rows)[np.arange(dataset.n), dataset.labels])
+    return np.array(predictions), np.array(confidences)
 
 
 def test_probes_answer_as_sklearns_classifiers(checkpoint, expected, dataset):
     """On every layer, for training and test examples, with neighbours among the training examples alone."""
-    found = probes(fresh(checkpoint), k=K)
-    answers, confidences = sklearns(expected, dataset, K)
-    assert (found["probe_class"] == answers).all()
-    np.testing.assert_allclose(found["probe_confidence"], confidences, atol=1e-6)
-    assert (found["final_class"] == checkpoint.snapshot.outcome().prediction).all()
+    result = probes(fresh(checkpoint), k=K)
+    predictions, confidences = sklearns(expected, dataset, K)
+    assert (result["probe_class"] == predictions).all()
+    np.testing.assert_allclose(result["probe_confidence"], confidences, atol=1e-6)
+    assert (result["final_class"] == checkpoint.snapshot.outcome().prediction).all()
 
 
 def test_an_example_is_its_own_neighbor_unless_told(checkpoint):
     """The paper's probes are made of the whole training set; with k = 1 every training example knows itself."""
     labels, train, test = checkpoint.dataset.labels, slice(0, 120), slice(120, 150)
-    own, others = (probes(fresh(checkpoint), k=1, own_neighbor=each)["probe_class"] for each in (True, False))
-    assert (own[:, train] == labels[train]).all()
+    with_itself, others = (probes(fresh(checkpoint), k=1, own_neighbor=each)["probe_class"] for each in (True, False))
+    assert (with_itself[:, train] == labels[train]).all()
     assert (others[0, train] != labels[train]).any()
-    assert (own[:, test] == others[:, test]).all()
+    assert (with_itself[:, test] == others[:, test]).all()
 
 
 def test_layers_computed_again_give_the_same_answers(checkpoint, monkeypatch):
@@ -223,13 +223,13 @@ def test_layers_computed_again_give_the_same_answers(checkpoint, monkeypatch):
 def test_the_run_keeps_the_probes(checkpoint):
     """B-fig8 needs the votes for the consensus class, which only an ensemble knows."""
     now = fresh(checkpoint)
-    found = probes(now, k=K)
+    result = probes(now, k=K)
     kept = now.memory["arrays"]
     assert kept["layers"].tolist() == list(MLP_LAYERS)
     assert kept["votes"].shape == (4, 150, 3)
     assert (kept["votes"].sum(axis=2) == K).all()
-    assert (kept["votes"].argmax(axis=2) == found["probe_class"]).all()
-    lost = found["probe_class"][-1] != found["final_class"]
+    assert (kept["votes"].argmax(axis=2) == result["probe_class"]).all()
+    lost = result["probe_class"][-1] != result["final_class"]
     logged = now.memory["metrics"][now.epoch]
     assert logged == {"depth/undefined_train": lost[:120].sum(), "depth/undefined_test": lost[120:].sum()}
 
@@ -287,10 +287,10 @@ def test_hidden_densities_are_of_the_penultimate_layer_by_default(checkpoint, ex
 
 def test_the_outlier_factor_is_that_of_the_penultimate_layer(checkpoint, expected):
     """From look to score, against scikit-learn."""
-    found = local_densities(fresh(checkpoint), k=5)
-    scores = compute(PROXIES["local_outlier_factor"], found)
-    known = LocalOutlierFactor(n_neighbors=5).fit(np.maximum(expected["blocks.1"][:120], 0).astype(np.float64))
-    np.testing.assert_allclose(scores, -known.negative_outlier_factor_, rtol=1e-4)
+    result = local_densities(fresh(checkpoint), k=5)
+    scores = compute(PROXIES["local_outlier_factor"], result)
+    reference = LocalOutlierFactor(n_neighbors=5).fit(np.maximum(expected["blocks.1"][:120], 0).astype(np.float64))
+    np.testing.assert_allclose(scores, -reference.negative_outlier_factor_, rtol=1e-4)
 
 
 def test_the_outlier_factor_takes_all_others_where_there_are_few(checkpoint):

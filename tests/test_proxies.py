@@ -229,13 +229,13 @@ def test_densities_equal_a_loop_over_equations_3_to_5(kind, space, planted):
 
 def learned_by_loop(classes: np.ndarray) -> list[int]:
     checkpoints, n = classes.shape
-    found = []
+    values = []
     for i in range(n):
         learned = checkpoints - 1
         while learned and classes[learned - 1, i] == classes[-1, i]:
             learned -= 1
-        found.append(learned)
-    return found
+        values.append(learned)
+    return values
 
 
 @pytest.mark.parametrize("name", ["iteration_learned", "iteration_learned_test"])
@@ -306,10 +306,10 @@ def test_no_whole_pass_has_no_states_in_passing(epochs, name):
 
 def test_agreement_in_passing_is_pearson_and_mean_absolute_error():
     """Z-online reports these two."""
-    ends, passing = np.random.default_rng(0).random((2, 50))
-    pearson, error = proxies.learning_speed.online_agreement(ends, passing)
-    assert pearson == pytest.approx(pearsonr(ends, passing).statistic)
-    assert error == pytest.approx(sum(abs(a - b) for a, b in zip(ends, passing, strict=True)) / 50)
+    ends, online = np.random.default_rng(0).random((2, 50))
+    pearson, error = proxies.learning_speed.online_agreement(ends, online)
+    assert pearson == pytest.approx(pearsonr(ends, online).statistic)
+    assert error == pytest.approx(sum(abs(a - b) for a, b in zip(ends, online, strict=True)) / 50)
     assert math.isnan(proxies.learning_speed.online_agreement(np.ones(3), np.arange(3.0))[0])
 
 
@@ -366,6 +366,12 @@ def test_settings_are_filled_and_an_int_does_for_a_float():
     bound = proxies.bind(registry.specify(toy, **DECLARED), {"width": 1, "sharp": True})
     assert bound == {"width": 1.0, "count": 3, "name": "a", "sharp": True}
     assert isinstance(bound["width"], float)
+
+
+def test_a_proxy_without_settings_says_so():
+    """A hint with nothing in it is none."""
+    with pytest.raises(RecipeError, match="'cbtl' has no setting 'foo'; it takes no settings"):
+        proxies.bind(proxies.PROXIES["cbtl"], {"foo": 1})
 
 
 @pytest.mark.parametrize(
@@ -500,5 +506,5 @@ def test_markdown_has_a_row_per_proxy():
 @pytest.mark.parametrize("module", [rank_statistics, proxies.learning_speed], ids=lambda module: module.__name__)
 def test_examples_in_docstrings_hold(module):
     """A docstring's example is the first thing that a reader tries."""
-    found = doctest.testmod(module, extraglobs={"np": np})
-    assert (found.failed, found.attempted > 0) == (0, True)
+    result = doctest.testmod(module, extraglobs={"np": np})
+    assert (result.failed, result.attempted > 0) == (0, True)

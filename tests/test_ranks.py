@@ -38,9 +38,9 @@ def pairs(n: int, ties: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def standard_error(found: rank_statistics.Correlation) -> float:
-    width = np.arctanh(found.high) - np.arctanh(found.low)
-    return width / 2 / stats.norm.ppf(0.975) * (1 - found.value**2)
+def standard_error(correlation: rank_statistics.Correlation) -> float:
+    width = np.arctanh(correlation.high) - np.arctanh(correlation.low)
+    return width / 2 / stats.norm.ppf(0.975) * (1 - correlation.value**2)
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -91,9 +91,9 @@ def test_kernel_and_numpy_count_the_same_to_the_last_example(monkeypatch, digits
     rng = np.random.default_rng(5)
     x, noise = rng.normal(size=(2, 70_000))
     x, y = np.round(x, digits), np.round(x + noise, digits)
-    found = rank_statistics.concordance(x, y)
+    result = rank_statistics.concordance(x, y)
     monkeypatch.setattr(native, "library", lambda: None)
-    np.testing.assert_array_equal(found, rank_statistics.concordance(x, y))
+    np.testing.assert_array_equal(result, rank_statistics.concordance(x, y))
 
 
 @pytest.mark.usefixtures("by")
@@ -163,8 +163,8 @@ def test_interval_covers_the_truth_as_often_as_it_says(correlate):
     rng, hits = np.random.default_rng(2), 0
     for _ in range(400):
         x, noise = rng.normal(size=(2, 100))
-        found = correlate(x, 0.6 * x + 0.8 * noise)
-        hits += found.low <= truth <= found.high
+        result = correlate(x, 0.6 * x + 0.8 * noise)
+        hits += result.low <= truth <= result.high
     assert 0.91 < hits / 400 < 0.985
 
 

@@ -142,6 +142,8 @@ def test_an_unknown_key_names_the_nearest(write, override, hint):
         ("optimizer.name=adamw", "optimizer.name: must be 'sgd', 'adam', 'adamax' or 'adagrad', got 'adamw'"),
         ("optimizer=3", "optimizer: must be a table"),
         ("data.classes=[9]", "data.classes.0: must be text"),
+        ("data.name=npz", "data: name = 'npz' needs the place of its files: root ="),
+        ("data.columns.label=y", "columns are of csv and parquet tables; 'digits' has none"),
         ("subset.ratios=0.5", "subset.ratios: must be a list"),
         ("subset.ratios=[0.5, 0.1]", "the ratios must rise"),
         ("subset.ratios=[]", "the ratios must rise"),

@@ -137,10 +137,10 @@ def load_table(path: Path) -> dict:
 
 def leaves(table: dict, prefix: str = "") -> list[tuple[str, object]]:
     """Dotted names and values."""
-    found = []
+    settings = []
     for key, value in table.items():
-        found += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
-    return found
+        settings += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
+    return settings
 
 
 def test_the_readme_of_the_recipes_is_current():

@@ -211,12 +211,12 @@ def test_the_published_file_matches_cifar10(cifar):
     """The real thing: 50,000 rows, some of ours, found by number; J-fig's classes differ in their means."""
     dataset, file = cifar
     labels, scores, _ = read_scores(file)
-    found = match(file, Scores(labels, scores), dataset)
+    result = match(file, Scores(labels, scores), dataset)
     assert len(scores) == 50_000
-    assert len(found) == 200
+    assert len(result) == 200
     numbers = [int(name.rpartition("/")[2]) for name in dataset.ids[:200]]
     assert max(numbers) > 200  # the first twenty of each class leave gaps
-    assert found.tolist() == scores[numbers].tolist()
+    assert result.tolist() == scores[numbers].tolist()
     assert labels[numbers].tolist() == dataset.labels[:200].tolist()
 
 

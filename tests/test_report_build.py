@@ -77,8 +77,8 @@ def test_every_file_of_the_report_is_there_and_whole(report):
     """`read` checks the sha256; the UI would serve a damaged one without a word."""
     figures = {name for name in report.files if name.startswith("figures/")}
     expected = {"fig2", "fig3", "fig4", "fig5", "fig6", "fig8", "fig9a", "fig9b", "tab1"}
-    own = {"proxies", "suspects", "leaderboard", "matrix", "by_epoch", "B-consensus", "Z-fig2"}
-    assert figures == {f"figures/{name}.png" for name in [*own, *(f"J-{id}" for id in expected)]}
+    sections = {"proxies", "suspects", "leaderboard", "matrix", "by_epoch", "B-consensus", "Z-fig2"}
+    assert figures == {f"figures/{name}.png" for name in [*sections, *(f"J-{id}" for id in expected)]}
     tables = {f"{name}.parquet" for name in ("correlations", "points", "curves", "leaderboard", "matrix", "influence")}
     assert tables | {"recipe.toml", "report.html"} <= set(report.files)
     assert all(report.read(name).stat().st_size > 0 for name in report.files)
@@ -242,8 +242,8 @@ def test_with_published_scores_the_same_command_makes_a_new_report_of_the_same_r
     assert [run.id for run in again[:3]] == [run.id for run in runs[:3]]
     assert again[3].id != runs[3].id
     table = again[3].read_table("correlations.parquet")
-    own = table[table["reference"] != "published"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(own, correlations, check_exact=True)
+    computed = table[table["reference"] != "published"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(computed, correlations, check_exact=True)
 
 
 def test_published_scores_are_in_the_next_report(again):

@@ -50,9 +50,9 @@ def full(study_results):
     return study_results(*WITH_PROBES)
 
 
-def ids(found):
+def ids(results):
     """Of the sections on the page, in order."""
-    return [section.id for section in sections.figure_sections(found)]
+    return [section.id for section in sections.figure_sections(results)]
 
 
 def test_depth_and_sensitivity_are_shown_where_they_were_taken(full):
@@ -62,11 +62,11 @@ def test_depth_and_sensitivity_are_shown_where_they_were_taken(full):
 
 def test_what_was_not_taken_is_not_on_the_page(study_results):
     """Empty frames would make a long page longer; the plane of regularity needs no more than the trajectory."""
-    found = study_results("cbtl")
-    assert not set(ids(found)) & INNER
-    assert "Z-fig2" in ids(found)
-    assert "depth and margins" not in found.facts
-    assert "probes.npz" not in {file.name for file in tables.file_entries(found)}
+    result = study_results("cbtl")
+    assert not set(ids(result)) & INNER
+    assert "Z-fig2" in ids(result)
+    assert "depth and margins" not in result.facts
+    assert "probes.npz" not in {file.name for file in tables.file_entries(result)}
 
 
 def test_the_files_of_the_probes_are_named(full):
@@ -76,25 +76,25 @@ def test_the_files_of_the_probes_are_named(full):
 
 def test_the_depths_are_those_of_the_probes(full, dataset):
     """Rows in the order of the data set, beside their own C-scores."""
-    told = analysis.single_run_depths(full.runs, dataset)
+    depths = analysis.single_run_depths(full.runs, dataset)
     kept = full.runs.singles[0].read_arrays("probes.npz")
     scores = full.runs.scores[0]
     train = dataset.rows("train")
-    np.testing.assert_array_equal(told.table["depth"], prediction_depth(kept["probe_class"], kept["final_class"]))
-    np.testing.assert_array_equal(told.table["depth"][train], scores["prediction_depth"][train])
-    np.testing.assert_array_equal(told.table["cscore"], full.runs.cscores["cscore"])
-    assert told.layers == ("input", "blocks.0", "blocks.1", "softmax")
+    np.testing.assert_array_equal(depths.table["depth"], prediction_depth(kept["probe_class"], kept["final_class"]))
+    np.testing.assert_array_equal(depths.table["depth"][train], scores["prediction_depth"][train])
+    np.testing.assert_array_equal(depths.table["cscore"], full.runs.cscores["cscore"])
+    assert depths.layers == ("input", "blocks.0", "blocks.1", "softmax")
 
 
 def test_changed_labels_have_curves_of_their_own(full, dataset):
     """B-fig5: the mislabeled, by their new labels and by those that they were found with, worked out in a loop."""
-    told = analysis.single_run_depths(full.runs, dataset)
-    assert list(told.curves) == ["unchanged", "mislabeled", "original labels", "test"]
-    answers = full.runs.singles[0].read_arrays("probes.npz")["probe_class"]
+    depths = analysis.single_run_depths(full.runs, dataset)
+    assert list(depths.curves) == ["unchanged", "mislabeled", "original labels", "test"]
+    predictions = full.runs.singles[0].read_arrays("probes.npz")["probe_class"]
     changed = [row for row in range(dataset.n_train) if dataset.labels[row] != dataset.labels_before_noise[row]]
     assert len(changed) == 12
-    for layer, share in enumerate(told.curves["original labels"]):
-        assert share == np.mean([answers[layer, row] == dataset.labels_before_noise[row] for row in changed])
+    for layer, share in enumerate(depths.curves["original labels"]):
+        assert share == np.mean([predictions[layer, row] == dataset.labels_before_noise[row] for row in changed])
 
 
 def test_probe_curves_are_means_over_the_lowest_and_highest_scores(full, dataset):
@@ -105,14 +105,14 @@ def test_probe_curves_are_means_over_the_lowest_and_highest_scores(full, dataset
     assert list(dict.fromkeys(curves["group"])) == [f"{g} C-scores, test" for g in ("lowest", "middle", "highest")]
     for group, rows in (("lowest C-scores, test", test[:10]), ("highest C-scores, test", test[-10:])):
         for target, classes in (("ground truth", dataset.labels), ("consensus", cscores["consensus"].to_numpy())):
-            own = curves[(curves["group"] == group) & (curves["target"] == target)]
-            assert own["layer"].tolist() == [0, 1, 2, 3]
-            assert (own["n"] == 10).all()
+            curve = curves[(curves["group"] == group) & (curves["target"] == target)]
+            assert curve["layer"].tolist() == [0, 1, 2, 3]
+            assert (curve["n"] == 10).all()
             for layer in range(4):
                 sure = np.mean([kept["votes"][layer, row, classes[row]] / 30 for row in rows])
                 right = np.mean([kept["probe_class"][layer, row] == classes[row] for row in rows])
-                assert own["confidence"].iloc[layer] == pytest.approx(sure, abs=1e-3)  # one is kept as float16
-                assert own["accuracy"].iloc[layer] == pytest.approx(right)
+                assert curve["confidence"].iloc[layer] == pytest.approx(sure, abs=1e-3)  # one is kept as float16
+                assert curve["accuracy"].iloc[layer] == pytest.approx(right)
 
 
 def test_probe_curves_follow_the_corners_where_they_are_known(full, dataset):
@@ -124,10 +124,10 @@ def test_probe_curves_follow_the_corners_where_they_are_known(full, dataset):
     curves = analysis.probe_curves(full.runs, dataset, SimpleNamespace(corners=corners))
     kept = full.runs.singles[0].read_arrays("probes.npz")
     assert list(dict.fromkeys(curves["group"])) == list(rows)
-    for name, own in rows.items():
-        found = curves[(curves["group"] == name) & (curves["target"] == "ground truth")]["accuracy"]
-        expected = (kept["probe_class"][:, own] == dataset.labels[own]).mean(axis=1)
-        np.testing.assert_allclose(found, expected)
+    for name, members in rows.items():
+        accuracy = curves[(curves["group"] == name) & (curves["target"] == "ground truth")]["accuracy"]
+        expected = (kept["probe_class"][:, members] == dataset.labels[members]).mean(axis=1)
+        np.testing.assert_allclose(accuracy, expected)
 
 
 def test_the_series_of_sensitivity_are_the_metrics(full):
@@ -152,29 +152,29 @@ def test_depth_and_margins_correlate_as_scipy_says(full, dataset):
     from scipy.stats import pearsonr
 
     scores = full.runs.scores[0][dataset.rows("train")]
-    known = scores[scores["prediction_depth"] < 4]
-    expected = pearsonr(known["prediction_depth"], np.log(known["output_margin"])).statistic
+    shallow = scores[scores["prediction_depth"] < 4]
+    expected = pearsonr(shallow["prediction_depth"], np.log(shallow["output_margin"])).statistic
     assert f"output margin {expected:.3f} (train)".replace("-", "−") in full.facts["depth and margins"]
 
 
 def test_an_undefined_depth_in_one_repeat_leaves_the_example_out(full, dataset):
     """Its stand-in, one above the last layer, must not be averaged with depths."""
-    own = full.runs.scores[0]
-    other = own.copy()
+    scores = full.runs.scores[0]
+    other = scores.copy()
     other.loc[:39, "prediction_depth"] = 4
-    both = replace(full.runs, scores=(own, other))
-    rest = [table[40:].reset_index(drop=True) for table in (own, other)]
+    both = replace(full.runs, scores=(scores, other))
+    rest = [table[40:].reset_index(drop=True) for table in (scores, other)]
     kept = replace(dataset, n_train=dataset.n_train - 40)
-    found = depth_and_margins(both, dataset)
-    assert "output margin" in found["depth and margins"]
-    assert found == depth_and_margins(replace(full.runs, scores=tuple(rest)), kept)
+    result = depth_and_margins(both, dataset)
+    assert "output margin" in result["depth and margins"]
+    assert result == depth_and_margins(replace(full.runs, scores=tuple(rest)), kept)
 
 
 def test_the_plane_counts_every_example(full, dataset):
     """Train and test apart; the density is that of its own split."""
-    told = analysis.planes(full.runs.singles[0], dataset)
-    assert {split: len(table) for split, table in told.items()} == {"train": 120, "test": 30}
-    assert all((table["density"] > 0).all() for table in told.values())
+    planes = analysis.planes(full.runs.singles[0], dataset)
+    assert {split: len(table) for split, table in planes.items()} == {"train": 120, "test": 30}
+    assert all((table["density"] > 0).all() for table in planes.values())
     wide = analysis.planes(full.runs.singles[0], dataset, radius=1000.0)["train"]
     assert wide["density"].to_numpy() == pytest.approx(120 / (np.pi * 1000**2))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from study.cli.tables import reproduction_table
 from study.experiments.reproduce import Evidence, Measured, paper_numbers, reproduce, verdict
 from study.experiments.reproduction_page import reproduction_markdown, write_reproduction
 
@@ -106,3 +107,12 @@ def test_the_page_is_made_of_the_json(tmp_path):
     assert page.count("\n| ") > 60
     assert "`a1b2c3d4`" in page
     assert "nan" not in page
+
+
+def test_the_table_fits_a_terminal_of_80_columns(monkeypatch, capsys):
+    """Scale and run are on the page; the terminal has the numbers and the verdict."""
+    monkeypatch.setenv("COLUMNS", "80")
+    reproduction_table(reproduce(store_of(report("cifar10", 0.85))))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("0.850" in line and "J-cbtl" in line for line in lines)

@@ -71,7 +71,7 @@ def test_runs_read_from_the_database_are_those_of_mlflow(made_up):
     """Two ways to one truth: parameters, tags, metrics, order."""
     store = made_up[2]
     for run in store.find():
-        found = Run.of(store, store.client.get_run(run.id), run.experiment)
-        assert found == run
+        result = Run.of(store, store.client.get_run(run.id), run.experiment)
+        assert result == run
     client_order = [run.id for run in store._pages(None, "")]
     assert [run.id for run in open_store(store.root).find()] == client_order

@@ -188,7 +188,7 @@ def values(root):
     return {tuple(trial.params.values()): trial.value for trial in trials_of(root) if trial.state.name == "COMPLETE"}
 
 
-def told(folder, name):
+def messages_of(folder, name):
     return (folder / f"{name}.err").read_text()
 
 
@@ -196,7 +196,7 @@ def test_every_launch_ends_as_it_shall(codes, folder):
     """Else the tests below prove nothing."""
     assert [codes[death] for death in DEATHS] == [-9] * 6
     for name in ("whole", "last", "second", "resumed"):
-        assert codes[name] == 0, told(folder, name)
+        assert codes[name] == 0, messages_of(folder, name)
     assert (codes["first"], codes["stopped"]) == (-9, 130)
 
 
@@ -238,6 +238,6 @@ def test_the_winners_are_the_same_file(codes, folder):
 
 def test_a_stopped_search_says_how_to_go_on(codes, folder):
     """Two lines at its end, no traceback."""
-    lines = told(folder, "stopped").splitlines()
+    lines = messages_of(folder, "stopped").splitlines()
     assert lines[-2:] == ["stopping; once more to stop at once", "stopped; the same command goes on from here"]
-    assert "Traceback" not in told(folder, "stopped")
+    assert "Traceback" not in messages_of(folder, "stopped")

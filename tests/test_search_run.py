@@ -43,7 +43,7 @@ def searched(file, store, dataset=None, **settings):
 
 
 @pytest.fixture(scope="module")
-def found(stores, tmp_path_factory):
+def finished_search(stores, tmp_path_factory):
     """One search of twelve trials: (parent run, winner's file, recipe's file, store)."""
     store, folder = stores(), tmp_path_factory.mktemp("search")
     file = recipe_file(folder, {"trials": 12, "sampler": "random", "startup": 2, "space": SPACE})
@@ -51,9 +51,9 @@ def found(stores, tmp_path_factory):
     return parent, winner, file, store
 
 
-def test_every_trial_is_a_child_with_its_recipe(found):
+def test_every_trial_is_a_child_with_its_recipe(finished_search):
     """The UI's parallel coordinates are drawn from these parameters and from `score`."""
-    parent, _, _, store = found
+    parent, _, _, store = finished_search
     children = store.find("trial", parent=parent)
     assert len(children) == 12
     assert {run.status for run in children} == {"FINISHED"}
@@ -62,16 +62,16 @@ def test_every_trial_is_a_child_with_its_recipe(found):
     assert all("score" in run.metrics for run in children if run.tags["optuna.state"] == "COMPLETE")
 
 
-def test_a_search_begins_with_the_recipe_as_it_is(found):
+def test_a_search_begins_with_the_recipe_as_it_is(finished_search):
     """So that one sees what was gained."""
-    parent, _, _, store = found
+    parent, _, _, store = finished_search
     (first,) = [run for run in store.find("trial", parent=parent) if run.tags["optuna.first"] == "0"]
     assert float(first.params["optimizer.lr"]) == 1e-4
 
 
-def test_curves_have_a_point_per_epoch(found):
+def test_curves_have_a_point_per_epoch(finished_search):
     """Step = epoch, until the end or until the pruner's verdict."""
-    parent, _, _, store = found
+    parent, _, _, store = finished_search
     for run in store.find("trial", parent=parent):
         steps = [step for step, _ in run.read_series("val/accuracy")]
         assert steps == list(range(1, len(steps) + 1))
@@ -92,9 +92,9 @@ def test_a_pruned_trial_says_why_and_frees_its_place(stores, tmp_path):
     assert parent.metrics["search/pruned"] == 2
 
 
-def test_the_parent_holds_table_figures_and_winner(found):
+def test_the_parent_holds_table_figures_and_winner(finished_search):
     """What a person opens first."""
-    parent, winner, _, store = found
+    parent, winner, _, store = finished_search
     assert parent.status == "FINISHED"
     names = {"figures/history.png", "figures/slices.png", "figures/importance.png", "trials.parquet", "best.toml"}
     assert names <= set(parent.files)
@@ -105,15 +105,15 @@ def test_the_parent_holds_table_figures_and_winner(found):
     assert parent.read_text("best.toml") == winner.read_text()
 
 
-def test_the_search_gains_on_a_bad_start(found):
+def test_the_search_gains_on_a_bad_start(finished_search):
     """A rate of 1e-4 learns nothing in four epochs."""
-    trials = found[0].read_table("trials").set_index("trial")
-    assert found[0].metrics["search/value"] > trials.loc[0, "value"] + 0.3
+    trials = finished_search[0].read_table("trials").set_index("trial")
+    assert finished_search[0].metrics["search/value"] > trials.loc[0, "value"] + 0.3
 
 
-def test_the_winner_says_what_differs_and_no_more(found):
+def test_the_winner_says_what_differs_and_no_more(finished_search):
     """Over its base it is the best trial, and the recipe's own search is not part of it."""
-    parent, winner, file, _ = found
+    parent, winner, file, _ = finished_search
     trials = parent.read_table("trials")
     best = trials[trials["state"] == "COMPLETE"].sort_values(["value", "trial"], ascending=[False, True]).iloc[0]
     kept = load(winner)
@@ -124,9 +124,9 @@ def test_the_winner_says_what_differs_and_no_more(found):
     assert winner == file.with_name("toy_best.toml")
 
 
-def test_the_winners_value_is_that_of_training_it_again(found):
+def test_the_winners_value_is_that_of_training_it_again(finished_search):
     """By the door that ensembles use, on the training rows without the validation rows."""
-    parent, winner, file, _ = found
+    parent, winner, file, _ = finished_search
     dataset, recipe = DATA, load(winner).part("ensemble")
     judged = validation_rows(load(file), dataset)
     member = Member(("search",), np.setdiff1d(np.arange(dataset.n_train), judged))
@@ -148,15 +148,15 @@ def test_label_noise_does_not_judge_the_trials(stores, tmp_path):
     assert search_name(load(file), noisy) != search_name(load(file), replace(noisy, labels_before_noise=None))
 
 
-def test_no_trial_tells_its_test_accuracy(found):
+def test_no_trial_tells_its_test_accuracy(finished_search):
     """What is on the table tempts."""
-    parent, _, _, store = found
+    parent, _, _, store = finished_search
     assert not [run for run in store.find("trial", parent=parent) if "test/accuracy" in run.metrics]
 
 
-def test_the_same_command_trains_nothing_more(found):
+def test_the_same_command_trains_nothing_more(finished_search):
     """And gives the same run and file."""
-    parent, winner, file, store = found
+    parent, winner, file, store = finished_search
     again, same = searched(file, store)
     assert (again.id, same) == (parent.id, winner)
     assert len(store.find("trial", parent=parent)) == 12

@@ -34,15 +34,15 @@ JUDGED = np.arange(20)
 
 def recipes(**tables):
     """One recipe per setting; the third has another schedule."""
-    found = []
+    values = []
     for index, (lr, momentum, decay) in enumerate(SETTINGS):
         rule = {"lr": lr, "momentum": momentum, "weight_decay": decay}
         schedule = {"name": "triangular"} if index == 2 else {}
-        found.append(toy_recipe(optimizer=rule, schedule=schedule, **tables))
-    return found
+        values.append(toy_recipe(optimizer=rule, schedule=schedule, **tables))
+    return values
 
 
-def asked(entries):
+def runs_of(entries):
     waiting = list(entries)
     return lambda: waiting.pop(0) if waiting else None
 
@@ -58,7 +58,7 @@ def trained(how, dataset, some, placement=EXACT, end=(), every=1):
     work.validation.every = every
     context = Context(dataset, placement, validation=work.validation)
     engine = Stacked(context) if how == "stack" else Threads(context)
-    ask = asked(job_of(work, key, recipe) for key, recipe in enumerate(some))
+    ask = runs_of(job_of(work, key, recipe) for key, recipe in enumerate(some))
     with computing(placement):
         for job, result in engine.results(ask):
             mark = work.report(job, result)
@@ -74,9 +74,9 @@ def numbers(marks):
     return {key: [[mark.step, *mark.numbers.values()] for mark in reports] for key, reports in marks.items()}
 
 
-def same(found, wanted):
+def same(actual, wanted):
     """To the ninth digit, mark by mark."""
-    np.testing.assert_allclose(np.concatenate(found), np.concatenate(wanted), atol=1e-9)
+    np.testing.assert_allclose(np.concatenate(actual), np.concatenate(wanted), atol=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ def test_stacked_trials_are_what_they_are_alone(dataset, alone, size):
     """Five settings over fewer rows: rows are taken over in the middle, with counts of their own."""
     stacked = numbers(trained("stack", dataset, recipes(), replace(EXACT, stack=size)))
     assert stacked.keys() == alone.keys()
-    for key, own in numbers(alone).items():
-        same(stacked[key], own)
+    for key, value in numbers(alone).items():
+        same(stacked[key], value)
 
 
 @pytest.mark.parametrize("how", ["slots", "stack"])
@@ -134,8 +134,8 @@ def test_a_stack_takes_an_exact_number_of_steps(dataset):
     """With `train.steps` the last pass is cut short for the rows that end, not for those that go on."""
     some = recipes(train={"steps": 17})
     stacked = numbers(trained("stack", dataset, some, replace(EXACT, stack=2), end={(0, 1)}))
-    for key, own in numbers(trained("slots", dataset, some)).items():
-        same(stacked[key], own[: len(stacked[key])])
+    for key, value in numbers(trained("slots", dataset, some)).items():
+        same(stacked[key], value[: len(stacked[key])])
 
 
 @pytest.mark.parametrize("how", ["slots", "stack"])
@@ -145,8 +145,8 @@ def test_a_diverged_trial_says_so_and_leaves_the_others_alone(dataset, alone, ho
     some = [recipes()[0], wild, *recipes()[1:]]
     marks = trained(how, dataset, some, replace(EXACT, stack=3), end={(1, 1), (1, 2), (1, 3)})
     assert all(np.isnan(mark.value) and not mark.last for mark in marks[1])
-    for key, own in numbers(alone).items():
-        same(numbers(marks)[key + (key > 0)], own)
+    for key, value in numbers(alone).items():
+        same(numbers(marks)[key + (key > 0)], value)
 
 
 def one(*some):
@@ -231,24 +231,24 @@ def test_an_error_in_a_place_ends_all_of_them(dataset, monkeypatch):
         yield
 
     with pytest.raises(ZeroDivisionError):
-        list(engine_of(dataset, monkeypatch, train, 2).results(asked(some_jobs(2))))
+        list(engine_of(dataset, monkeypatch, train, 2).results(runs_of(some_jobs(2))))
     assert ended == [0]
 
 
 def test_a_stopped_search_stops(dataset, monkeypatch):
     """Set while a result is heard: the next place does not take another job."""
-    stop, told = threading.Event(), []
+    stop, messages = threading.Event(), []
     engine = engine_of(dataset, monkeypatch, counting, stop=stop)
 
     def hear():
-        for job, result in engine.results(asked(some_jobs(9))):
-            told.append(job.key)
+        for job, result in engine.results(runs_of(some_jobs(9))):
+            messages.append(job.key)
             stop.set()
             result.end()
 
     with pytest.raises(Stopped):
         hear()
-    assert told == [0]
+    assert messages == [0]
 
 
 def test_too_little_memory_is_a_fault_of_the_trial(dataset, monkeypatch):

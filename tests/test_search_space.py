@@ -57,9 +57,9 @@ WRONG = {
 @pytest.mark.parametrize(("space", "says"), WRONG.values(), ids=WRONG)
 def test_a_space_that_cannot_be_read_is_one_line(space, says):
     """Before any library of the search is imported."""
-    with pytest.raises(RecipeError, match=says) as told:
+    with pytest.raises(RecipeError, match=says) as caught:
         parse({"data": {"name": "digits"}, "search": {"space": space}}, "wrong")
-    assert "search.space" in str(told.value)
+    assert "search.space" in str(caught.value)
 
 
 REFUSED = {
@@ -96,10 +96,10 @@ def test_a_grid_over_a_range_needs_a_step():
 def test_whole_numbers_are_drawn_where_the_recipe_has_one():
     """An epoch count of 2.7 would be refused; a learning rate between 1 and 3 is not a whole number."""
     chosen = scope({"train.epochs": {"low": 1, "high": 3}, "optimizer.lr": {"low": 1, "high": 3}})
-    found = drawn(chosen)
-    assert {point["train.epochs"] for point in found} == {1, 2, 3}
-    assert all(isinstance(point["optimizer.lr"], float) for point in found)
-    assert len({point["optimizer.lr"] for point in found}) == len(found)
+    result = drawn(chosen)
+    assert {point["train.epochs"] for point in result} == {1, 2, 3}
+    assert all(isinstance(point["optimizer.lr"], float) for point in result)
+    assert len({point["optimizer.lr"] for point in result}) == len(result)
 
 
 def test_a_logarithmic_range_is_even_in_the_logarithm():
@@ -116,8 +116,8 @@ CONDITIONAL = {
 
 def test_a_conditional_name_is_drawn_only_where_it_means_something():
     """A peak drawn for a constant schedule would teach the sampler noise."""
-    found = drawn(scope(CONDITIONAL))
-    assert all(("schedule.peak" in point) == (point["schedule.name"] == "triangular") for point in found)
+    result = drawn(scope(CONDITIONAL))
+    assert all(("schedule.peak" in point) == (point["schedule.name"] == "triangular") for point in result)
 
 
 def test_a_grid_has_every_combination_once():
@@ -151,4 +151,4 @@ def test_a_trial_differs_from_the_recipe_in_what_was_drawn_alone():
 def test_a_search_begins_with_the_recipes_own_values():
     """The first trial says what the search has gained."""
     chosen = scope(NESTED, optimizer={"lr": 0.01, "momentum": 0.95})
-    assert chosen.own() == {"optimizer.lr": 0.01}  # this momentum lies outside what is tried
+    assert chosen.given_values() == {"optimizer.lr": 0.01}  # this momentum lies outside what is tried

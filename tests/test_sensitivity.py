@@ -30,8 +30,8 @@ every_source = pytest.mark.parametrize("function", SOURCES, ids=lambda function:
 
 def given(function, kind):
     """The array that a source of one word gives."""
-    found = function(toy_checkpoint(kind))
-    return found["critical_steps"] if isinstance(found, dict) else found
+    result = function(toy_checkpoint(kind))
+    return result["critical_steps"] if isinstance(result, dict) else result
 
 
 def slope_of(value, image):
@@ -100,10 +100,10 @@ def test_gini_is_of_the_mean_so_far():
 def test_confident_examples_keep_their_order_in_float32():
     """Softmax less one-hot rounds to 0 at a confidence of 1 - 1e-8; half of MNIST would tie there."""
     logits = torch.tensor([[0.0, 25.0, 0.0], [0.0, 30.0, 0.0]])
-    slope = derivatives.loss_gradient(logits, torch.tensor([1, 1]))
+    gradient = derivatives.loss_gradient(logits, torch.tensor([1, 1]))
     others = torch.softmax(logits.double(), dim=1)[:, [0, 2]]
-    torch.testing.assert_close(slope[:, [0, 2]].double(), others, rtol=1e-5, atol=0)
-    torch.testing.assert_close(slope[:, 1].double(), -others.sum(dim=1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient[:, [0, 2]].double(), others, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient[:, 1].double(), -others.sum(dim=1), rtol=1e-5, atol=0)
 
 
 @both_networks
@@ -215,9 +215,9 @@ def test_search_does_not_depend_on_the_size_of_a_block(monkeypatch):
 
 def test_before_the_last_epoch_a_sample_of_each_split_is_searched(monkeypatch):
     """The ratio over the epochs needs no more, and searching all is what costs; the same rows each time."""
-    asked = []
+    requested = []
     batch = Examples.batch
-    monkeypatch.setattr(Examples, "batch", lambda self, rows: (asked.append(rows.tolist()), batch(self, rows))[1])
+    monkeypatch.setattr(Examples, "batch", lambda self, rows: (requested.append(rows.tolist()), batch(self, rows))[1])
     for epoch in (1, 2):
         checkpoint = toy_checkpoint("mlp", blobs(40, 10), epoch=epoch)
         checkpoint.last = False
@@ -225,8 +225,8 @@ def test_before_the_last_epoch_a_sample_of_each_split_is_searched(monkeypatch):
         assert set(checkpoint.memory["metrics"][epoch]) == {
             f"sensitivity/critical_ratio_{s}" for s in ("train", "test")
         }
-    assert asked[0] == asked[1] == sorted(set(asked[0]))
-    assert (len(asked[0]), sum(row >= 40 for row in asked[0])) == (22, 10)
+    assert requested[0] == requested[1] == sorted(set(requested[0]))
+    assert (len(requested[0]), sum(row >= 40 for row in requested[0])) == (22, 10)
 
 
 def test_a_sample_of_everyone_has_the_ratio_of_everyone():
@@ -261,14 +261,14 @@ def test_variance_of_gradients_equals_numpys(kind):
     for number in range(4):
         checkpoint = toy_checkpoint(kind, steps=3 * number, epoch=number + 1)
         checkpoint.memory = memory
-        found = input_gradients.logit_gradients_over_time(checkpoint)
-        network, slopes = checkpoint.snapshot.network(), []
+        result = input_gradients.logit_gradients_over_time(checkpoint)
+        network, gradients = checkpoint.snapshot.network(), []
         for image, label in images_of(checkpoint)[:40]:
             image = image.clone().requires_grad_()
-            slopes.append(slope_of(network(image)[0, label], image).numpy())
-        stacked.append(slopes)
-        np.testing.assert_allclose(found, np.var(stacked, axis=0).mean(axis=1), rtol=1e-9, atol=1e-15)
-    assert found.min() > 0
+            gradients.append(slope_of(network(image)[0, label], image).numpy())
+        stacked.append(gradients)
+        np.testing.assert_allclose(result, np.var(stacked, axis=0).mean(axis=1), rtol=1e-9, atol=1e-15)
+    assert result.min() > 0
 
 
 def test_variance_of_gradients_is_normalized_within_the_class():
@@ -312,12 +312,12 @@ def test_sources_do_not_depend_on_the_size_of_a_block(function, kind, monkeypatc
 @every_source
 def test_sources_tell_how_far_they_are(function):
     """A pass of minutes must be seen, and can be stopped where it reports."""
-    checkpoint, told = toy_checkpoint(), []
-    checkpoint.progress = told.append
+    checkpoint, messages = toy_checkpoint(), []
+    checkpoint.progress = messages.append
     function(checkpoint)
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(1)
-    assert 0 < told[0] <= 1
+    assert messages == sorted(messages)
+    assert messages[-1] == pytest.approx(1)
+    assert 0 < messages[0] <= 1
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 6), (3, 5, 4)])

@@ -42,11 +42,11 @@ def run(remote):
 
 def test_params_and_metrics_come_back(remote, run):
     """Through HTTP as through SQLite."""
-    found = remote.get(run.id)
-    assert found.params == {"optimizer.lr": "0.05"}
-    assert found.metrics["val/accuracy"] == 0.5
-    assert np.isnan(found.metrics["bad"])
-    assert found.status == "FINISHED"
+    result = remote.get(run.id)
+    assert result.params == {"optimizer.lr": "0.05"}
+    assert result.metrics["val/accuracy"] == 0.5
+    assert np.isnan(result.metrics["bad"])
+    assert result.status == "FINISHED"
 
 
 def test_a_series_logged_twice_is_there_once(run):
@@ -56,11 +56,11 @@ def test_a_series_logged_twice_is_there_once(run):
 
 def test_files_go_up_and_come_down(remote, run):
     """Checked against their hash after the way there and back."""
-    found = remote.get(run.id)
-    assert found.read_table("scores")["example"].tolist() == ["a", "ü"]
-    assert found.read_arrays("members")["mask"].sum() == 3
-    assert found.read_text("figures/deep/note.md") == "# ä"
-    assert found.read("scores.parquet").is_relative_to(remote.root)
+    result = remote.get(run.id)
+    assert result.read_table("scores")["example"].tolist() == ["a", "ü"]
+    assert result.read_arrays("members")["mask"].sum() == 3
+    assert result.read_text("figures/deep/note.md") == "# ä"
+    assert result.read("scores.parquet").is_relative_to(remote.root)
 
 
 def test_a_damaged_download_is_fetched_again(remote, run):
@@ -85,18 +85,18 @@ def test_a_file_damaged_on_the_server_is_found(remote, served):
 
 def test_find_works_over_http(remote, run):
     """With quotes in the value, and page by page."""
-    assert [found.id for found in remote.find(tags={"q": "it's"}, status="FINISHED")] == [run.id]
-    assert run.id in [found.id for found in remote.find(kind="single", experiment="digits/remote")]
+    assert [each.id for each in remote.find(tags={"q": "it's"}, status="FINISHED")] == [run.id]
+    assert run.id in [each.id for each in remote.find(kind="single", experiment="digits/remote")]
     child = remote.start("digits/remote", "child", params={}, tags={}, parent=run)
-    assert [found.id for found in remote.find(parent=run)] == [child.id]
+    assert [each.id for each in remote.find(parent=run)] == [child.id]
 
 
 def test_find_reads_all_pages(remote):
     """MLflow answers 1,000 runs at most; a forgotten second page loses shards silently."""
     for number in range(7):
         remote.start("digits/pages", f"run {number}", params={}, tags={})
-    found = replace(remote, page=3).find(experiment="digits/pages")
-    assert [run.name for run in found] == [f"run {number}" for number in range(6, -1, -1)]
+    runs = replace(remote, page=3).find(experiment="digits/pages")
+    assert [run.name for run in runs] == [f"run {number}" for number in range(6, -1, -1)]
 
 
 def test_the_link_names_the_server(remote, run, served):

@@ -57,9 +57,9 @@ def test_series_are_those_of_float64_by_hand(word, scale):
     rng = np.random.default_rng(scale)
     logits, labels = scale * rng.normal(size=(50, 4)), rng.integers(4, size=50)
     logits = logits.astype(np.float32)
-    made = (SERIES | NOW)[word](torch.from_numpy(logits), torch.from_numpy(labels))
+    measured = (SERIES | NOW)[word](torch.from_numpy(logits), torch.from_numpy(labels))
     expected = [by_hand(word, z, label) for z, label in zip(logits.astype(np.float64), labels, strict=True)]
-    np.testing.assert_allclose(made.numpy(), expected, rtol=2e-5, atol=1e-15 if word in SERIES else 1e-6)
+    np.testing.assert_allclose(measured.numpy(), expected, rtol=2e-5, atol=1e-15 if word in SERIES else 1e-6)
 
 
 def test_a_loss_is_finite_where_the_probability_is_not():
@@ -72,10 +72,10 @@ def test_a_loss_is_finite_where_the_probability_is_not():
 # --------------------------------------------------------------------------------------------------------------- looks
 
 
-def looks(after_epoch, *, dataset=None, online=False, **tables) -> SimpleNamespace:
+def evaluations(after_epoch, *, dataset=None, online=False, **tables) -> SimpleNamespace:
     """Train the toy network and call `after_epoch` with each look."""
     dataset, recipe = dataset or blobs(), toy_recipe("single", **tables)
-    hooks = Hooks(after_epoch=lambda member, epoch, look: after_epoch(epoch, look) and None, online=online)
+    hooks = Hooks(after_epoch=lambda member, epoch, evaluation: after_epoch(epoch, evaluation) and None, online=online)
     list(fit([Member(("single", 0), np.arange(dataset.n_train))], dataset, recipe, PLACEMENT, hooks))
     return SimpleNamespace(dataset=dataset, recipe=recipe)
 
@@ -84,30 +84,32 @@ def test_one_pass_serves_all_who_look():
     """An epoch's end costs a third of its training; nobody pays twice."""
     passes = []
 
-    def after_epoch(epoch, look):
-        evaluate = look.learner.evaluate
-        look.learner.evaluate = lambda *given: (passes.append(epoch), evaluate(*given))[1]
-        first = look.measure(SERIES)
-        assert look.outcome() is look.outcome()
-        assert look.measure({"loss": SERIES["loss"]})["loss"] is first["loss"]
-        assert look.features() is look.features()
-        look.learner.evaluate = evaluate
+    def after_epoch(epoch, evaluation):
+        evaluate = evaluation.learner.evaluate
+        evaluation.learner.evaluate = lambda *given: (passes.append(epoch), evaluate(*given))[1]
+        first = evaluation.measure(SERIES)
+        assert evaluation.outcome() is evaluation.outcome()
+        assert evaluation.measure({"loss": SERIES["loss"]})["loss"] is first["loss"]
+        assert evaluation.features() is evaluation.features()
+        evaluation.learner.evaluate = evaluate
 
-    looks(after_epoch)
+    evaluations(after_epoch)
     assert passes == [epoch for epoch in range(4) for _ in ("pass", "features")]
 
 
 def test_measures_do_not_depend_on_blocks():
     """More examples than one block, the last one short: each number lies at its own example."""
 
-    def after_epoch(epoch, look):
-        found = look.measure(SERIES | NOW)
-        logits = look.logits()
+    def after_epoch(epoch, evaluation):
+        measured = evaluation.measure(SERIES | NOW)
+        logits = evaluation.logits()
         for word, formula in (SERIES | NOW).items():
-            assert found[word].dtype == np.float32
-            np.testing.assert_allclose(found[word], formula(logits, look.examples.labels), rtol=1e-5, atol=1e-5)
+            assert measured[word].dtype == np.float32
+            np.testing.assert_allclose(
+                measured[word], formula(logits, evaluation.examples.labels), rtol=1e-5, atol=1e-5
+            )
 
-    looks(after_epoch, dataset=blobs(EVALUATE_ROWS + 30, 20), train={"epochs": 1, "batch_size": 256})
+    evaluations(after_epoch, dataset=blobs(EVALUATE_ROWS + 30, 20), train={"epochs": 1, "batch_size": 256})
 
 
 @pytest.mark.parametrize(("steps", "whole"), [(16, 2), (20, 2), (24, 3), (5, 0)])
@@ -117,7 +119,7 @@ def test_a_pass_cut_short_has_no_states_in_passing(steps, whole):
     dataset, recipe = blobs(), toy_recipe("single", **tables)
     collector = Collector(dataset, wanted(recipe.proxies, dataset), recipe, "cpu")
     assert collector.online
-    looks(collector.take, online=True, **tables)
+    evaluations(collector.take, online=True, **tables)
     assert len(collector.series["correct"]) == due_epochs(recipe, dataset.n_train)[-1]
     assert [states.shape for states in collector.series["online_correct"]] == [(dataset.n_train,)] * whole
     assert collector.of(get("cbtl_online"))["online_correct"].shape == (whole, dataset.n_train)
@@ -130,7 +132,7 @@ def test_only_what_proxies_read_is_kept():
         tables = {"proxies": {name: {}}}
         dataset, recipe = blobs(), toy_recipe("single", **tables)
         collectors[name] = Collector(dataset, wanted(recipe.proxies, dataset), recipe, "cpu")
-        looks(collectors[name].take, **tables)
+        evaluations(collectors[name].take, **tables)
     assert set(collectors["cbtl"].series) == set(OUTCOME)
     assert set(collectors["aum"].series) == {*OUTCOME, "margin"}
     assert len(collectors["iteration_learned"].series["predicted"]) == 4
@@ -144,7 +146,7 @@ def test_a_network_that_left_the_finite_numbers_leaves_nothing():
     dataset, recipe = blobs(), toy_recipe("single", proxies={"cbtl": {}}, **tables)
     collector = Collector(dataset, wanted(recipe.proxies, dataset), recipe, "cpu")
     taken = []
-    looks(lambda epoch, look: taken.append(collector.take(epoch, look)), **tables)
+    evaluations(lambda epoch, evaluation: taken.append(collector.take(epoch, evaluation)), **tables)
     assert taken == [True, False, False, False]
     assert not collector.series["correct"]
 
@@ -258,9 +260,9 @@ def test_conditions_are_settings_signals_and_accumulated_epochs():
     """A run is used again only where all of them are the same."""
     recipe = toy_recipe("single", single={"signals_every": 2}, proxies={"el2n": {"epoch": 1}})
     assert conditions(get("el2n"), recipe, 120) == {"settings": {"epoch": 1}, "signals": {}, "due": None}
-    told = conditions(get("kernel_density_hidden_relative"), recipe, 120)
-    assert list(told["signals"]) == ["hidden_density"]
-    assert told["due"] is None
+    requirements = conditions(get("kernel_density_hidden_relative"), recipe, 120)
+    assert list(requirements["signals"]) == ["hidden_density"]
+    assert requirements["due"] is None
     assert conditions(get("loss_sensitivity"), recipe, 120)["due"] == [2, 3]
 
 
@@ -273,7 +275,7 @@ def test_curves_are_of_moments_that_the_trajectory_does_not_tell():
 
 def test_a_source_of_every_signal():
     """A word that nobody gives makes its proxies fail after the training."""
-    given = {word for known in registry.SOURCES.values() for word in known.signals}
+    given = {word for source in registry.SOURCES.values() for word in source.signals}
     looked = {"labels", "target_confidence_now", "top_confidence_now", "predicted", "online_correct"}
     assert set(SIGNALS) - given == {*looked, *OUTCOME, *SERIES, *NOW}
 
@@ -286,8 +288,8 @@ def test_the_axis_of_the_examples_is_restricted(axes, on, monkeypatch):
     monkeypatch.setitem(SIGNALS, "toy", Signal(axes, "x"))
     rng, sizes = np.random.default_rng(0), {"n": dataset.n, "w": 3, "k": 4}
     array = rng.random([sizes[axis] for axis in axes])
-    found = select_signals(SimpleNamespace(on=on, signals=("toy",)), dataset, {}, {"toy": array})["toy"]
-    np.testing.assert_array_equal(found, np.compress(dataset.split() == on, array, axis=axes.index("n")))
+    result = select_signals(SimpleNamespace(on=on, signals=("toy",)), dataset, {}, {"toy": array})["toy"]
+    np.testing.assert_array_equal(result, np.compress(dataset.split() == on, array, axis=axes.index("n")))
 
 
 def test_arrays_over_the_training_rows_stay():
@@ -299,9 +301,9 @@ def test_arrays_over_the_training_rows_stay():
 
 def test_settings_of_signals_are_checked():
     """One line, before anything trains."""
-    known = registry.SOURCES["loss_sensitivity"]
-    assert registry.settings_of(known, {"by_class": False}) == {"by_class": False}
+    source = registry.SOURCES["loss_sensitivity"]
+    assert registry.settings_of(source, {"by_class": False}) == {"by_class": False}
     with pytest.raises(RecipeError, match=r"signals\.loss_sensitivity\.by_class is 1; it must be of type bool"):
-        registry.settings_of(known, {"by_class": 1})
+        registry.settings_of(source, {"by_class": 1})
     with pytest.raises(RecipeError, match="no setting 'by_clas'; did you mean 'by_class'"):
-        registry.settings_of(known, {"by_clas": True})
+        registry.settings_of(source, {"by_clas": True})

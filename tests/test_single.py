@@ -54,17 +54,17 @@ def runs(recipe, dataset, store):
 @pytest.fixture(scope="module")
 def path(recipe, dataset):
     """The first repeat once more, by `fit` alone: what every look says, the untrained network's first."""
-    looks = []
+    evaluations = []
 
-    def after_epoch(member, epoch, look):
-        told = {"features": look.features(), "logits": look.logits().double().numpy()}
-        told["online"] = look.online.numpy() if epoch else None
-        looks.append(SimpleNamespace(**vars(look.outcome()), **told))
+    def after_epoch(member, epoch, evaluation):
+        arrays = {"features": evaluation.features(), "logits": evaluation.logits().double().numpy()}
+        arrays["online"] = evaluation.online.numpy() if epoch else None
+        evaluations.append(SimpleNamespace(**vars(evaluation.outcome()), **arrays))
 
     hooks = Hooks(after_epoch=after_epoch, online=True)
     member = Member(("single", 0), np.arange(dataset.n_train))
     list(fit([member], dataset, recipe, Placement("cpu", "float32", "highest", 1, 1, 1), hooks))
-    return looks
+    return evaluations
 
 
 def ends(path):
@@ -88,9 +88,11 @@ def test_the_trajectory_is_that_of_the_training(runs, correct, path, dataset):
     """All examples after every epoch, train rows then test rows; every later analysis rests on it."""
     kept = runs[0].read_arrays("trajectory.npz")
     assert correct.shape == (EPOCHS, dataset.n)
-    assert (correct == [look.prediction == dataset.labels for look in ends(path)]).all()
-    np.testing.assert_allclose(kept["confidence"], [look.confidence for look in ends(path)], atol=1e-5)
-    np.testing.assert_allclose(kept["top_confidence"], [look.top_confidence for look in ends(path)], atol=1e-5)
+    assert (correct == [evaluation.prediction == dataset.labels for evaluation in ends(path)]).all()
+    np.testing.assert_allclose(kept["confidence"], [evaluation.confidence for evaluation in ends(path)], atol=1e-5)
+    np.testing.assert_allclose(
+        kept["top_confidence"], [evaluation.top_confidence for evaluation in ends(path)], atol=1e-5
+    )
 
 
 def test_the_table_has_a_row_per_example_and_a_column_per_proxy(scores, dataset):
@@ -105,8 +107,8 @@ def test_the_table_has_a_row_per_example_and_a_column_per_proxy(scores, dataset)
 def test_a_proxy_is_missing_where_it_is_not_defined(scores):
     """CBGL is of test rows, all else of train rows; 0 would be a score."""
     for name, spec in USUAL.items():
-        known = scores[name].notna()
-        assert (known == (scores["split"] == spec.on)).all(), name
+        scored = scores[name].notna()
+        assert (scored == (scores["split"] == spec.on)).all(), name
     on_test = {name for name, spec in USUAL.items() if spec.on == "test"}
     assert {"cbgl", "malgeneralizing_events", "iteration_learned_test"} <= on_test
 
@@ -141,21 +143,21 @@ def test_confidences_are_those_of_the_last_epoch(scores, path, dataset):
     train = slice(0, dataset.n_train)
     np.testing.assert_allclose(scores["target_confidence"][train], path[-1].confidence[train], atol=1e-5)
     np.testing.assert_allclose(scores["top_confidence"][train], path[-1].top_confidence[train], atol=1e-5)
-    mean = np.mean([look.confidence[train] for look in ends(path)], axis=0)
+    mean = np.mean([evaluation.confidence[train] for evaluation in ends(path)], axis=0)
     np.testing.assert_allclose(scores["cumulative_confidence"][train], mean, atol=1e-5)
 
 
 def numbers(logits, labels):
     """What series hold, from float64 logits of one look, example by example."""
-    found = {"loss": [], "margin": [], "error_norm": [], "output_margin": [], "softmax_margin": []}
+    measured = {"loss": [], "margin": [], "error_norm": [], "output_margin": [], "softmax_margin": []}
     for z, label in zip(logits, labels, strict=True):
         p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
-        found["loss"].append(-np.log(p[label]))
-        found["margin"].append(z[label] - max(z[i] for i in range(len(z)) if i != label))
-        found["error_norm"].append(sum((p[i] - (i == label)) ** 2 for i in range(len(z))) ** 0.5)
-        found["output_margin"].append(sorted(z)[-1] - sorted(z)[-2])
-        found["softmax_margin"].append(sorted(p)[-1] - sorted(p)[-2])
-    return found
+        measured["loss"].append(-np.log(p[label]))
+        measured["margin"].append(z[label] - max(z[i] for i in range(len(z)) if i != label))
+        measured["error_norm"].append(sum((p[i] - (i == label)) ** 2 for i in range(len(z))) ** 0.5)
+        measured["output_margin"].append(sorted(z)[-1] - sorted(z)[-2])
+        measured["softmax_margin"].append(sorted(p)[-1] - sorted(p)[-2])
+    return measured
 
 
 @pytest.mark.parametrize("word", ["loss", "margin", "error_norm"])
@@ -163,21 +165,21 @@ def test_series_are_those_of_the_logits(runs, path, dataset, word):
     """One pass per epoch makes them; no logits are kept to check them later."""
     kept = runs[0].read_arrays("trajectory.npz")[word]
     assert (kept.dtype, kept.shape) == (np.float32, (EPOCHS, dataset.n))
-    expected = [numbers(look.logits, dataset.labels)[word] for look in ends(path)]
+    expected = [numbers(evaluation.logits, dataset.labels)[word] for evaluation in ends(path)]
     np.testing.assert_allclose(kept, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_classes_are_kept_from_the_untrained_network_on(runs, path):
     """B-learned: who has the final class from the start was learned at 0."""
     kept = runs[0].read_arrays("trajectory.npz")["predicted"]
-    assert (kept == [look.prediction for look in path]).all()
+    assert (kept == [evaluation.prediction for evaluation in path]).all()
 
 
 def test_states_in_passing_are_those_of_the_training(runs, path, dataset):
     """Z-online compares them with those at epoch ends, and so does the run."""
     kept = runs[0].read_arrays("trajectory.npz")
     online = np.unpackbits(kept["online_correct"], axis=1, count=int(kept["n_train"])).astype(bool)
-    assert (online == [look.online[: dataset.n_train] for look in ends(path)]).all()
+    assert (online == [evaluation.online[: dataset.n_train] for evaluation in ends(path)]).all()
     cbtl, forgetting = (runs[0].read_table("scores.parquet")[f"{name}_online"][: dataset.n_train] for name in COUNTS)
     assert cbtl.tolist() == online.sum(axis=0).tolist()
     assert forgetting.tolist() == [events(series) for series in online.T.tolist()]
@@ -189,10 +191,10 @@ COUNTS = ("cbtl", "forgetting_events")
 @pytest.mark.parametrize("name", COUNTS)
 def test_agreement_in_passing_is_a_metric(runs, scores, name):
     """Pearson and mean absolute error, as the paper gives them."""
-    ends, passing = (scores[column].dropna() for column in (name, f"{name}_online"))
+    ends, online = (scores[column].dropna() for column in (name, f"{name}_online"))
     metrics = runs[0].metrics
-    assert metrics[f"online/{name}_pearson"] == pytest.approx(np.corrcoef(ends, passing)[0, 1])
-    assert metrics[f"online/{name}_mean_absolute_error"] == pytest.approx(np.abs(ends - passing).mean())
+    assert metrics[f"online/{name}_pearson"] == pytest.approx(np.corrcoef(ends, online)[0, 1])
+    assert metrics[f"online/{name}_mean_absolute_error"] == pytest.approx(np.abs(ends - online).mean())
 
 
 @pytest.mark.parametrize("name", ["output_margin", "softmax_margin", "el2n"])
@@ -200,7 +202,7 @@ def test_proxies_of_one_moment_are_kept_per_epoch(runs, scores, path, dataset, n
     """A proxy's number per epoch, where it has one."""
     train, kept = slice(0, dataset.n_train), runs[0].read_arrays("curves.npz")
     word = "error_norm" if name == "el2n" else name
-    by_epoch = [np.array(numbers(look.logits, dataset.labels)[word])[train] for look in ends(path)]
+    by_epoch = [np.array(numbers(evaluation.logits, dataset.labels)[word])[train] for evaluation in ends(path)]
     np.testing.assert_allclose(kept[name], [by_epoch[epoch - 1] for epoch in kept["epochs"]], rtol=1e-4, atol=1e-5)
     final = by_epoch[0] if name == "el2n" else by_epoch[-1]
     np.testing.assert_allclose(scores[name][train], final, rtol=1e-4, atol=1e-5)
@@ -212,11 +214,11 @@ def densities(features, labels):
     distance = np.linalg.norm(features[:, None] - features[None], axis=2)
     bandwidth = distance[np.triu_indices(len(labels), 1)].mean() / 2
     kernel = np.exp(-(distance**2) / bandwidth**2)
-    own = labels[:, None] == labels[None]
+    same_class = labels[:, None] == labels[None]
     return (
         {
-            "relative": np.mean(2 * (own - 0.5) * kernel, axis=1),
-            "conditional": np.mean(own * kernel, axis=1),
+            "relative": np.mean(2 * (same_class - 0.5) * kernel, axis=1),
+            "conditional": np.mean(same_class * kernel, axis=1),
             "independent": np.mean(kernel, axis=1),
         },
         bandwidth,
@@ -249,26 +251,26 @@ def test_the_table_comes_with_what_is_declared_about_its_columns(runs):
     """A reader of scores.parquet has to know which end is easy."""
     declared = runs[0].read_json("scores.json")
     assert list(declared) == list(USUAL)
-    told, spec = declared["forgetting_events"], PROXIES["forgetting_events"]
-    assert {key: told[key] for key in ("family", "unit", "label", "source", "cost", "easy", "on")} == {
+    entry, spec = declared["forgetting_events"], PROXIES["forgetting_events"]
+    assert {key: entry[key] for key in ("family", "unit", "label", "source", "cost", "easy", "on")} == {
         **{key: getattr(spec, key) for key in ("family", "unit", "label", "source", "cost")},
         "easy": "low",
         "on": "train",
     }
-    assert (told["settings"], told["signals"], told["due"]) == ({}, {}, None)
+    assert (entry["settings"], entry["signals"], entry["due"]) == ({}, {}, None)
     hidden = declared["kernel_density_hidden_relative"]
     assert list(hidden["signals"]) == ["hidden_density"]
 
 
 def test_every_proxy_says_what_it_cost(runs, dataset):
     """Seconds and FLOPs beyond the steps of the training: without them the best proxy is always the dearest."""
-    for told in (run.read_json("costs.json") for run in runs):
-        assert all(each["seconds"] > 0 for each in told.values())
+    for costs in (run.read_json("costs.json") for run in runs):
+        assert all(each["seconds"] > 0 for each in costs.values())
         forward = 2 * (36 * 16 + 16 * 8 + 8 * 3) * dataset.n
-        assert told["output_margin"]["flops"] == forward
-        assert told["cbtl"]["flops"] == (EPOCHS + 1) * forward
-        assert told["cbtl_online"]["flops"] == 0
-        assert told["kernel_density_input_relative"]["flops"] > 0
+        assert costs["output_margin"]["flops"] == forward
+        assert costs["cbtl"]["flops"] == (EPOCHS + 1) * forward
+        assert costs["cbtl_online"]["flops"] == 0
+        assert costs["kernel_density_input_relative"]["flops"] > 0
 
 
 def test_accuracies_are_logged_by_epoch(runs, correct, dataset):
@@ -299,14 +301,14 @@ def test_repeats_are_runs_of_their_own(runs, recipe, dataset, tmp_path):
 # ---------------------------------------------------------------------------------------------------- finished before
 
 
-def asked(recipe, **changes):
+def recipe_with(recipe, **changes):
     return recipe.model_copy(update=changes)
 
 
 def test_finished_repeats_are_reused(runs, recipe, dataset, store, monkeypatch):
     """Also when fewer repeats, or fewer proxies, are asked for."""
     monkeypatch.setattr(single, "fit", None)
-    fewer = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"cbtl": {}})
+    fewer = recipe_with(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"cbtl": {}})
     assert [run.id for run in run_singles(recipe, dataset, store)] == [run.id for run in runs]
     assert [run.id for run in run_singles(fewer, dataset, store)] == [runs[0].id]
 
@@ -314,7 +316,7 @@ def test_finished_repeats_are_reused(runs, recipe, dataset, store, monkeypatch):
 @pytest.fixture
 def speed(recipe, dataset, stores):
     """A store with one run that holds CBTL alone, its recipe, and the run."""
-    only = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"cbtl": {}})
+    only = recipe_with(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"cbtl": {}})
     store = stores()
     return store, only, run_singles(only, dataset, store)[0]
 
@@ -330,7 +332,7 @@ def test_only_the_proxies_that_are_asked_for_are_computed(speed):
 def test_more_proxies_asked_later_are_trained_for_again(speed, dataset):
     """The old run has no features to compute them from; it stays as it is."""
     store, only, run = speed
-    more = asked(only, proxies={"cbtl": {}, "kernel_density_hidden_relative": {}})
+    more = recipe_with(only, proxies={"cbtl": {}, "kernel_density_hidden_relative": {}})
     (again,) = run_singles(more, dataset, store)
     assert again.id != run.id
     assert (
@@ -342,7 +344,7 @@ def test_more_proxies_asked_later_are_trained_for_again(speed, dataset):
 def test_a_repeat_more_is_trained_alone(speed, dataset):
     """Five repeats today do not repeat the one of yesterday."""
     store, only, run = speed
-    two = run_singles(asked(only, single=only.single.model_copy(update={"repeats": 2})), dataset, store)
+    two = run_singles(recipe_with(only, single=only.single.model_copy(update={"repeats": 2})), dataset, store)
     assert two[0].id == run.id
     assert len(store.find("single")) == 2
 
@@ -350,14 +352,14 @@ def test_a_repeat_more_is_trained_alone(speed, dataset):
 def test_finer_curves_asked_later_are_trained_for_again(recipe, dataset, stores):
     """`single.signals_every` is no part of the digest, yet it decides which epochs J-fig8 knows."""
     store = stores()
-    one = asked(
+    one = recipe_with(
         recipe,
         single=recipe.single.model_copy(update={"repeats": 1, "signals_every": 3}),
         proxies={"kernel_density_hidden_relative": {}},
     )
     (coarse,) = run_singles(one, dataset, store)
     assert coarse.read_arrays("curves.npz")["epochs"].tolist() == [3, 5]
-    (fine,) = run_singles(asked(one, single=one.single.model_copy(update={"signals_every": 1})), dataset, store)
+    (fine,) = run_singles(recipe_with(one, single=one.single.model_copy(update={"signals_every": 1})), dataset, store)
     assert fine.read_arrays("curves.npz")["epochs"].tolist() == [1, 2, 3, 4, 5]
     assert run_singles(one, dataset, store)[0].id == fine.id
 
@@ -390,21 +392,21 @@ def counted(monkeypatch):
         """The sum of all."""
         return counted_all.sum(axis=0).astype(float)
 
-    told = {"family": "x", "easy": "high", "unit": "1", "label": "x", "source": "x"}
-    proxies.proxy(**told, single_checkpoint=True)(of_a_checkpoint)
-    proxies.proxy(**told)(of_all)
+    declaration = {"family": "x", "easy": "high", "unit": "1", "label": "x", "source": "x"}
+    proxies.proxy(**declaration, single_checkpoint=True)(of_a_checkpoint)
+    proxies.proxy(**declaration)(of_all)
 
 
 def test_other_settings_of_signals_are_trained_for_again(recipe, dataset, stores, counted):
     """[signals] is no part of the digest, yet it decides the scores."""
     store = stores()
-    one = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"of_a_checkpoint": {}})
+    one = recipe_with(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"of_a_checkpoint": {}})
     (run,) = run_singles(one, dataset, store)
-    other = asked(one, signals={"counted_now": {"number": 2}})
+    other = recipe_with(one, signals={"counted_now": {"number": 2}})
     (again,) = run_singles(other, dataset, store)
     assert run.id != again.id
     assert [each.read_table("scores.parquet")["of_a_checkpoint"][0] for each in (run, again)] == [1, 2]
-    assert run_singles(asked(one, signals={"counted_now": {"number": 1}}), dataset, store)[0].id == run.id
+    assert run_singles(recipe_with(one, signals={"counted_now": {"number": 1}}), dataset, store)[0].id == run.id
     assert run_singles(other, dataset, store)[0].id == again.id
 
 
@@ -413,15 +415,15 @@ def test_moments_may_be_fewer_where_only_the_last_counts(recipe, dataset, stores
     fine, coarse = (recipe.single.model_copy(update={"repeats": 1, "signals_every": every}) for every in (1, 2))
     for name, same in (("of_a_checkpoint", True), ("of_all", False)):
         store = stores()
-        (run,) = run_singles(asked(recipe, single=fine, proxies={name: {}}), dataset, store)
-        (other,) = run_singles(asked(recipe, single=coarse, proxies={name: {}}), dataset, store)
+        (run,) = run_singles(recipe_with(recipe, single=fine, proxies={name: {}}), dataset, store)
+        (other,) = run_singles(recipe_with(recipe, single=coarse, proxies={name: {}}), dataset, store)
         assert (run.id == other.id) is same
     assert other.read_table("scores.parquet")["of_all"][0] == 3
 
 
 def test_what_a_source_says_is_logged_and_kept(recipe, dataset, stores, counted):
     """Numbers by epoch become metrics, arrays a file of their own."""
-    one = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"of_all": {}})
+    one = recipe_with(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"of_all": {}})
     (run,) = run_singles(one, dataset, stores())
     assert dict(run.read_series("counted/4")) == {4: 1}
     assert run.read_arrays("counted_all.npz")["number"] == [1]
@@ -451,7 +453,7 @@ def test_a_damaged_run_is_named_and_trained_again(speed, dataset, capsys):
 @pytest.fixture(scope="module")
 def seldom(recipe, dataset, stores):
     """The first repeat again, looked at after passes 2, 4 and the last: recipe, store, run."""
-    fewer = asked(
+    fewer = recipe_with(
         recipe, single=recipe.single.model_copy(update={"repeats": 1, "evaluate_every": 2, "signals_every": 1})
     )
     store = stores()
@@ -492,9 +494,9 @@ def test_moments_are_due_only_where_there_is_a_look(seldom, runs):
 
 
 @pytest.mark.parametrize(("look", "every", "due"), [(1, 2, [2, 4, 6, 7]), (3, 2, [6, 7]), (2, 9, [7]), (9, 1, [7])])
-def test_due_epochs_are_epochs_with_a_look(look, every, due):
+def test_due_epochs_are_epochs_with_a_look(evaluation, every, due):
     """By hand, for seven passes."""
-    recipe = toy_recipe("single", train={"epochs": 7}, single={"evaluate_every": look, "signals_every": every})
+    recipe = toy_recipe("single", train={"epochs": 7}, single={"evaluate_every": evaluation, "signals_every": every})
     assert due_epochs(recipe, 120) == due
     assert set(due) <= set(evaluation_epochs(recipe, 120))
 
@@ -502,8 +504,8 @@ def test_due_epochs_are_epochs_with_a_look(look, every, due):
 def test_a_run_with_other_looks_is_not_this_one(seldom, dataset, monkeypatch):
     """`single.evaluate_every` is no part of the digest, yet CBTL of three looks is another score than CBTL of five."""
     fewer, store, run = seldom
-    assert [found.id for found in run_singles(fewer, dataset, store)] == [run.id]
-    more = asked(fewer, single=fewer.single.model_copy(update={"evaluate_every": 1}))
+    assert [each.id for each in run_singles(fewer, dataset, store)] == [run.id]
+    more = recipe_with(fewer, single=fewer.single.model_copy(update={"evaluate_every": 1}))
     assert more.digest() == fewer.digest()
     assert not single.finished_repeats(store, more, dataset)
 
@@ -530,13 +532,13 @@ def test_a_data_set_without_a_test_split_has_no_test_proxies(recipe, stores):
 def test_a_test_proxy_without_a_test_split_is_refused(recipe, stores):
     """Before anything is trained."""
     with pytest.raises(RecipeError, match=r"proxies\.cbgl needs test examples, and blobs has none"):
-        run_singles(asked(recipe, proxies={"cbgl": {}}), blobs(n_test=0), stores())
+        run_singles(recipe_with(recipe, proxies={"cbgl": {}}), blobs(n_test=0), stores())
 
 
 def test_a_diverged_training_is_one_line(recipe, dataset, stores, monkeypatch):
     """A learning rate that is too high: the cure is named, the run is kept as a failure."""
     store = stores()
-    hot = asked(recipe, optimizer=recipe.optimizer.model_copy(update={"lr": 1e30}))
+    hot = recipe_with(recipe, optimizer=recipe.optimizer.model_copy(update={"lr": 1e30}))
     with pytest.raises(StoreError, match=r"lower optimizer\.lr") as caught:
         run_singles(hot, dataset, store)
     assert "\n" not in str(caught.value)
@@ -588,14 +590,14 @@ def test_stop_is_heard_while_densities_are_computed(recipe, dataset, stores, mon
 def test_ids_are_what_tables_are_joined_by(recipe, dataset, stores):
     """The same images under other names are other examples."""
     renamed = replace(dataset, ids=np.array([f"other/{row:04}" for row in range(dataset.n)]), digest="renamed")
-    one = asked(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"cbtl": {}})
+    one = recipe_with(recipe, single=recipe.single.model_copy(update={"repeats": 1}), proxies={"cbtl": {}})
     (run,) = run_singles(one, renamed, stores())
     assert run.read_table("scores.parquet")["example"].tolist() == renamed.ids.tolist()
 
 
 def test_every_registered_proxy_is_computed_in_a_run(recipe, dataset, stores):
     """`all`: sources, words and proxies fit together for each, those on gradients and probes too."""
-    every = asked(
+    every = recipe_with(
         recipe, single=recipe.single.model_copy(update={"repeats": 1, "signals_every": 1}), proxies={"all": {}}
     )
     (run,) = run_singles(every, dataset, stores())

@@ -60,11 +60,11 @@ def test_results_wait_and_arrive_in_order(remote, server):
         "log_params",
     ]
     server.away = False
-    (found,) = remote.find("shard", parent=parent)
-    assert (found.status, found.params, found.metrics["accuracy"]) == ("FINISHED", {"b": "2"}, 0.5)
-    assert found.id == child.id
-    assert found.read_arrays("members.npz")["ratio"] == 0.5
-    assert [step for step, _ in found.read_series("loss")] == [0, 1, 2]
+    (result,) = remote.find("shard", parent=parent)
+    assert (result.status, result.params, result.metrics["accuracy"]) == ("FINISHED", {"b": "2"}, 0.5)
+    assert result.id == child.id
+    assert result.read_arrays("members.npz")["ratio"] == 0.5
+    assert [step for step, _ in result.read_series("loss")] == [0, 1, 2]
     assert not list((remote.root / "spool").iterdir())
 
 
@@ -83,9 +83,9 @@ def test_a_crash_between_sending_and_noting_it_doubles_nothing(remote, server, m
     for name, content in kept.items():
         (folder / name).write_bytes(content)
     with remote.lock("again", experiment="toy/ensemble"):
-        (found,) = remote.find("shard")
-    assert found.read_series("loss") == [(0, 3.0), (1, 2.0)]
-    assert found.read_text("a.txt") == "a"
+        (result,) = remote.find("shard")
+    assert result.read_series("loss") == [(0, 3.0), (1, 2.0)]
+    assert result.read_text("a.txt") == "a"
     assert not folder.exists()
 
 

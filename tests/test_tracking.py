@@ -40,12 +40,12 @@ def test_params_tags_and_metrics_come_back(store):
     params = {f"optimizer.p{i:03}": i / 7 for i in range(150)}
     with start(store, params=params, description="how to *read* this") as run:
         run.log({"val/accuracy": 0.5})
-    found = store.get(run.id)
-    assert found.params == {key: str(value) for key, value in params.items()}
-    assert found.metrics == {"val/accuracy": 0.5}
-    assert found.status == "FINISHED"
-    assert found.tags["mlflow.note.content"] == "how to *read* this"
-    assert (found.name, found.experiment) == ("one", "digits/single")
+    result = store.get(run.id)
+    assert result.params == {key: str(value) for key, value in params.items()}
+    assert result.metrics == {"val/accuracy": 0.5}
+    assert result.status == "FINISHED"
+    assert result.tags["mlflow.note.content"] == "how to *read* this"
+    assert (result.name, result.experiment) == ("one", "digits/single")
 
 
 def test_a_run_says_where_it_comes_from(store):
@@ -94,13 +94,13 @@ def test_tables_arrays_and_text_come_back(store):
     run.table("scores", table)
     run.arrays("trajectory", correct=np.eye(3, dtype=bool), confidence=np.float16([0.5]))
     run.json("scores.json", {"ä": [1, 2.5]})
-    found = store.get(run.id)
-    pd.testing.assert_frame_equal(found.read_table("scores"), table)
-    arrays = found.read_arrays("trajectory")
+    result = store.get(run.id)
+    pd.testing.assert_frame_equal(result.read_table("scores"), table)
+    arrays = result.read_arrays("trajectory")
     assert arrays["correct"].dtype == bool
     assert arrays["confidence"].dtype == np.float16
-    assert found.read_json("scores.json") == {"ä": [1, 2.5]}
-    assert found.files == ["preview/scores.csv", "scores.json", "scores.parquet", "trajectory.npz"]
+    assert result.read_json("scores.json") == {"ä": [1, 2.5]}
+    assert result.files == ["preview/scores.csv", "scores.json", "scores.parquet", "trajectory.npz"]
 
 
 def test_the_preview_has_500_rows(store):

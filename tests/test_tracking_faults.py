@@ -273,9 +273,9 @@ def test_a_launch_reads_what_it_has_logged(store):
 @pytest.mark.parametrize(("revision", "cure"), [("older", "mlflow db upgrade"), ("0123456789ab", "newer MLflow")])
 def test_another_schema_is_never_migrated_in_place(template, tmp_path, revision, cure):
     """MLflow migrates without a backup when a table is missing; that is for a person to decide."""
-    known, head = sqlite_store.schema_revisions()
+    revisions, head = sqlite_store.schema_revisions()
     if revision == "older":
-        revision = min(known - {head})
+        revision = min(revisions - {head})
     shutil.copyfile(template, tmp_path / "mlflow.db")
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
@@ -287,9 +287,9 @@ def test_another_schema_is_never_migrated_in_place(template, tmp_path, revision,
 def test_the_schema_we_read_from_the_sources_is_the_one_mlflow_makes(template):
     """The list is read with a regular expression; a new way of writing it must not pass unseen."""
     with sqlite3.connect(template) as connection:
-        (made,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     connection.close()
-    assert sqlite_store.schema_revisions()[1] == made
+    assert sqlite_store.schema_revisions()[1] == revision
 
 
 def test_a_second_launch_is_told_who_is_at_work(spawn, store):
@@ -398,9 +398,9 @@ def test_patience_belongs_to_the_store(store):
 def test_two_processes_make_one_experiment(store, monkeypatch):
     """Shards on several GPUs begin at the same moment; the other was a moment faster here."""
     real = store.client.get_experiment_by_name
-    answers = iter([lambda name: None, real])
+    outcomes = iter([lambda name: None, real])
     number = store.experiment("digits/single")
-    monkeypatch.setattr(store.client, "get_experiment_by_name", lambda name: next(answers)(name))
+    monkeypatch.setattr(store.client, "get_experiment_by_name", lambda name: next(outcomes)(name))
     assert store.experiment("digits/single") == number
 
 

@@ -100,12 +100,16 @@ def test_a_set_stop_flag_ends_the_training():
 def test_each_epoch_can_be_looked_at_with_its_features():
     """Hidden densities need the penultimate layer at every epoch, from the pass that gives the logits."""
     dataset, recipe = blobs(), toy_recipe()
-    looks = []
-    hooks = Hooks(after_epoch=lambda member, epoch, look: looks.append((epoch, look.outcome(), look.features())))
+    evaluations = []
+    hooks = Hooks(
+        after_epoch=lambda member, epoch, evaluation: evaluations.append(
+            (epoch, evaluation.outcome(), evaluation.features())
+        )
+    )
     final = next(fit(members(dataset, count=1), dataset, recipe, EXACT, hooks))
-    assert [epoch for epoch, *_ in looks] == [0, 1, 2, 3]
-    assert looks[-1][2].shape == (dataset.n, 8)
-    np.testing.assert_array_equal(looks[-1][1].confidence, final.confidence)
+    assert [epoch for epoch, *_ in evaluations] == [0, 1, 2, 3]
+    assert evaluations[-1][2].shape == (dataset.n, 8)
+    np.testing.assert_array_equal(evaluations[-1][1].confidence, final.confidence)
 
 
 def test_fit_leaves_torch_s_global_state_as_it_was():
@@ -159,6 +163,6 @@ def test_only_mlps_are_stacked():
     assert stackable(toy_recipe().model.spec())
     assert not stackable(toy_recipe(model={"name": "resnet18_small", "settings": {}}).model.spec())
     assert not stackable(toy_recipe(model={"settings": {"widths": [16], "dropout": 0.5}}).model.spec())
-    for asked in (0, 4):
-        assert place(Runtime(device="cpu", stack=asked), stackable=False).stack == 1
+    for workers in (0, 4):
+        assert place(Runtime(device="cpu", stack=workers), stackable=False).stack == 1
     assert place(Runtime(device="cpu", stack=4), stackable=True).stack == 4

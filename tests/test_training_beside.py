@@ -82,13 +82,13 @@ def test_an_order_to_stop_is_one_also_where_memory_runs_out(monkeypatch):
 
 def test_an_error_of_one_network_is_raised_and_ends_the_others(monkeypatch):
     """It is no lack of memory: nothing is tried again."""
-    calls, own = [], ModuleLearner.step
+    calls, original = [], ModuleLearner.step
 
     def broken(learner, *what):
         calls.append(learner)
         if len(calls) == 5:
             raise ValueError("a broken step")
-        return own(learner, *what)
+        return original(learner, *what)
 
     monkeypatch.setattr(ModuleLearner, "step", broken)
     with pytest.raises(ValueError, match="a broken step"):
@@ -98,11 +98,11 @@ def test_an_error_of_one_network_is_raised_and_ends_the_others(monkeypatch):
 
 def test_learners_with_captured_steps_stay_in_their_thread(monkeypatch):
     """A step is captured in a stream of its thread; in another's it would run beside what it has to follow."""
-    users, own = {}, ModuleLearner.step
+    users, original = {}, ModuleLearner.step
 
     def noted(learner, *what):
         users.setdefault(learner, set()).add(threading.get_ident())
-        return own(learner, *what)
+        return original(learner, *what)
 
     monkeypatch.setattr(ModuleLearner, "step", noted)
     monkeypatch.setattr(beside, "captures", lambda *what: True)
@@ -123,7 +123,7 @@ def test_networks_in_streams_are_what_the_cpu_trains(model):
     recipe = toy_recipe(model={"settings": {"widths": [8, 8]}} | model, train={"epochs": 2})
     group = members(data, count=10)
     expected = list(fit(group, data, recipe, EXACT))
-    found = list(fit(group, data, recipe, replace(EXACT, device="cuda", threads=4)))
-    for one, other in zip(expected, found, strict=True):
+    result = list(fit(group, data, recipe, replace(EXACT, device="cuda", threads=4)))
+    for one, other in zip(expected, result, strict=True):
         np.testing.assert_allclose(one.losses, other.losses, rtol=0, atol=1e-6)
         np.testing.assert_allclose(one.confidence, other.confidence, rtol=0, atol=1e-5)

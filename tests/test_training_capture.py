@@ -37,16 +37,16 @@ class Recorder(TorchDispatchMode):
         """Run it and keep it."""
         name = operation.overloadpacket.__name__
         assert name not in SYNCHRONIZES, f"{name} makes the host wait"
-        found = operation(*args, **(kwargs or {}))
+        result = operation(*args, **(kwargs or {}))
         if not operation.is_view:
-            self.operations.append((operation, args, kwargs or {}, found))
-        return found
+            self.operations.append((operation, args, kwargs or {}, result))
+        return result
 
     def replay(self) -> None:
         """Every operation on the memory of the recording; results go where the recording's went."""
-        for operation, args, kwargs, found in self.operations:
+        for operation, args, kwargs, result in self.operations:
             again = operation(*args, **kwargs)
-            for kept, new in zip(tree_leaves(found), tree_leaves(again), strict=True):
+            for kept, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
                 if isinstance(kept, torch.Tensor) and kept is not new:
                     kept.copy_(new)
 
@@ -110,12 +110,12 @@ def test_a_frozen_step_of_the_stack_trains_the_same_networks(optimizer, schedule
 def captured_everywhere(group, dataset, recipe) -> list:
     """As on a GPU: one learner for all members, its steps captured."""
     spare, context, learners = SpareLearner(), Context(dataset, EXACT), set()
-    found = []
+    outcomes = []
     for job in jobs(group, recipe):
-        found += train_alone(job, context, context.hooks, spare)
+        outcomes += train_alone(job, context, context.hooks, spare)
         learners.add(spare.learner)
     assert len(learners) == 1
-    return found
+    return outcomes
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -154,11 +154,13 @@ def test_only_batches_of_the_first_one_s_size_are_replayed():
     network = create(toy_recipe(model={"name": "tiny_batchnorm", "settings": {}}).model.spec(), (3, 6, 6), 3)
     where = ("cpu", torch.float64, torch.float64)
     learner = ModuleLearner(network, Optimizer(), *where, captured=True)
-    own = Captured.__call__
+    original = Captured.__call__
     for b in (8, 5, 8):
         images, labels = torch.rand(b, 3, 6, 6, dtype=torch.float64), torch.arange(b) % 3
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Captured, "__call__", lambda self, *what: (calls.append(len(what[0])), own(self, *what))[1])
+            patch.setattr(
+                Captured, "__call__", lambda self, *what: (calls.append(len(what[0])), original(self, *what))[1]
+            )
             learner.step(images, labels, 0.1)
         assert learner.logits.shape == (b, 3)
     assert calls == [8, 8]
@@ -183,7 +185,7 @@ def test_a_cuda_graph_trains_what_the_cpu_trains(network, optimizer):
     recipe = toy_recipe(model={"name": network, "settings": settings}, optimizer=OPTIMIZERS[optimizer], train=TRAIN)
     dataset = blobs(shape=(3, 6, 6))
     expected = list(fit(ragged(dataset), dataset, recipe, EXACT))
-    found = list(fit(ragged(dataset), dataset, recipe, replace(EXACT, device="cuda", stack=3)))
-    for one, other in zip(expected, found, strict=True):
+    result = list(fit(ragged(dataset), dataset, recipe, replace(EXACT, device="cuda", stack=3)))
+    for one, other in zip(expected, result, strict=True):
         np.testing.assert_allclose(one.losses, other.losses, rtol=0, atol=1e-6)
         np.testing.assert_allclose(one.confidence, other.confidence, rtol=0, atol=1e-5)

@@ -37,12 +37,12 @@ def bits(outcomes: list[Outcome]) -> list[tuple]:
 def close_to_the_plain_loop(recipe: Recipe, stack: int, monkeypatch, dataset: Dataset | None = None) -> None:
     dataset = dataset or blobs()
     group = ragged(dataset)
-    found = at_their_ends(monkeypatch, lambda one, examples: one.evaluate(examples.block(0, examples.n))[0].numpy())
+    result = at_their_ends(monkeypatch, lambda one, examples: one.evaluate(examples.block(0, examples.n))[0].numpy())
     list(fit(group, dataset, recipe, replace(EXACT, stack=stack)))
-    assert len(found) == len(group)
+    assert len(result) == len(group)
     for member in group:
         expected = plain_loop(dataset, recipe, member).logits.numpy()
-        np.testing.assert_allclose(found[member.name], expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(result[member.name], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -63,12 +63,12 @@ def test_sizes_that_differ_in_the_last_batch_alone_share_a_stack(optimizer, step
     make = stacked.Stack.__init__
     monkeypatch.setattr(stacked.Stack, "__init__", lambda stack, *what: (stacks.append(stack), make(stack, *what))[0])
     group = ragged(dataset, (60, 61, 59, 65, 50, 60, 61))
-    found = at_their_ends(monkeypatch, lambda one, examples: one.evaluate(examples.block(0, examples.n))[0].numpy())
+    result = at_their_ends(monkeypatch, lambda one, examples: one.evaluate(examples.block(0, examples.n))[0].numpy())
     list(fit(group, dataset, recipe, replace(EXACT, stack=3)))
     assert len(stacks) == 1
     for member in group:
         expected = plain_loop(dataset, recipe, member).logits.numpy()
-        np.testing.assert_allclose(found[member.name], expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(result[member.name], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("stack", [2, 4, 64])
@@ -137,13 +137,13 @@ def test_padding_has_no_slope_and_no_loss():
     counts = torch.tensor([5, 2, 0])
     logits[1, 2:] = torch.nan
     for loss in LOSSES.values():
-        means, slopes = of_counted(loss, logits.clone(), labels, counts)
+        means, gradients = of_counted(loss, logits.clone(), labels, counts)
         for row, count in enumerate(counts.tolist()):
-            assert not slopes[row, count:].any()
+            assert not gradients[row, count:].any()
             if count:
-                mean, slope = loss(logits[row, :count].clone(), labels[row, :count])
+                mean, gradient = loss(logits[row, :count].clone(), labels[row, :count])
                 torch.testing.assert_close(means[row], mean, rtol=0, atol=1e-12)
-                torch.testing.assert_close(slopes[row, :count], slope, rtol=0, atol=1e-12)
+                torch.testing.assert_close(gradients[row, :count], gradient, rtol=0, atol=1e-12)
         assert means[2] == 0
 
 
@@ -153,13 +153,13 @@ def test_a_stack_that_is_too_large_is_halved_and_the_results_are_those_of_the_sm
     dataset, recipe, seen, calls = blobs(), toy_recipe(), [], []
     group = ragged(dataset, (60, 60, 61, 59, 20, 60))
     small = bits(list(fit(group, dataset, recipe, replace(EXACT, stack=2))))
-    own = MLPLearner.step
+    original = MLPLearner.step
 
     def greedy(learner, *what):
         calls.append(learner.stack)
         if learner.stack > 2 and len(calls) >= step:
             raise torch.OutOfMemoryError("no room for one more")
-        return own(learner, *what)
+        return original(learner, *what)
 
     monkeypatch.setattr(MLPLearner, "step", greedy)
     assert bits(list(fit(group, dataset, recipe, replace(EXACT, stack=4), Hooks(seen.append)))) == small
@@ -182,17 +182,17 @@ def test_a_device_without_room_for_two_says_so_in_one_line(monkeypatch):
 
 def test_members_are_asked_for_as_rows_come_free():
     """Thousands of subsets are not held at once."""
-    dataset, recipe, asked = blobs(), toy_recipe(), []
+    dataset, recipe, requested = blobs(), toy_recipe(), []
 
     def endless():
         for member in ragged(dataset, (33,) * 300):
-            asked.append(member)
+            requested.append(member)
             yield member
 
     outcomes = fit(endless(), dataset, recipe, replace(EXACT, stack=2))
     next(outcomes)
     outcomes.close()
-    assert len(asked) < 50
+    assert len(requested) < 50
 
 
 def test_an_order_to_stop_reaches_the_stack():
@@ -217,9 +217,9 @@ def test_an_error_of_the_caller_s_members_is_the_caller_s():
 
 def test_rows_without_work_are_dropped(monkeypatch):
     """At the end a few trainings are left; they do not drag an empty stack along."""
-    widths, own = [], MLPLearner.step
+    widths, original = [], MLPLearner.step
     monkeypatch.setattr(
-        MLPLearner, "step", lambda learner, *what: (widths.append(learner.stack), own(learner, *what))[1]
+        MLPLearner, "step", lambda learner, *what: (widths.append(learner.stack), original(learner, *what))[1]
     )
     dataset = blobs()
     list(fit(ragged(dataset, (20,) * 10), dataset, toy_recipe(), replace(EXACT, stack=8)))

@@ -19,8 +19,8 @@ def logits_of(group: list[Member], dataset: Dataset, recipe: Recipe, placement: 
     """The logits of every member after its last pass, (n, c) float64."""
     kept = {}
 
-    def keep(member, epoch, look):
-        kept[member.name] = look.logits().numpy()
+    def keep(member, epoch, evaluation):
+        kept[member.name] = evaluation.logits().numpy()
 
     list(fit(group, dataset, recipe, placement, Hooks(after_epoch=keep)))
     return kept
@@ -28,10 +28,10 @@ def logits_of(group: list[Member], dataset: Dataset, recipe: Recipe, placement: 
 
 def close(group: list[Member], dataset: Dataset, recipe: Recipe, placement: Placement = EXACT) -> None:
     """Logits of all examples, members side by side against plain loops one after another."""
-    found = logits_of(group, dataset, recipe, placement)
+    result = logits_of(group, dataset, recipe, placement)
     for member in group:
         expected = plain_loop(dataset, recipe, member).logits.numpy()
-        np.testing.assert_allclose(found[member.name], expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(result[member.name], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -88,8 +88,8 @@ def same_as_alone(recipe: Recipe, monkeypatch) -> None:
     dataset, alone = blobs(), {}
     group = members(dataset, count=3)
 
-    def keep(member, epoch, look):
-        alone[member.name] = look.learner.weights.clone()
+    def keep(member, epoch, evaluation):
+        alone[member.name] = evaluation.learner.weights.clone()
 
     stacked = at_their_ends(monkeypatch, lambda one, examples: one.weights.clone())
     list(fit(group, dataset, recipe, replace(EXACT, stack=3)))

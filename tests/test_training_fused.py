@@ -62,9 +62,9 @@ def test_a_stack_hands_the_kernel_what_it_needs(precision, nesterov, monkeypatch
 
     def formula(weights, velocity, gradient, used, rates, *, momentum, decay, nesterov):
         calls.append(used)
-        slope = gradient.to(weights.dtype) + decay * weights
-        velocity.mul_(momentum).add_(slope)
-        weights.sub_((slope + momentum * velocity if nesterov else velocity) * rates.to(weights.dtype).unsqueeze(1))
+        direction = gradient.to(weights.dtype) + decay * weights
+        velocity.mul_(momentum).add_(direction)
+        weights.sub_((direction + momentum * velocity if nesterov else velocity) * rates.to(weights.dtype).unsqueeze(1))
         if used is not None:
             used.copy_(weights)
 

@@ -21,41 +21,41 @@ def factors(schedule: Schedule, steps: int, per_pass: int = 10) -> np.ndarray:
 
 def test_the_triangle_peaks_at_15_percent():
     """J-tab2: "linearly increase from 0 in the first 15% training steps", then linearly to 0."""
-    found = factors(Schedule(name="triangular"), 100)
+    result = factors(Schedule(name="triangular"), 100)
     middles = (np.arange(100) + 0.5) / 100
-    np.testing.assert_allclose(found, np.interp(middles, [0, 0.15, 1], [0, 1, 0]), atol=1e-12)
-    assert np.argmax(found) in (14, 15)
+    np.testing.assert_allclose(result, np.interp(middles, [0, 0.15, 1], [0, 1, 0]), atol=1e-12)
+    assert np.argmax(result) in (14, 15)
 
 
 def test_the_ramp_falls_tenfold_at_30_60_and_90_percent():
     """J-tab2's schedule for ImageNet: the same rise, then "piecewise constant with a 10x decay"."""
     schedule = Schedule(name="ramp", unit="share", milestones=(0.3, 0.6, 0.9))
     for steps in (100, 1000, 70):
-        found = factors(schedule, steps)
+        result = factors(schedule, steps)
         rise = round(0.15 * steps)
-        np.testing.assert_allclose(found[: rise - 1], (np.arange(rise - 1) + 0.5) / steps / 0.15)
+        np.testing.assert_allclose(result[: rise - 1], (np.arange(rise - 1) + 0.5) / steps / 0.15)
         for low, high, value in ((0.15, 0.3, 1), (0.3, 0.6, 0.1), (0.6, 0.9, 0.01), (0.9, 1, 0.001)):
-            stage = found[math.ceil(low * steps) : round(high * steps)]
+            stage = result[math.ceil(low * steps) : round(high * steps)]
             np.testing.assert_allclose(stage, value)
             assert len(stage)
 
 
 def test_steps_fall_at_their_milestones():
     """J-speed-recipe's are epochs: with 5 steps an epoch, epoch 2 begins at step 10."""
-    found = factors(Schedule(name="step", milestones=(2, 4), factor=0.1), 25, per_pass=5)
-    np.testing.assert_allclose(found, [1] * 10 + [0.1] * 10 + [0.01] * 5)
+    result = factors(Schedule(name="step", milestones=(2, 4), factor=0.1), 25, per_pass=5)
+    np.testing.assert_allclose(result, [1] * 10 + [0.1] * 10 + [0.01] * 5)
 
 
 def test_milestones_may_count_steps():
     """B-tab1 lists steps per stage, [2500, 5500, 2000] for SVHN's MLP, each a fifth of the rate of the one before."""
-    found = factors(Schedule(name="step", unit="steps", milestones=(2500, 8000), factor=0.2), 10_000, per_pass=287)
-    np.testing.assert_allclose(found, np.repeat([1, 0.2, 0.04], [2500, 5500, 2000]))
+    result = factors(Schedule(name="step", unit="steps", milestones=(2500, 8000), factor=0.2), 10_000, per_pass=287)
+    np.testing.assert_allclose(result, np.repeat([1, 0.2, 0.04], [2500, 5500, 2000]))
 
 
 def test_the_cosine_falls_from_one_to_zero():
     """Half a cosine."""
-    found = factors(Schedule(name="cosine"), 10)
-    np.testing.assert_allclose(found, (1 + np.cos(np.pi * np.arange(10) / 10)) / 2)
+    result = factors(Schedule(name="cosine"), 10)
+    np.testing.assert_allclose(result, (1 + np.cos(np.pi * np.arange(10) / 10)) / 2)
 
 
 def test_batches_cover_the_subset_once():
@@ -116,13 +116,13 @@ def test_what_is_right_in_passing_equals_the_plain_loop(network, train):
     """Z-online: each example counts when its batch comes by, before the step on it; what does not come by is False."""
     model = {"name": network, "settings": {"widths": [16, 8]} if network == "mlp" else {}}
     recipe = toy_recipe(model=model, train={"batch_size": 16} | train)
-    dataset, found = blobs(), []
+    dataset, seen = blobs(), []
     group = members(dataset, count=1)
 
-    def keep(member, epoch, look):
-        found.append(None if look.online is None else look.online.numpy().copy())
+    def keep(member, epoch, evaluation):
+        seen.append(None if evaluation.online is None else evaluation.online.numpy().copy())
 
     list(fit(group, dataset, recipe, EXACT, Hooks(after_epoch=keep, online=True)))
-    assert found[0] is None
-    np.testing.assert_array_equal(found[1:], plain_loop(dataset, recipe, group[0]).online)
-    assert not np.concatenate(found[1:]).reshape(len(found) - 1, -1)[:, dataset.n_train :].any()
+    assert seen[0] is None
+    np.testing.assert_array_equal(seen[1:], plain_loop(dataset, recipe, group[0]).online)
+    assert not np.concatenate(seen[1:]).reshape(len(seen) - 1, -1)[:, dataset.n_train :].any()

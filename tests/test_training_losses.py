@@ -18,9 +18,9 @@ def test_the_slope_is_autograd_s(name):
     labels = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
     expected = REFERENCE[name](logits, labels)
     expected.backward()
-    loss, slope = LOSSES[name](logits.detach(), labels)
+    loss, gradient = LOSSES[name](logits.detach(), labels)
     torch.testing.assert_close(loss, expected.detach(), rtol=0, atol=1e-12)
-    torch.testing.assert_close(slope, logits.grad, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradient, logits.grad, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -29,24 +29,24 @@ def test_a_stack_has_the_losses_of_its_networks(name):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 8, 5, dtype=torch.float64, generator=generator)
     labels = torch.randint(0, 5, (3, 8), generator=generator)
-    losses, slopes = LOSSES[name](logits, labels)
+    losses, gradients = LOSSES[name](logits, labels)
     for row in range(3):
-        loss, slope = LOSSES[name](logits[row], labels[row])
+        loss, gradient = LOSSES[name](logits[row], labels[row])
         assert torch.equal(losses[row], loss)
-        assert torch.equal(slopes[row], slope)
+        assert torch.equal(gradients[row], gradient)
 
 
 def test_the_hinge_loss_by_hand():
     """Label 0 with logits 1, 3, 0: class 1 is 2 above it, class 2 below; the second example is right."""
-    loss, slope = zero_hinge(torch.tensor([[1.0, 3.0, 0.0], [0.0, 5.0, 1.0]]), torch.tensor([0, 1]))
+    loss, gradient = zero_hinge(torch.tensor([[1.0, 3.0, 0.0], [0.0, 5.0, 1.0]]), torch.tensor([0, 1]))
     assert float(loss) == 1.0
-    np.testing.assert_array_equal(slope, [[-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(gradient, [[-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
 
 
 def test_the_hinge_loss_lets_right_answers_be():
     """A.7: "zero gradient if the prediction is correct", however narrowly; the printed sign would push them down."""
     logits, labels = torch.tensor([[0.1, 0.0, -3.0], [9.0, 2.0, 8.9]]), torch.tensor([0, 0])
-    loss, slope = zero_hinge(logits, labels)
+    loss, gradient = zero_hinge(logits, labels)
     assert float(loss) == 0
-    assert not slope.any()
+    assert not gradient.any()
     assert cross_entropy(logits, labels)[1].any()

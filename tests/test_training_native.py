@@ -32,19 +32,19 @@ def trained(recipe, dataset, group, placement=NATIVE, **hooks):
     """Logits of all examples by member; only the kernel trains."""
     kept = {}
 
-    def keep(member, epoch, look):
-        assert isinstance(look.learner, NativeLearner)
-        kept[member.name] = look.logits().numpy()
+    def keep(member, epoch, evaluation):
+        assert isinstance(evaluation.learner, NativeLearner)
+        kept[member.name] = evaluation.logits().numpy()
 
     list(fit(group, dataset, recipe, placement, Hooks(after_epoch=keep, **hooks)))
     return kept
 
 
 def close(recipe, dataset, group):
-    found = trained(recipe, dataset, group)
+    result = trained(recipe, dataset, group)
     for member in group:
         expected = plain_loop(dataset, recipe, member).logits.numpy()
-        np.testing.assert_allclose(found[member.name], expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(result[member.name], expected, rtol=0, atol=1e-9)
 
 
 @needs_compiler
@@ -99,12 +99,12 @@ def test_whatever_else_the_recipe_asks_is_torch_s(train):
     group = members(dataset, count=1)
     reference = {}
 
-    def keep(member, epoch, look):
-        reference[member.name] = look.logits().numpy()
+    def keep(member, epoch, evaluation):
+        reference[member.name] = evaluation.logits().numpy()
 
     list(fit(group, dataset, recipe, EXACT, Hooks(after_epoch=keep)))
-    found = trained(recipe, dataset, group)
-    np.testing.assert_allclose(found[group[0].name], reference[group[0].name], rtol=0, atol=1e-9)
+    result = trained(recipe, dataset, group)
+    np.testing.assert_allclose(result[group[0].name], reference[group[0].name], rtol=0, atol=1e-9)
 
 
 @needs_compiler
@@ -114,13 +114,13 @@ def test_what_is_right_in_passing_is_torch_s():
     seen = {"native": [], "torch": []}
     for kernel, kept in seen.items():
 
-        def keep(member, epoch, look, kept=kept):
-            kept.append(None if look.online is None else look.online.numpy().copy())
+        def keep(member, epoch, evaluation, kept=kept):
+            kept.append(None if evaluation.online is None else evaluation.online.numpy().copy())
 
         list(fit(group, dataset, recipe, replace(EXACT, kernel=kernel), Hooks(after_epoch=keep, online=True)))
-    for own, reference in zip(seen["native"][1:], seen["torch"][1:], strict=True):
-        np.testing.assert_array_equal(own, reference)
-    assert any(own.any() for own in seen["native"][1:])
+    for value, reference in zip(seen["native"][1:], seen["torch"][1:], strict=True):
+        np.testing.assert_array_equal(value, reference)
+    assert any(native.any() for native in seen["native"][1:])
 
 
 @needs_compiler

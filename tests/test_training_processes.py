@@ -35,8 +35,8 @@ TWO = replace(EXACT, devices=("cpu", "cpu"), machine=2)
 @pytest.fixture
 def started(monkeypatch):
     """The workers that were started."""
-    workers, own = [], multi_device._start
-    monkeypatch.setattr(multi_device, "_start", lambda *what: workers.append(own(*what)) or workers[-1])
+    workers, original = [], multi_device._start
+    monkeypatch.setattr(multi_device, "_start", lambda *what: workers.append(original(*what)) or workers[-1])
     return workers
 
 
@@ -70,11 +70,11 @@ def bits(outcomes):
     return [(o.prediction.tobytes(), o.confidence.tobytes(), o.top_confidence.tobytes(), o.losses) for o in outcomes]
 
 
-def endless(dataset, asked):
+def endless(dataset, settings):
     """The same member under ever new names; `asked` keeps them."""
     for number in count():
-        asked.append(Member(("m", number), np.arange(0, dataset.n_train, 2)))
-        yield asked[-1]
+        settings.append(Member(("m", number), np.arange(0, dataset.n_train, 2)))
+        yield settings[-1]
 
 
 def test_two_processes_train_what_one_trains(started):
@@ -93,10 +93,10 @@ def test_two_processes_train_what_one_trains(started):
 
 def test_a_killed_worker_is_told_in_one_line_that_names_the_cure(started, monkeypatch):
     """As when the machine runs out of memory; the other worker does not stay behind."""
-    own = multi_device._start
+    original = multi_device._start
 
     def deadly(placement, images):
-        worker = own(placement, images)
+        worker = original(placement, images)
         if len(started) == 2:
             os.kill(worker.process.pid, signal.SIGKILL)
         return worker
@@ -177,12 +177,12 @@ def test_an_order_to_stop_reaches_the_workers(in_threads):
 
 def test_a_caller_that_has_enough_leaves_no_worker_behind(in_threads):
     """Members were asked for a few ahead, not all that there are."""
-    dataset, asked = blobs(), []
-    outcomes = fit(endless(dataset, asked), dataset, toy_recipe(), TWO)
+    dataset, requested = blobs(), []
+    outcomes = fit(endless(dataset, requested), dataset, toy_recipe(), TWO)
     next(outcomes)
     outcomes.close()
     assert not any(thread.is_alive() for thread in in_threads)
-    assert len(asked) < 200
+    assert len(requested) < 200
 
 
 def test_a_worker_s_error_is_raised_where_the_outcomes_are_asked_for(in_threads):

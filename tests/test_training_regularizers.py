@@ -76,18 +76,18 @@ def test_the_adversarial_step_follows_autograd(kind, loss):
     if count == 1:
         images, labels = images[0], labels[0]
     buffers = [buffer.clone() for buffer in networks[0].buffers()]
-    found = perturbed(images, labels, learner, Train(adversarial=0.05), [])
+    result = perturbed(images, labels, learner, Train(adversarial=0.05), [])
     for before, after in zip(buffers, networks[0].buffers(), strict=True):
         assert torch.equal(before, after), "running statistics saw a batch twice"
 
-    asked = images.clone().requires_grad_()
+    leaves = images.clone().requires_grad_()
     for row, network in enumerate(networks):
         network.train()
-        batch, own = (asked, labels) if count == 1 else (asked[row], labels[row])
+        batch, targets = (leaves, labels) if count == 1 else (leaves[row], labels[row])
         logits = network(batch)
-        excess = (logits - logits.gather(1, own[:, None])).clamp(min=0).sum()
-        (functional.cross_entropy(logits, own) if loss == "cross_entropy" else excess).backward()
-    torch.testing.assert_close(found, images + 0.05 * asked.grad.sign(), rtol=0, atol=1e-9)
+        excess = (logits - logits.gather(1, targets[:, None])).clamp(min=0).sum()
+        (functional.cross_entropy(logits, targets) if loss == "cross_entropy" else excess).backward()
+    torch.testing.assert_close(result, images + 0.05 * leaves.grad.sign(), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("train", [{"input_noise": 0.5}, {"input_dropout": 0.3}, {"adversarial": 0.1}])
@@ -109,11 +109,11 @@ def test_a_look_sees_the_images_as_they_are():
     """Regularizers belong to training: what is scored is the image."""
     dataset = blobs()
     recipe = toy_recipe(train={"input_noise": 5.0, "input_dropout": 0.9, "adversarial": 5.0}, optimizer={"lr": 1e-12})
-    looks = []
+    evaluations = []
 
-    def keep(member, epoch, look):
-        looks.append((look.outcome().confidence, look.examples.block(0, dataset.n).clone()))
+    def keep(member, epoch, evaluation):
+        evaluations.append((evaluation.outcome().confidence, evaluation.examples.block(0, dataset.n).clone()))
 
     next(fit(members(dataset, count=1), dataset, recipe, EXACT, Hooks(after_epoch=keep)))
-    np.testing.assert_allclose(looks[0][0], looks[-1][0], atol=1e-6)
-    np.testing.assert_allclose(looks[-1][1].numpy(), dataset.images / 255, atol=1e-12)
+    np.testing.assert_allclose(evaluations[0][0], evaluations[-1][0], atol=1e-6)
+    np.testing.assert_allclose(evaluations[-1][1].numpy(), dataset.images / 255, atol=1e-12)

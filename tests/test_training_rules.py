@@ -28,18 +28,18 @@ def rows_of(name: str) -> list[Optimizer]:
     return [Optimizer(name="sgd" if name == "nesterov" else name, **row) for row in ROWS[name]]
 
 
-def gradients(seed: int = 0) -> list[Tensor]:
+def drawn_gradients(seed: int = 0) -> list[Tensor]:
     """Some steps' gradients of three rows."""
     return list(torch.randn(STEPS, 3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
 
 
-def theirs(optimizer: Optimizer, start: Tensor, slopes: list[Tensor], rates: list[float]) -> Tensor:
+def theirs(optimizer: Optimizer, start: Tensor, gradients: list[Tensor], rates: list[float]) -> Tensor:
     """Where torch's own rule goes from `start`."""
     weights = nn.Parameter(start.clone())
     rule = torch_rule(optimizer, [weights])
-    for slope, lr in zip(slopes, rates, strict=True):
+    for gradient, lr in zip(gradients, rates, strict=True):
         rule.param_groups[0]["lr"] = lr
-        weights.grad = slope.clone()
+        weights.grad = gradient.clone()
         rule.step()
     return weights.detach()
 
@@ -48,28 +48,28 @@ def theirs(optimizer: Optimizer, start: Tensor, slopes: list[Tensor], rates: lis
 def test_an_update_rule_equals_torch_optim(name):
     """Definitions of momentum, Nesterov and the adaptive rules differ between libraries; ours are torch's."""
     settings = Optimizer(**OPTIMIZERS[name])
-    slopes = [each[0] for each in gradients()]
-    ours = gradients(1)[0][0]
-    expected = theirs(settings, ours, slopes, [settings.lr] * STEPS)
+    gradients = [each[0] for each in drawn_gradients()]
+    ours = drawn_gradients(1)[0][0]
+    expected = theirs(settings, ours, gradients, [settings.lr] * STEPS)
     update = update_rule(settings, ours)
-    for slope in slopes:
-        update.step(ours, slope, settings.lr)
+    for gradient in gradients:
+        update.step(ours, gradient, settings.lr)
     assert float((ours - expected).abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_has_settings_of_its_own(name):
     """A search trains trials with different rates, momenta and weight decays as one stack."""
-    optimizers, slopes = rows_of(name), gradients()
+    optimizers, gradients = rows_of(name), drawn_gradients()
     rates = [[0.1 * (1 - step / STEPS), 0.01, 0.003 * step] for step in range(STEPS)]
-    ours = gradients(1)[0]
+    ours = drawn_gradients(1)[0]
     expected = [
-        theirs(optimizer, ours[row], [each[row] for each in slopes], [each[row] for each in rates])
+        theirs(optimizer, ours[row], [each[row] for each in gradients], [each[row] for each in rates])
         for row, optimizer in enumerate(optimizers)
     ]
     update = update_rule(optimizers, ours)
-    for slope, lr in zip(slopes, rates, strict=True):
-        update.step(ours, slope, torch.tensor(lr, dtype=torch.float64))
+    for gradient, lr in zip(gradients, rates, strict=True):
+        update.step(ours, gradient, torch.tensor(lr, dtype=torch.float64))
     assert float((ours - torch.stack(expected)).abs().max()) < 1e-12
     assert update.optimizers == optimizers
 
@@ -77,35 +77,35 @@ def test_every_row_has_settings_of_its_own(name):
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_that_begins_anew_forgets(name):
     """A pruned trial's place goes to the next one: no velocity, no count of steps, settings of its own."""
-    optimizers, slopes = rows_of(name), gradients()
-    ours = gradients(1)[0]
+    optimizers, gradients = rows_of(name), drawn_gradients()
+    ours = drawn_gradients(1)[0]
     start, late = ours.clone(), ours[2].clone()
     update = update_rule([optimizers[0], optimizers[0], optimizers[2]], ours)
-    for step, slope in enumerate(slopes):
+    for step, gradient in enumerate(gradients):
         if step == 5:
             ours[1] = late
             update.reset(1, optimizers[1])
-        update.step(ours, slope, 0.01)
+        update.step(ours, gradient, 0.01)
     expected = [
-        theirs(optimizers[0], start[0], [each[0] for each in slopes], [0.01] * STEPS),
-        theirs(optimizers[1], late, [each[1] for each in slopes[5:]], [0.01] * (STEPS - 5)),
-        theirs(optimizers[2], start[2], [each[2] for each in slopes], [0.01] * STEPS),
+        theirs(optimizers[0], start[0], [each[0] for each in gradients], [0.01] * STEPS),
+        theirs(optimizers[1], late, [each[1] for each in gradients[5:]], [0.01] * (STEPS - 5)),
+        theirs(optimizers[2], start[2], [each[2] for each in gradients], [0.01] * STEPS),
     ]
     assert float((ours - torch.stack(expected)).abs().max()) < 1e-12
 
 
 def test_a_row_that_begins_anew_may_be_the_first_with_momentum():
     """Plain gradient descent keeps no velocity, until somebody in the stack needs one."""
-    ours, slopes = gradients(1)[0], gradients()
+    ours, gradients = drawn_gradients(1)[0], drawn_gradients()
     plain, heavy = Optimizer(momentum=0.0), Optimizer(momentum=0.9)
     update = update_rule(plain, ours)
-    update.step(ours, slopes[0], 0.01)
+    update.step(ours, gradients[0], 0.01)
     start = ours.clone()
     update.reset(2, heavy)
-    for slope in slopes[1:]:
-        update.step(ours, slope, 0.01)
+    for gradient in gradients[1:]:
+        update.step(ours, gradient, 0.01)
     for row, optimizer in enumerate([plain, plain, heavy]):
-        expected = theirs(optimizer, start[row], [each[row] for each in slopes[1:]], [0.01] * (STEPS - 1))
+        expected = theirs(optimizer, start[row], [each[row] for each in gradients[1:]], [0.01] * (STEPS - 1))
         assert float((ours[row] - expected).abs().max()) < 1e-12
 
 
@@ -119,13 +119,15 @@ def test_rows_of_one_stack_share_the_rule():
 def test_a_diverged_row_leaves_the_others_alone():
     """An infinite gradient in one row must not spread through the columns of settings."""
     for name in ROWS:
-        ours, slopes = gradients(1)[0], gradients()
+        ours, gradients = drawn_gradients(1)[0], drawn_gradients()
         sound = ours.clone()
-        slopes[3][1] = torch.inf
+        gradients[3][1] = torch.inf
         for weights, bad in ((ours, True), (sound, False)):
             update = update_rule(rows_of(name), weights)
-            for slope in slopes:
-                update.step(weights, slope if bad else slope.nan_to_num(posinf=0.5), torch.tensor([0.1, 0.01, 0.001]))
+            for gradient in gradients:
+                update.step(
+                    weights, gradient if bad else gradient.nan_to_num(posinf=0.5), torch.tensor([0.1, 0.01, 0.001])
+                )
         assert not torch.isfinite(ours[1]).all()
         assert torch.equal(ours[[0, 2]], sound[[0, 2]])
 
@@ -160,12 +162,12 @@ def test_a_row_can_be_given_to_a_new_network(stack):
     networks = [create(MODEL, (1, 6, 6), 3, seed=seed) for seed in range(stack)]
     learner = MLPLearner(networks, Optimizer(), *where)
     drawn = [(images.bfloat16(), labels) for images, labels in batches(8)]
-    own = [(images[0], labels[0]) if stack == 1 else (images[:stack], labels[:stack]) for images, labels in drawn]
-    for images, labels in own[:4]:
+    each_step = [(images[0], labels[0]) if stack == 1 else (images[:stack], labels[:stack]) for images, labels in drawn]
+    for images, labels in each_step[:4]:
         learner.step(images, labels, 0.1)
     fresh = create(MODEL, (1, 6, 6), 3, seed=9)
     learner.reset(stack - 1, fresh)
-    for images, labels in own[4:]:
+    for images, labels in each_step[4:]:
         learner.step(images, labels, 0.1)
     alone = MLPLearner([fresh], Optimizer(), *where)
     for images, labels in drawn[4:]:

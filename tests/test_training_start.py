@@ -72,8 +72,8 @@ def test_a_network_is_prepared_with_its_own_training_images(monkeypatch, train):
     examples = Examples(dataset, recipe.train, "cpu", torch.float64)
     kept = {member.name: [] for member in group}
 
-    def keep(member, epoch, look):
-        kept[member.name].append(look.network().body[0].weight.clone())
+    def keep(member, epoch, evaluation):
+        kept[member.name].append(evaluation.network().body[0].weight.clone())
 
     list(fit(group, dataset, recipe, EXACT, Hooks(after_epoch=keep)))
     assert len(Prepared.seen) == 2

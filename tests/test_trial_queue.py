@@ -35,33 +35,33 @@ def join(storage):
     def another(space=SPACE, **search):
         recipe = toy_recipe("study", search={"space": space, "sampler": "random", "trials": 3} | search)
         scope = Scope({"": recipe}, recipe.search.space, recipe.search.sampler == "grid")
-        ledger = TrialQueue(storage, "toy", scope, recipe.search, 1, 3)
-        ledger.reap()
-        ledger.seed(lambda *words: len(words[-1:]) + int(words[-1]), recipe.search)
-        return ledger
+        queue = TrialQueue(storage, "toy", scope, recipe.search, 1, 3)
+        queue.reap()
+        queue.seed(lambda *words: len(words[-1:]) + int(words[-1]), recipe.search)
+        return queue
 
     return another
 
 
-def states(ledger):
-    return [trial.state.name for trial in ledger.trials()]
+def states(queue):
+    return [trial.state.name for trial in queue.trials()]
 
 
-def run(ledger, value=0.5):
+def run(queue, value=0.5):
     """Train one trial to its end."""
-    trial = ledger.ask()
-    ledger.report(trial, 1, value)
-    ledger.complete(trial, value)
+    trial = queue.ask()
+    queue.report(trial, 1, value)
+    queue.complete(trial, value)
     return trial
 
 
-def killed(ledger, monkeypatch):
+def killed(queue, monkeypatch):
     """Forget what this process trains, and be another process from now on."""
-    told = this_launch() | {"pid": 2**22 + 1, "born": "1"}
-    for number in ledger.own:
-        trial = ledger.trials()[number]
-        ledger.storage.set_trial_user_attr(trial._trial_id, "worker", told)
-    ledger.own.clear()
+    launch = this_launch() | {"pid": 2**22 + 1, "born": "1"}
+    for number in queue.own:
+        trial = queue.trials()[number]
+        queue.storage.set_trial_user_attr(trial._trial_id, "worker", launch)
+    queue.own.clear()
 
 
 def test_two_processes_finish_as_many_as_asked_for(join):
@@ -70,8 +70,8 @@ def test_two_processes_finish_as_many_as_asked_for(join):
     one, two = first.ask(), second.ask()
     three = first.ask()
     assert second.ask() is None
-    for ledger, trial in ((first, one), (second, two), (first, three)):
-        ledger.complete(trial, 0.1)
+    for queue, trial in ((first, one), (second, two), (first, three)):
+        queue.complete(trial, 0.1)
     assert first.over()
     assert second.over()
     assert {one.number, two.number, three.number} == {0, 1, 2}
@@ -158,30 +158,30 @@ def test_a_trial_that_was_taken_away_says_so(join, storage):
 
 def test_a_stopped_trial_is_queued_again_however_often(join):
     """Stopping is no fault of the trial."""
-    ledger = join()
+    queue = join()
     params = set()
     for _ in range(trial_queue.RETRIES + 3):
-        trial = ledger.ask()
+        trial = queue.ask()
         params.add(tuple(trial.params.items()))
-        ledger.give_back(trial)
+        queue.give_back(trial)
     assert len(params) == 1
-    assert ledger.trials()[-1].state == TrialState.WAITING
+    assert queue.trials()[-1].state == TrialState.WAITING
 
 
 def test_a_trial_that_always_kills_its_process_is_given_up(join, monkeypatch):
     """Else no launch would ever get past it."""
-    ledger = join(GRID, sampler="grid")
-    first = ledger.ask()
+    queue = join(GRID, sampler="grid")
+    first = queue.ask()
     for _ in range(trial_queue.RETRIES):
-        killed(ledger, monkeypatch)
-        ledger = join(GRID, sampler="grid")
-        while (trial := ledger.ask()).first != first.number:
-            ledger.complete(trial, 0.1)
-    killed(ledger, monkeypatch)
-    ledger = join(GRID, sampler="grid")
-    assert ledger.ask() is None
-    assert ledger.over()
-    assert len(ledger.finished()) == 5
+        killed(queue, monkeypatch)
+        queue = join(GRID, sampler="grid")
+        while (trial := queue.ask()).first != first.number:
+            queue.complete(trial, 0.1)
+    killed(queue, monkeypatch)
+    queue = join(GRID, sampler="grid")
+    assert queue.ask() is None
+    assert queue.over()
+    assert len(queue.finished()) == 5
 
 
 def test_a_grid_is_tried_once_and_whole(join):
@@ -213,9 +213,9 @@ def test_a_grid_that_was_half_queued_is_completed(join, storage, monkeypatch):
 
 def test_more_trials_may_be_asked_for(join):
     """The same search, twice as many: those that there are count."""
-    ledger = join()
-    while ledger.ask():
-        ledger.complete(next(iter(ledger.own.values())), 0.1)
+    queue = join()
+    while queue.ask():
+        queue.complete(next(iter(queue.own.values())), 0.1)
     more = join(trials=5)
     assert not more.over()
     run(more)
@@ -225,35 +225,35 @@ def test_more_trials_may_be_asked_for(join):
 
 def test_a_diverged_trial_counts_and_is_the_worst(join):
     """TPE shall learn from it; a FAIL would be drawn again."""
-    ledger = join()
-    trial = ledger.ask()
-    ledger.prune(trial, "diverged by step 1")
-    (row,) = ledger.finished()
+    queue = join()
+    trial = queue.ask()
+    queue.prune(trial, "diverged by step 1")
+    (row,) = queue.finished()
     assert (row.state, row.value) == (TrialState.PRUNED, None)
-    run(ledger)
-    assert ledger.best().number == 1
+    run(queue)
+    assert queue.best().number == 1
 
 
 @pytest.mark.parametrize("name", ["median", "percentile", "halving", "hyperband"])
 def test_each_pruner_prunes_a_trial_that_lags(join, name):
     """Six good trials, then a bad one."""
-    ledger = join(trials=20, pruner=name, startup=1)
+    queue = join(trials=20, pruner=name, startup=1)
     verdicts = []
     for number in range(14):
-        trial, value = ledger.ask(), 0.1 if number > 7 else 0.9
-        verdicts.append(any(ledger.report(trial, step, value) for step in (1, 2, 3)))
-        ledger.complete(trial, value)
+        trial, value = queue.ask(), 0.1 if number > 7 else 0.9
+        verdicts.append(any(queue.report(trial, step, value) for step in (1, 2, 3)))
+        queue.complete(trial, value)
     assert not any(verdicts[:1])
     assert any(verdicts[8:])
 
 
 def test_no_pruner_prunes_nothing(join):
     """A grid is compared as a whole."""
-    ledger = join(trials=8, pruner="none")
+    queue = join(trials=8, pruner="none")
     for value in (0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.1):
-        trial = ledger.ask()
-        assert not any(ledger.report(trial, step, value) for step in (1, 2, 3))
-        ledger.complete(trial, value)
+        trial = queue.ask()
+        assert not any(queue.report(trial, step, value) for step in (1, 2, 3))
+        queue.complete(trial, value)
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc", "gp"])
@@ -304,9 +304,9 @@ def test_four_processes_open_a_fresh_storage_at_once(tmp_path):
 @pytest.mark.parametrize("url", ["trials.db", "nonsense://here", "sqlite:////proc/nowhere/trials.db"])
 def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path, url):
     """What the user has typed, and what is wrong with it."""
-    with pytest.raises(StoreError) as told:
+    with pytest.raises(StoreError) as caught:
         open_storage(tmp_path, url)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_storage_url_is_honoured(tmp_path):

@@ -10,7 +10,7 @@ from study.analysis.load import StudyRuns
 from study.data import Dataset
 from study.errors import Stopped
 from study.recipe import Recipe
-from study.runs.shards import answers as test_predictions
+from study.runs.shards import predictions_on_test
 from study.scores.memorization import chance_influence, influence
 from study.scores.subsets import percent
 from study.tracking import Store
@@ -51,7 +51,7 @@ def influences(
     if runs.ensemble is None or runs.profile is None or not dataset.n_test:
         return None
     ratio = min(runs.profile.ratios, key=lambda ratio: (abs(ratio - 0.5), ratio))
-    subsets, right = test_predictions(store, recipe, dataset, ratio)
+    subsets, right = predictions_on_test(store, recipe, dataset, ratio)
     inside = max(round(ratio * len(right)), 1)
     noise = chance_influence(dataset.n_train, inside, max(len(right) - inside, 1))
     where = f"of {len(right)} members trained on {percent(ratio)} %"

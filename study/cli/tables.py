@@ -198,9 +198,18 @@ def comparison_tables(comparison: "Comparison", *, pairs: bool = False) -> None:
 
 
 def reproduction_table(table: "DataFrame") -> None:
-    """Print the papers' numbers and ours."""
-    shown = table[["id", "statistic", "data", "condition", "paper", "value", "low", "high", "ours_data", "verdict"]]
-    _frame(shown.assign(ours_data=[text if isinstance(text, str) else "" for text in shown["ours_data"]]))
+    """Print the papers' numbers and ours; the scale of ours is on the page that `--out` writes."""
+    shown = _table("id", "statistic", "paper", "ours", "95 %", "verdict")
+    for column in shown.columns[2:5]:
+        column.justify = "right"
+    shown.columns[1].no_wrap = False
+    for row in table.to_dict("records"):
+        what = ", ".join(
+            text for name in ("statistic", "data", "condition") if (text := str(row[name])) not in ("", "nan")
+        )
+        ours, *interval = (f"{row[name]:.3f}" if row[name] == row[name] else "" for name in ("value", "low", "high"))
+        shown.add_row(row["id"], what, f"{row['paper']:g}", ours, " ".join(interval), row["verdict"])
+    _print(shown)
 
 
 def label_error_table(errors: "LabelErrors") -> None:

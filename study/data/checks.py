@@ -217,7 +217,7 @@ def _renumbering(raw: Raw, names: tuple[str, ...]) -> np.ndarray:
     for label, name in enumerate(names):
         if name not in raw.classes:
             near = difflib.get_close_matches(name, raw.classes, n=1)
-            hint = f"did you mean {near[0]!r}" if near else f"there are {', '.join(map(shown, raw.classes[:20]))}"
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(shown, raw.classes[:20]))}"
             raise DataError(f"{shown(raw.train)}: data.classes names {shown(name)!r}, which is no class; {hint}")
         if new[raw.classes.index(name)] >= 0:
             raise DataError(f"{shown(raw.train)}: data.classes names {shown(name)!r} twice; remove one")

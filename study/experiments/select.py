@@ -53,10 +53,10 @@ def _finished(part: Recipe, store: Store) -> list[Run]:
     tags = {"study.digest": part.digest()}
     if part.kind == "ensemble":
         return store.find("ensemble", tags=tags | {"study.size": size_tag(part)}, status="FINISHED", max=1)
-    found = []
+    finished = []
     for repeat in range(part.single.repeats):
-        found += store.find("single", tags=tags | {"study.repeat": repeat}, status="FINISHED", max=1)
-    return found
+        finished += store.find("single", tags=tags | {"study.repeat": repeat}, status="FINISHED", max=1)
+    return finished
 
 
 def runs_where(condition: str, store: Store) -> list[Run]:

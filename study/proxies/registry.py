@@ -257,7 +257,8 @@ def bind(spec: Spec, settings: Mapping[str, Any]) -> dict[str, Setting]:
     """
     for name, value in settings.items():
         if name not in spec.settings:
-            raise RecipeError(f"proxy {spec.name!r} has no setting {name!r}{did_you_mean(name, spec.settings)}")
+            hint = did_you_mean(name, spec.settings) or "; it takes no settings, remove it"
+            raise RecipeError(f"proxy {spec.name!r} has no setting {name!r}{hint}")
         wanted = type(spec.settings[name])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise RecipeError(f"proxies.{spec.name}.{name} is {value!r}; it must be of type {wanted.__name__}")

@@ -24,6 +24,9 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Steps = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Label = Annotated[str, AfterValidator(label)]
 Path = Annotated[str, AfterValidator(path)]
+PLACED = ("folder", "csv", "npz", "parquet")
+"""Formats, whose files lie where the recipe says."""
+WITHOUT_COLUMNS = ("folder", "npz", "digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "svhn")
 MOST_SETTINGS = 256  # entries in a list of a network's settings, such as the widths of its layers
 
 
@@ -81,6 +84,14 @@ class Data(Section):
     classes: tuple[str, ...] | None = None
     download: bool = True
     columns: Columns = Columns()
+
+    @model_validator(mode="after")
+    def _files_have_a_place(self) -> "Data":
+        if self.name in PLACED and not (self.root or self.train):
+            raise ValueError(f"name = '{self.name}' needs the place of its files: root = '...', or train = '...'")
+        if self.name in WITHOUT_COLUMNS and self.columns != Columns():
+            raise ValueError(f"columns are of csv and parquet tables; '{self.name}' has none, remove them")
+        return self
 
     @property
     def title(self) -> str:

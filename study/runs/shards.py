@@ -79,7 +79,7 @@ def _kept_shards(
         say(f"{len(again)} members have no prediction depths, which subset.depth asks for: they are trained again")
 
 
-def answers(store: Store, recipe: Recipe, dataset: Dataset, ratio: float) -> tuple[np.ndarray, np.ndarray]:
+def predictions_on_test(store: Store, recipe: Recipe, dataset: Dataset, ratio: float) -> tuple[np.ndarray, np.ndarray]:
     """What the members of one ratio were trained on and which test examples they get right, the diverged left out.
 
     Returns:

@@ -104,7 +104,7 @@ class Scope:
             raise RecipeError(f"search.space: the grid has more than {POINTS} points; try fewer values of each name")
         return points
 
-    def own(self) -> dict[str, Any]:
+    def given_values(self) -> dict[str, Any]:
         """The recipe's own values, as Optuna's parameters, where the space holds them: a search begins with them."""
         held: dict[str, Any] = {}
         for name in self.order:

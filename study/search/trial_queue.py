@@ -92,7 +92,7 @@ class TrialQueue:
                     if _key(point) not in queued:
                         self._queue(point, {})
             elif not self.trials():
-                self.study.enqueue_trial(self.scope.own())
+                self.study.enqueue_trial(self.scope.given_values())
 
     def trials(self) -> list[FrozenTrial]:
         """All trials of the round, by number."""

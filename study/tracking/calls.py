@@ -46,7 +46,7 @@ class Calls:
         """Whether something waits for the server."""
         return self.spool is not None and self.spool.busy
 
-    def answers(self) -> bool:
+    def responds(self) -> bool:
         """Whether the server is there."""
         try:
             self.now(self.connected().search_experiments, max_results=1)

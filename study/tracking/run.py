@@ -63,9 +63,9 @@ class Run:
     artifacts: str = field(repr=False)
 
     @classmethod
-    def of(cls, store: "Store", found: Any, experiment: str) -> Self:
+    def of(cls, store: "Store", entity: Any, experiment: str) -> Self:
         """Make a run of what MLflow returns."""
-        info, data = found.info, found.data
+        info, data = entity.info, entity.data
         return cls(
             store=store,
             id=info.run_id,

@@ -58,8 +58,8 @@ def find(
 
 def get(database: Path, run_id: str) -> dict[str, Any] | None:
     """One run, as arguments of `Run`; None where there is none with that id, or it was deleted."""
-    found = _read(database, f"{RUNS} WHERE r.run_uuid = ? AND r.lifecycle_stage = 'active'", [run_id])
-    return found[0] if found else None
+    rows = _read(database, f"{RUNS} WHERE r.run_uuid = ? AND r.lifecycle_stage = 'active'", [run_id])
+    return rows[0] if rows else None
 
 
 def history(database: Path, run_id: str, metric: str) -> list[tuple[int, float]]:

@@ -100,16 +100,16 @@ def moves(database: Path, artifacts: Path) -> dict[str, str]:
     """
     with opened(database) as connection:
         rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
-    here, made = artifacts.as_uri(), home(database)
-    found = {made: here} if made else {}
+    here, old_home = artifacts.as_uri(), home(database)
+    places = {old_home: here} if old_home else {}
     for name, place in rows:
         path = artifact_path(place, artifacts) if place and place.startswith("file:") else None
         above = place.rpartition("/")[0] if path else ""
         if path and path.parts[-2:] == ("artifacts", file_safe(name)):
-            found[above] = here
-        elif path and above not in (here, *found) and not path.exists() and (artifacts / path.name).is_dir():
-            found[place] = f"{here}/{urllib.parse.quote(path.name)}"
-    return {old: new for old, new in found.items() if old != new}
+            places[above] = here
+        elif path and above not in (here, *places) and not path.exists() and (artifacts / path.name).is_dir():
+            places[place] = f"{here}/{urllib.parse.quote(path.name)}"
+    return {old: new for old, new in places.items() if old != new}
 
 
 def relocate(database: Path, artifacts: Path) -> None:
@@ -190,18 +190,18 @@ def check(database: Path) -> None:
         if not {"alembic_version", "experiments", "runs"} <= tables:
             raise StoreError(f"{database}: not an MLflow database; move it away or choose another root")
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    known, head = schema_revisions()
-    found = row[0] if row else "none"
-    if found == head or not known:
+    revisions, head = schema_revisions()
+    revision = row[0] if row else "none"
+    if revision == head or not revisions:
         return
-    if found in known:
+    if revision in revisions:
         backup = f"cp '{database}' '{database}.backup'"
         raise StoreError(
             f"{database}: made by an older MLflow; keep a copy and migrate: "
             f"{backup} && mlflow db upgrade '{sqlite_uri(database)}'"
         )
     cure = "update MLflow (`uv sync`) or choose another root"
-    raise StoreError(f"{database}: made by a newer MLflow (schema {found}, here {head}); {cure}")
+    raise StoreError(f"{database}: made by a newer MLflow (schema {revision}, here {head}); {cure}")
 
 
 def schema_revisions() -> tuple[set[str], str]:

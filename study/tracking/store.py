@@ -125,24 +125,24 @@ class Store:
         return self.experiments[name]
 
     def _experiment(self, name: str, restore: bool) -> str:
-        found = self.calls.now(self.client.get_experiment_by_name, name)
-        if found is None:
+        existing = self.calls.now(self.client.get_experiment_by_name, name)
+        if existing is None:
             try:
                 return self.calls.now(
                     self.client.create_experiment, name, artifact_location=self._artifact_location(name)
                 )
             except StoreError as error:
-                found = self.calls.now(self.client.get_experiment_by_name, name)  # another process was first
-                if found is None:
+                existing = self.calls.now(self.client.get_experiment_by_name, name)  # another process was first
+                if existing is None:
                     raise error
-        if found.lifecycle_stage == "deleted":
+        if existing.lifecycle_stage == "deleted":
             if not restore:
-                raise StoreError(self._deleted(name, found.experiment_id))
-            self.calls.now(self.client.restore_experiment, found.experiment_id)
-        if self._out_of_reach(found.artifact_location):
+                raise StoreError(self._deleted(name, existing.experiment_id))
+            self.calls.now(self.client.restore_experiment, existing.experiment_id)
+        if self._out_of_reach(existing.artifact_location):
             cure = "run there, or name the data set otherwise (`data.label`)"
             raise StoreError(f"{self.where}: experiment {name} keeps its files in a folder of that machine; {cure}")
-        return found.experiment_id
+        return existing.experiment_id
 
     def start(
         self,
@@ -214,10 +214,10 @@ class Store:
                     f"{self.where}: there is no run {run_id}, or it was deleted; `list` shows what there is"
                 )
             return Run(self, **row)
-        found = self.call(lambda: self.client.get_run(self.calls.run_id(run_id)))
-        if found.info.lifecycle_stage == "deleted":
+        entity = self.call(lambda: self.client.get_run(self.calls.run_id(run_id)))
+        if entity.info.lifecycle_stage == "deleted":
             raise StoreError(f"{self.where}: run {run_id} was deleted; restore it in MLflow or choose another")
-        return Run.of(self, found, self.call(self.client.get_experiment, found.info.experiment_id).name)
+        return Run.of(self, entity, self.call(self.client.get_experiment, entity.info.experiment_id).name)
 
     def find(
         self,
@@ -262,7 +262,12 @@ class Store:
         Raises:
             StoreError: a condition that MLflow cannot read.
         """
-        return list(self._pages(None, condition))
+        try:
+            return list(self._pages(None, condition))
+        except ServerAwayError:
+            raise
+        except StoreError as error:
+            raise StoreError(f"{error}; a condition is such as \"params.model.name = 'mlp'\"") from error
 
     def reap(
         self, tags: Mapping[str, object] | None = None, alone: Callable[[Run], bool] = lambda run: False
@@ -311,7 +316,7 @@ class Store:
 
     def taken_over(self, run: Run) -> bool:
         """Whether another launch writes this run now; a server that is away is not waited for."""
-        if self.database is None and (self.calls.busy or not self.calls.answers()):
+        if self.database is None and (self.calls.busy or not self.calls.responds()):
             return False
         return self.get(run.id).tags.get("study.launch") != run.tags.get("study.launch")
 
@@ -355,8 +360,8 @@ class Store:
                 order_by=["attributes.start_time DESC"],
                 page_token=token,
             )
-            for found in page:
-                yield Run.of(self, found, names[found.info.experiment_id])
+            for entity in page:
+                yield Run.of(self, entity, names[entity.info.experiment_id])
             token = page.token
             if not token:
                 return
@@ -364,12 +369,12 @@ class Store:
     def _experiments(self, name: str | None) -> dict[str, str]:
         """Map ids to names, of one experiment or of all; deleted ones are not seen."""
         if name is not None:
-            found = self.call(self.client.get_experiment_by_name, name)
-            return {found.experiment_id: name} if found and found.lifecycle_stage == "active" else {}
+            experiment = self.call(self.client.get_experiment_by_name, name)
+            return {experiment.experiment_id: name} if experiment and experiment.lifecycle_stage == "active" else {}
         names, token = {}, None
         while True:
             page = self.call(self.client.search_experiments, max_results=self.page, page_token=token)
-            names.update({found.experiment_id: found.name for found in page})
+            names.update({experiment.experiment_id: experiment.name for experiment in page})
             token = page.token
             if not token:
                 return names

@@ -96,9 +96,9 @@ def environment() -> dict[str, str]:
 
 def links(store: Store, base: str) -> list[str]:
     """List where to look: the page of all experiments, then each of the newest."""
-    found = store.call(store.client.search_experiments, max_results=SHOWN, order_by=["last_update_time DESC"])
+    experiments = store.call(store.client.search_experiments, max_results=SHOWN, order_by=["last_update_time DESC"])
     rows = [f"{base}/#/experiments?{VIEW}"]
-    for experiment in found:
+    for experiment in experiments:
         if experiment.experiment_id != "0":
             furnish(store, experiment.experiment_id, experiment.name, experiment.tags)
             view = f"{VIEW}&viewStateShareKey={SHARED}" if _kind(experiment.name) in COLUMNS else VIEW

@@ -57,7 +57,7 @@ def read(data: DataSpec, progress: Bar) -> Raw:
     """
     if data.name not in READERS:
         near = difflib.get_close_matches(data.name, READERS, n=1)
-        hint = f"did you mean {near[0]!r}" if near else f"there are {', '.join(READERS)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(READERS)}"
         raise DataError(f"no data set is called {shown(data.name)!r}; {hint}")
     return READERS[data.name](data, progress)
 
