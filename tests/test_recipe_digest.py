@@ -120,7 +120,8 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def base(kind: str) -> Recipe:
     """The toy recipe with label noise, whose fields then mean something."""
-    return toy_recipe(kind, noise={"labels": "symmetric", "share": 0.2})
+    data = {"name": "csv", "root": "pictures"}  # a format with columns
+    return toy_recipe(kind, data=data, noise={"labels": "symmetric", "share": 0.2})
 
 
 def changed(name: str, value: object, kind: str) -> Recipe:
