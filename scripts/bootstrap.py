@@ -34,6 +34,7 @@ def run(command):
     environment = dict(os.environ, VIRTUAL_ENV=str(VENV))
     environment["PATH"] = os.pathsep.join([str(VENV / "bin"), environment.get("PATH", os.defpath)])
     environment.pop("PYTHONHOME", None)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # images set it; torch from source takes each process seconds
     if environment.get("LC_ALL") in ("C", "POSIX"):  # in which Python cannot read the path of a folder like Müller
         environment["LC_ALL"] = "C.UTF-8"
     sys.stdout.flush()

@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 UV = r"""#!/bin/sh
 case "$*" in --version) echo "uv 0.9.1"; exit 0;; esac
-echo "$*" >> "{root}/asked"
+echo "$*" >> "{root}/commands"
 test -e "{root}/refuse" && {{ echo "error: no network" >&2; exit 2; }}
 mkdir -p "{root}/.venv/bin"
 ln -sf "{python}" "{root}/.venv/bin/python"
@@ -26,6 +26,7 @@ cat > "{root}/.venv/bin/study" <<END
 ' '''
 import os, sys
 print(os.getcwd(), os.environ["STUDY_ROOT"], *sys.argv[1:])
+print("writes bytecode:", not sys.dont_write_bytecode, file=sys.stderr)
 sys.exit(int(os.environ.get("CODE", 0)))
 END
 chmod +x "{root}/.venv/bin/study"
@@ -64,7 +65,7 @@ class Checkout:
     @property
     def commands(self) -> list[str]:
         """What uv was asked for, one line per call."""
-        file = self.root / "asked"
+        file = self.root / "commands"
         return file.read_text().splitlines() if file.exists() else []
 
 
@@ -94,13 +95,18 @@ def test_the_second_start_asks_uv_for_nothing(checkout):
     """A sync before every `study list` would be felt."""
     assert checkout.run("list")[0] == 0
     assert checkout.run("list")[0] == 0
-    assert len(checkout.asked) == 1
+    assert len(checkout.commands) == 1
+
+
+def test_modules_are_compiled_once(checkout):
+    """Images set PYTHONDONTWRITEBYTECODE; each process would then compile torch for itself, for seconds."""
+    assert checkout.run("list", PYTHONDONTWRITEBYTECODE="1")[2].splitlines()[-1] == "writes bytecode: True"
 
 
 def test_the_environment_is_what_the_lock_says(checkout):
     """`--locked` refuses a lock that does not fit pyproject.toml, instead of choosing other versions."""
     checkout.run("list")
-    assert checkout.asked == [f"sync --locked --project {checkout.root}"]
+    assert checkout.commands == [f"sync --locked --project {checkout.root}"]
 
 
 def test_another_lock_is_synced(checkout):
@@ -108,7 +114,7 @@ def test_another_lock_is_synced(checkout):
     checkout.run("list")
     (checkout.root / "uv.lock").write_text("newer")
     checkout.run("list")
-    assert len(checkout.asked) == 2
+    assert len(checkout.commands) == 2
 
 
 def test_arguments_and_exit_code_pass_through(checkout):
@@ -136,7 +142,7 @@ def test_two_first_launches_set_up_once(checkout):
     first = checkout.start("list")
     wait_for(checkout.root / "asleep")
     code, _, err = checkout.run("list")
-    assert (code, first.wait(timeout=60), len(checkout.asked)) == (0, 0, 1)
+    assert (code, first.wait(timeout=60), len(checkout.commands)) == (0, 0, 1)
     assert "waiting" in err
     first.communicate()
 
@@ -151,7 +157,7 @@ def test_a_killed_set_up_is_done_again_from_scratch(checkout):
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     code, _, _ = checkout.run("list")
-    assert (code, len(checkout.asked), half.exists()) == (0, 2, False)
+    assert (code, len(checkout.commands), half.exists()) == (0, 2, False)
 
 
 def test_uv_outlives_a_killed_launch_and_keeps_the_lock(checkout):
@@ -215,8 +221,8 @@ def test_a_signal_reaches_the_study(checkout):
 def test_a_mirror_serves_what_the_lock_names(checkout):
     """Who has pip's settings for a mirror has no other way out; uv.lock's hashes still decide what is installed."""
     assert checkout.run("list", PIP_INDEX_URL="https://mirror.invalid/simple")[0] == 0
-    assert [line.split()[0] for line in checkout.asked] == ["venv", "export", "pip", "pip"]
-    assert "--require-hashes" in checkout.asked[2]
+    assert [line.split()[0] for line in checkout.commands] == ["venv", "export", "pip", "pip"]
+    assert "--require-hashes" in checkout.commands[2]
 
 
 def test_uv_comes_by_the_next_way_when_one_fails(bootstrap, tmp_path, monkeypatch, capsys):

@@ -63,7 +63,7 @@ def tried(monkeypatch):
         return {name(way): seconds.get(name(way), Rate(1.0, 0.3))}
 
     monkeypatch.setattr(autotune, "_measure", measure)
-    return type("Tried", (), {"asked": requested, "seconds": seconds})
+    return type("Tried", (), {"requested": requested, "seconds": seconds})
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_what_is_no_ensemble_of_plain_members_takes_one_gpu(way, gpus, tried):
         recipe = recipe.model_copy(update={"subset": recipe.subset.model_copy(update={"depth": True})})
     result = place_network(recipe, DATA, LONG, **({} if way == "depth" else {way: True}))
     assert (result.device, result.devices, result.threads, result.cores) == ("cuda:0", (), 1, 2)
-    assert tried.asked == []
+    assert tried.requested == []
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_a_gpu_takes_as_many_networks_as_are_faster_side_by_side(seconds, expect
         way = f"bfloat16, channels_last, {threads} x {max(1, 2 // threads)} cores"
         tried.seconds[way] = each and Rate(each, 0.1)
     result = place_network(convolutional(device="auto"), DATA, LONG)
-    assert (result.threads, len(tried.asked)) == (expected, count)
+    assert (result.threads, len(tried.requested)) == (expected, count)
     assert place_network(convolutional(device="auto"), DATA, LONG) == result
-    assert len(tried.asked) == count
+    assert len(tried.requested) == count
 
 
 @pytest.mark.parametrize("what", ["threads", "tags", "a short training"])
@@ -169,13 +169,13 @@ def test_a_gpu_is_not_probed_for_what_is_known(what, gpus, tried):
     recipe = convolutional(device="auto", threads=4 if what == "threads" else 0)
     result = place_network(recipe, DATA, 10_000 if what == "a short training" else LONG, like=was)
     assert result.threads == (1 if what == "a short training" else 4)
-    assert tried.asked == []
+    assert tried.requested == []
 
 
 def test_a_cpu_trains_one_network_per_core_by_rule(tried):
     """Channels last, in bfloat16 where the processor has instructions for it; one that is alone has all cores."""
     assert name(place_network(convolutional(precision="float32"), DATA, LONG)) == "float32, channels_last, 2 x 1 cores"
-    assert tried.asked == []
+    assert tried.requested == []
     assert name(place_network(convolutional(), DATA, LONG)) == "bfloat16, channels_last, 2 x 1 cores"
     assert name(place_network(convolutional(), DATA, LONG, alone=True)) == "bfloat16, channels_last, 1 x 2 cores"
 
@@ -201,7 +201,7 @@ def test_precision_and_kernel_follow_from_the_processor(flags, expected, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         ({"precision": "float32"}, "float32, channels_last, 2 x 1 cores"),
         ({"precision": "float64"}, "float64, channels_last, 2 x 1 cores"),
@@ -218,7 +218,7 @@ def test_a_resumed_run_is_placed_as_it_was(tried):
     """Bits depend on precision, layout, and on how many threads share an operation."""
     was = Placement("cpu", "float32", "highest", 1, 2, 1, 2, layout="contiguous")
     result = place_network(convolutional(), DATA, LONG, like=was.tags())
-    assert tried.asked == []
+    assert tried.requested == []
     assert name(result) == "float32, contiguous, 1 x 2 cores"
 
 
@@ -297,7 +297,7 @@ def test_a_rate_is_kept_and_says_how_old_it_is(tried, monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"rate of tiny_batchnorm: measured 3 d 0 h ago, from {cache_file()}"
     measured_rate(convolutional(), blobs(shape=(3, 8, 8)), placement)
-    assert len(tried.asked) == 2  # another shape is measured anew
+    assert len(tried.requested) == 2  # another shape is measured anew
 
 
 @pytest.mark.parametrize(("seconds", "again"), [(40.0, 0), (290.0, 0), (310.0, 1), (30.0, 1), (1.0, 0)])
@@ -309,7 +309,7 @@ def test_a_rate_that_a_training_contradicts_is_measured_anew(tried, seconds, aga
     autotune.review(template_of(recipe), DATA, placement, 70, 100, seconds)  # 100 seconds by the rate
     capsys.readouterr()
     measured_rate(recipe, DATA, placement)
-    assert len(tried.asked) == 1 + again
+    assert len(tried.requested) == 1 + again
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_mlps_are_not_probed(tried):
     """They have a placement by rule."""
     recipe = toy_recipe(runtime={"kernel": "torch"})
     assert place_network(recipe, blobs(), LONG) == place(recipe.runtime, stackable=True)
-    assert tried.asked == []
+    assert tried.requested == []
 
 
 def test_a_network_with_dropout_trains_alone():
