@@ -17,7 +17,9 @@ def test_every_situation_names_tests_that_there_are():
         assert all(row.values())
         for test in row["tests"].split():
             file, _, name = test.partition("::")
-            assert re.search(rf"^def {name}\(" if name else "^def test_", (TESTS / file).read_text(), re.MULTILINE), test
+            assert re.search(rf"^def {name}\(" if name else "^def test_", (TESTS / file).read_text(), re.MULTILINE), (
+                test
+            )
 
 
 def test_the_worst_of_its_tests_is_the_verdict_of_a_situation(tmp_path):

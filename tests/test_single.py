@@ -493,7 +493,9 @@ def test_moments_are_due_only_where_there_is_a_look(seldom, runs):
     assert (few["el2n"] == more["el2n"]).all()
 
 
-@pytest.mark.parametrize(("evaluation", "every", "due"), [(1, 2, [2, 4, 6, 7]), (3, 2, [6, 7]), (2, 9, [7]), (9, 1, [7])])
+@pytest.mark.parametrize(
+    ("evaluation", "every", "due"), [(1, 2, [2, 4, 6, 7]), (3, 2, [6, 7]), (2, 9, [7]), (9, 1, [7])]
+)
 def test_due_epochs_are_epochs_with_a_look(evaluation, every, due):
     """By hand, for seven passes."""
     recipe = toy_recipe("single", train={"epochs": 7}, single={"evaluate_every": evaluation, "signals_every": every})
