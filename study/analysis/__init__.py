@@ -5,6 +5,7 @@ means that the proxy agrees with "high C-score = consistent".
 """
 
 from study.analysis.by_epoch import curves, trajectory
+from study.analysis.corrections import Correction, correction
 from study.analysis.correlations import correlations, correlations_by_ratio, parts, references
 from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.facts import facts
@@ -22,21 +23,25 @@ from study.analysis.single_run import (
     sensitivity_series,
     single_run_depths,
 )
-from study.analysis.suspects import ranked_by, suspects
+from study.analysis.suspects import Review, editable, ranked_by, review, suspects
 
 __all__ = [
+    "Correction",
     "Difficulty",
     "Influences",
     "LabelErrors",
     "PredictionDepths",
     "Results",
+    "Review",
     "StudyRuns",
     "compute_results",
+    "correction",
     "correlations",
     "correlations_by_ratio",
     "curves",
     "depth_and_margins",
     "difficulty",
+    "editable",
     "facts",
     "influences",
     "known_errors",
@@ -50,6 +55,7 @@ __all__ = [
     "proxy_matrix",
     "ranked_by",
     "references",
+    "review",
     "sensitivity_series",
     "single_run_depths",
     "suspects",

@@ -33,6 +33,7 @@ class StudyRuns:
     profile: sums per ratio and half; None without an ensemble.
     scores: one scores.parquet per single run.
     others: of each other network in the store, the newest single run on this data, with its scores.parquet.
+    uncorrected: the single runs of the same recipe on the data before a person's decisions; empty without decisions.
     """
 
     ensemble: Run | None
@@ -42,6 +43,7 @@ class StudyRuns:
     profile: Profile | None
     scores: tuple[pd.DataFrame, ...]
     others: tuple[tuple[Run, pd.DataFrame], ...] = ()
+    uncorrected: tuple[Run, ...] = ()
 
     @property
     def main(self) -> str:
@@ -52,7 +54,7 @@ class StudyRuns:
     @property
     def all_runs(self) -> list[Run]:
         """Every run that was read."""
-        runs = (self.ensemble, *self.singles, self.reference, *(run for run, _ in self.others))
+        runs = (self.ensemble, *self.singles, self.reference, *(run for run, _ in self.others), *self.uncorrected)
         return [run for run in runs if run is not None]
 
 
@@ -84,7 +86,8 @@ def load_runs(recipe: Recipe, dataset: Dataset, store: Store) -> StudyRuns:
         profile = Profile.from_columns(ensemble.read_table("profile.parquet"), dataset.n)
     if scored is not None:
         cscores["published"], cscores["published_changed"] = published, scored.mask(unchanged)
-    return StudyRuns(ensemble, singles, reference, cscores, profile, scores, others)
+    uncorrected = tuple(_uncorrected(recipe, dataset, store)) if singles else ()
+    return StudyRuns(ensemble, singles, reference, cscores, profile, scores, others, uncorrected)
 
 
 def _ensemble(recipe: Recipe, dataset: Dataset, store: Store) -> Run | None:
@@ -177,6 +180,15 @@ def _others(store: Store, dataset: Dataset, single: Run) -> Iterator[tuple[Run, 
             log.warning(f"{error}; left out of the agreement between networks")
             continue
         seen.add(_network(run))
+
+
+def _uncorrected(recipe: Recipe, dataset: Dataset, store: Store) -> Iterator[Run]:
+    """The finished single runs of a recipe on the data before decisions; none where a keep list has cut the data."""
+    if not dataset.edits or any(edit.kind != "decisions" for edit in dataset.edits):
+        return
+    tags = {"study.digest": recipe.part("single").digest(), "study.data": dataset.edits[0].before}
+    for repeat in range(recipe.single.repeats):
+        yield from store.find("single", tags=tags | {"study.repeat": repeat}, status="FINISHED", max=1)
 
 
 def _network(run: Run) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from study.analysis.by_epoch import curves
+from study.analysis.corrections import Correction, correction
 from study.analysis.correlations import correlations, correlations_by_ratio
 from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.facts import facts
@@ -33,6 +34,7 @@ class Results:
     influences: Influences | None
     difficulty: Difficulty | None
     label_errors: LabelErrors | None
+    correction: Correction | None
     facts: dict[str, str]
     planes: dict[str, pd.DataFrame]
 
@@ -62,6 +64,7 @@ def compute_results(
     points = correlations_by_ratio(runs.cscores)
     influential = influences(runs, recipe, dataset, store, stop=stop)
     difficulties = difficulty(runs, recipe, dataset, store)
+    corrected = correction(runs, dataset)
     return Results(
         runs=runs,
         dataset=dataset,
@@ -74,7 +77,9 @@ def compute_results(
         difficulty=difficulties,
         planes=planes(runs.singles[0], dataset, recipe.single.density_radius) if runs.singles else {},
         label_errors=label_errors(runs, dataset) if wrong_labels(dataset).any() else None,
+        correction=corrected,
         facts=facts(runs, dataset, points)
+        | ({"decisions": corrected.sentence()} if corrected else {})
         | depth_and_margins(runs, dataset)
         | ({"influence": influential.summary} if influential else {})
         | ({"four forms of difficulty": difficulties.summary} if difficulties else {}),

@@ -17,17 +17,16 @@ from numpy.typing import ArrayLike
 from study.data import adapters
 from study.data.checks import check, check_arrays, notes_on_classes, select
 from study.data.digest import digest_of
-from study.data.findings import copies, same_pixels
+from study.data.edits import Edit, decide, keep_only
+from study.data.findings import same_pixels
 from study.data.noise import noisy_images, noisy_labels
 from study.data.raw import Raw
 from study.data.readers.registry import read
 from study.data.resize import fit
 from study.data.types import Columns, DataSpec, NoiseSpec
 from study.errors import DataError
-from study.progress import Bar, bar, command, say
+from study.progress import Bar, bar
 from study.random_streams import random_stream
-
-__all__ = ["Dataset", "load", "open_data"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +64,8 @@ class Dataset:
     noise: NoiseSpec = field(default=NoiseSpec(), repr=False)
     """The noise that is in the examples, drawn with `noise_seed`."""
     noise_seed: int = field(default=0, repr=False)
+    edits: tuple[Edit, ...] = field(default=(), repr=False)
+    """Files of decisions and keep lists that have changed the data, in their order."""
 
     @classmethod
     def from_arrays(
@@ -99,7 +100,7 @@ class Dataset:
         (1, 8, 8)
         """
         raw = adapters.from_arrays(images, labels, test_images, test_labels, ids, classes, name)
-        return cls._of(raw, DataSpec(name))
+        return cls.of_raw(raw, DataSpec(name))
 
     @classmethod
     def from_torch(cls, train: Any, test: Any = None, *, name: str | None = None) -> Self:
@@ -120,7 +121,7 @@ class Dataset:
         array([0, 1, 0, 1, 0, 1])
         """
         name = name or type(train).__name__.lower()
-        return cls._of(adapters.from_torch(train, test, name), DataSpec(name))
+        return cls.of_raw(adapters.from_torch(train, test, name), DataSpec(name))
 
     @classmethod
     def from_huggingface(
@@ -154,7 +155,7 @@ class Dataset:
         """
         train, test, name = adapters.huggingface_splits(train, test, label, name)
         raw = adapters.from_huggingface(train, test, image, label, size, channels, name, progress)
-        return cls._of(raw, DataSpec(name, size=size, channels=channels))
+        return cls.of_raw(raw, DataSpec(name, size=size, channels=channels))
 
     @classmethod
     def from_folder(
@@ -184,7 +185,7 @@ class Dataset:
         """
         spec = DataSpec("folder", name, root=str(path), size=size, channels=channels, limit=limit)
         spec = replace(spec, classes=None if classes is None else tuple(classes))
-        return cls._of(read(spec, progress), spec, spec)
+        return cls.of_raw(read(spec, progress), spec, spec)
 
     @classmethod
     def from_csv(
@@ -228,7 +229,7 @@ class Dataset:
             channels=channels,
             columns=Columns(image, label, split),
         )
-        return cls._of(read(spec, progress), spec, spec)
+        return cls.of_raw(read(spec, progress), spec, spec)
 
     @classmethod
     def from_name(cls, name: str, *, progress: Bar = bar, **settings: Any) -> Self:
@@ -246,10 +247,10 @@ class Dataset:
             spec = DataSpec(name, **settings)
         except TypeError as error:
             raise DataError(f"data set {name!r}: {str(error).removeprefix('DataSpec.__init__() ')}") from None
-        return cls._of(read(spec, progress), spec, spec)
+        return cls.of_raw(read(spec, progress), spec, spec)
 
     @classmethod
-    def _of(cls, raw: Raw, shape: DataSpec, spec: DataSpec | None = None) -> Self:
+    def of_raw(cls, raw: Raw, shape: DataSpec, spec: DataSpec | None = None) -> Self:
         """Check, select, shape and digest what a reader has read; `shape` says name, classes, limit, size, channels."""
         check_arrays(raw)
         raw = select(raw, shape.classes, shape.limit, shape.limit_test)
@@ -303,6 +304,38 @@ class Dataset:
             noise_seed=seed,
         )
 
+    def with_decisions(self, path: str | PathLike[str]) -> "Dataset":
+        """Relabel and drop examples as a person has decided in `suspects.csv` of a report of these data.
+
+        Args:
+            path: CSV with the columns `example`, `data_digest`, `decision` (keep, relabel, drop, or empty), and
+                `new_label` or `suggested` for examples that are relabelled.
+
+        Raises:
+            DataError: a file of other data, unknown ids or labels, no decision; a split or class that is left empty.
+        """
+        changed = decide(self, Path(path))
+        spec = self.spec and replace(self.spec, decisions=(*self.spec.decisions, str(path)))
+        return replace(changed, spec=spec)
+
+    def with_only(self, path: str | PathLike[str]) -> "Dataset":
+        """Keep the training examples that a list names; test examples all stay.
+
+        Args:
+            path: CSV with the column `example`; a column `data_digest`, where there is one, is checked.
+
+        Raises:
+            DataError: a list of other data, unknown ids, test examples, no example; a class that is left empty.
+        """
+        changed = keep_only(self, Path(path))
+        return replace(changed, spec=self.spec and replace(self.spec, keep=str(path)))
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """What a run says of its data beside name, digest and size: classes, and what has changed the data."""
+        edits = [edit.summary() for edit in self.edits]
+        return {"classes": self.n_classes, **({"edits": edits} if edits else {})}
+
     @property
     def clean_labels(self) -> np.ndarray:
         """(n,) int64, the labels as they were before label noise; without noise, the labels."""
@@ -347,50 +380,3 @@ class Dataset:
     def rows(self, split: Literal["train", "test"]) -> slice:
         """The rows of one split, as a slice into any per-example array."""
         return {"train": slice(0, self.n_train), "test": slice(self.n_train, self.n)}[split]
-
-
-def load(data: Any, *, progress: Bar = bar) -> Dataset:
-    """Read, check and digest the data set that a DataSpec, or a recipe's [data] table, names.
-
-    Args:
-        data: DataSpec, or any object with its attributes.  `classes` keeps only these and re-numbers the labels 0..c-1
-            in the order given; `limit` then keeps the first `limit` train examples of each class in canonical order
-            (test rows all stay); ids keep the numbers that they have in the whole data set.  `size` and `channels` then
-            shape every image.
-        progress: opens a display of the decoding; see `study.progress`.
-
-    Raises:
-        DataError: one line that names the file or folder and the cure.
-
-    >>> load(DataSpec("digits", classes=("3", "8"))).n_classes
-    2
-    """
-    spec = data if isinstance(data, DataSpec) else DataSpec.of(data)
-    return Dataset._of(read(spec, progress), spec, spec)
-
-
-def open_data(data: Any, noise: Any = None, *, seed: int = 0, progress: Bar = bar) -> Dataset:
-    """The data set that a recipe trains on: read as [data] says, then made noisy as [noise] says.
-
-    Every launch comes by here, so ensemble and single runs of one recipe see the same noise.
-
-    Args:
-        data: DataSpec, or a recipe's [data] table.
-        noise: NoiseSpec, or a recipe's [noise] table; None: no noise.
-        seed: of the noise.
-        progress: opens a display of the decoding; see `study.progress`.
-
-    Raises:
-        DataError: see `load` and `Dataset.with_noise`.
-
-    >>> open_data(DataSpec("digits"), NoiseSpec(labels="asymmetric", share=0.1), seed=1).noise.share
-    0.1
-    """
-    dataset = load(data, progress=progress)
-    for line in dataset.notes:
-        say(f"{dataset.name}: {line}")
-    if repeats := copies(dataset):
-        say(f"{dataset.name}: {repeats}; `{command('data')}` lists them")
-    if noise is None:
-        return dataset
-    return dataset.with_noise(noise if isinstance(noise, NoiseSpec) else NoiseSpec.of(noise), seed=seed)

@@ -42,6 +42,8 @@ class DataSpec:
     classes: names of the classes that are kept, in the order of their new labels.
     columns: of a CSV or Parquet table; a mapping becomes `Columns`.
     download: whether a published data set may be fetched.
+    decisions: files of decisions, see `Dataset.with_decisions`, in their order.
+    keep: a list of the training examples that are kept, see `Dataset.with_only`.
 
     >>> DataSpec("mnist", limit=100).title
     'mnist'
@@ -59,6 +61,8 @@ class DataSpec:
     classes: tuple[str, ...] | None = None
     columns: Columns = Columns()
     download: bool = True
+    decisions: tuple[str, ...] = ()
+    keep: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, Mapping):

@@ -29,6 +29,7 @@ from study.recipe.validation_messages import one_line
 
 SCHEMA = 2
 PIXELS = ("size", "channels", "limit", "limit_test", "classes")  # what a recipe says of the data beside where it lies
+EDITS = ("decisions", "keep")  # files that change them; no part of the digest, for that of the data differs
 
 
 class Recipe(Section):
@@ -122,7 +123,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def flatten(recipe: Recipe) -> dict[str, str]:
     """Dotted names to text, every default filled in: MLflow's params.  Only what can tell two runs of a kind apart."""
     settings = recipe.model_dump(exclude={"why", "kind", "single", "proxies", "signals", "search", "sweep", "runtime"})
-    settings["data"] = {key: settings["data"][key] for key in ("name", *PIXELS)}
+    edits = [key for key in EDITS if settings["data"][key]]
+    settings["data"] = {key: settings["data"][key] for key in ("name", *PIXELS, *edits)}
     if recipe.kind != "ensemble":
         settings.pop("subset")
     flat: dict[str, str] = {}

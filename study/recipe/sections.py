@@ -70,6 +70,9 @@ class Data(Section):
     classes: only examples of these classes, by name.
     download: whether a published data set may be downloaded.
     columns: of a table, where they have other names than the usual ones.
+    decisions: suspects.csv of a report of these data, in which a person has decided what to keep, relabel and drop; a
+        list of several is applied in its order.
+    keep: a CSV file whose column `example` names the training examples that are trained on; test examples all stay.
     """
 
     name: str
@@ -84,6 +87,13 @@ class Data(Section):
     classes: tuple[str, ...] | None = None
     download: bool = True
     columns: Columns = Columns()
+    decisions: tuple[Path, ...] = ()
+    keep: Path | None = None
+
+    @field_validator("decisions", mode="before")
+    @classmethod
+    def _one_file_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _files_have_a_place(self) -> "Data":

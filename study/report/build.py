@@ -14,6 +14,7 @@ import pandas as pd
 from study import analysis, figures
 from study.analysis import Results, StudyRuns
 from study.data import Dataset
+from study.data.edits import PREFIX
 from study.data.findings import copies
 from study.errors import Stopped
 from study.figures import mean_over_repeats
@@ -22,6 +23,7 @@ from study.report.gallery import suspect_entries
 from study.report.html import FileEntry, RunEntry, write_report
 from study.report.sections import figure_sections
 from study.report.tables import SUSPECT_HEADINGS, SUSPECTS, file_entries, odd_images, table_sections
+from study.runs.data_note import log_data
 from study.tracking import Run, Store, descriptions
 
 log = logging.getLogger(__name__)
@@ -62,13 +64,16 @@ def run_report(
     run = _start(recipe, runs, dataset, into or store, sources)
     with run:
         run.text("recipe.toml", dump(recipe))
-        run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
+        log_data(run, dataset)
         for name, table in results.tables.items():
             run.table(name, table)
         run.log(_metrics(results.correlations))
         _log_curves(run, results.points, results.curves, runs.main)
         _write_page(run, results, recipe, store, stop)
         log.info(f"report: {results.facts['trust']}")
+        if results.correction:
+            log.info(f"report: {results.correction.sentence()}")
+            run.log({f"correction/{name}": value for name, value in results.correction.accuracies().items()})
     return run.store.get(run.id)
 
 
@@ -93,8 +98,9 @@ def _start(recipe: Recipe, runs: StudyRuns, dataset: Dataset, store: Store, sour
 def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: threading.Event | None) -> None:
     """Write suspects.csv, odd_images.csv, figures/ and report.html."""
     suspects = analysis.suspects(results.runs, results.dataset)
-    ranked_by = analysis.ranked_by(results.runs)
-    run.text("suspects.csv", _without_formulas(suspects.head(SUSPECTS)).to_csv(index=False))
+    ranked_by, reviewed = analysis.ranked_by(results.runs), analysis.review(suspects.head(SUSPECTS), results.dataset)
+    edited = analysis.editable(suspects.head(SUSPECTS), reviewed, results.dataset)
+    run.text("suspects.csv", _without_formulas(edited).to_csv(index=False))
     odd = odd_images(results.dataset)
     odd_entry = [FileEntry("odd_images.csv", "images that repeat another one, and odd ones")] if len(odd) else []
     if odd_entry:
@@ -117,7 +123,9 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
             tables=table_sections(results, suspects, odd),
             files=_linked(file_entries(results) + odd_entry, run, results.runs, store),
             colours=figures.FAMILY_COLOURS,
-            suspects=suspect_entries(suspects, results.dataset, ranked_by),
+            suspects=suspect_entries(suspects, results.dataset, ranked_by, reviewed),
+            classes=results.dataset.classes,
+            data_digest=PREFIX + results.dataset.digest,
             ranked_by=SUSPECT_HEADINGS.get(ranked_by, ranked_by.replace("_", " ")),
             folded=recipe.data.name in OWN_IMAGES,
             runs=[
@@ -165,7 +173,7 @@ def _sources_digest(recipe: Recipe, runs: StudyRuns) -> str:
 @cache
 def _code_digest() -> str:
     """Digest of this package's modules and templates, as they were when this process first read them."""
-    files = (file for file in sorted(Path(__file__).parents[1].rglob("*")) if file.suffix in (".py", ".html"))
+    files = (file for file in sorted(Path(__file__).parents[1].rglob("*")) if file.suffix in (".py", ".html", ".js"))
     return hashlib.sha256("\x1f".join(file.read_text("utf-8") for file in files).encode()).hexdigest()
 
 

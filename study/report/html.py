@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from study.figures.style import INCH, png_bytes
-from study.report.gallery import Suspect
+from study.report.gallery import Suspect, review_data
 
 SVG_LIMIT = 300_000  # bytes; a larger drawing is a dense one, and smaller as a picture
 ROWS = 100  # of a table that are shown; the artifact has all
@@ -81,6 +81,8 @@ def write_report(
     colours: Mapping[str, str] = MappingProxyType({}),
     suspects: Sequence[Suspect] = (),
     ranked_by: str = "",
+    classes: Sequence[str] = (),
+    data_digest: str = "",
     folded: bool = False,
 ) -> Path:
     """Write the report: correlation tables, facts, figures, tables, files, runs, in one HTML file.
@@ -88,7 +90,8 @@ def write_report(
     Args:
         path: of the file; an existing one is replaced atomically.
         title: heading of the page.
-        facts: about the runs, name: value, in this order; "trust", "data" and "ensemble" also open the page.
+        facts: about the runs, name: value, in this order; "trust", "decisions", "data" and "ensemble" also
+            open the page.
         correlations: the table `correlations.parquet`: `proxy` `label` `family` `easy` `on` `reference` `part` `repeat`
             `spearman` `low` `high` `kendall` `kendall_low` `kendall_high` `ceiling` `n` `distinct`;
             repeats are averaged.
@@ -99,6 +102,8 @@ def write_report(
         colours: of the proxies' families, as in the figures; a family without one is grey.
         suspects: the pictures at the top of the page.
         ranked_by: the name of their score.
+        classes: that a suspect may be given.
+        data_digest: by which a file of decisions says of which data it is.
         folded: whether everything below the suspects opens on a click.
     """
     pictures = [
@@ -118,6 +123,7 @@ def write_report(
         runs=entries,
         rows=ROWS,
         suspects=suspects,
+        review=review_data(suspects, classes, data_digest),
         ranked_by=ranked_by,
         folded=folded,
         colours={family: colour for family, colour in colours.items() if COLOUR.fullmatch(colour)},

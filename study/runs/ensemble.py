@@ -17,6 +17,7 @@ from study.data import Dataset
 from study.errors import Stopped, StoreError
 from study.progress import Bar, quiet, say
 from study.recipe import Recipe, dump, flatten
+from study.runs.data_note import log_data
 from study.runs.jobs import EnsemblePlan, ensemble_plan, runtime_of
 from study.runs.members import (
     Shard,
@@ -164,7 +165,7 @@ def _describe(run: Run, recipe: Recipe, dataset: Dataset) -> None:
     if "recipe.toml" in run.files and not run.verify("recipe.toml"):
         return
     run.param(flatten(recipe))
-    run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
+    log_data(run, dataset)
     run.text("recipe.toml", dump(recipe))
 
 

@@ -11,6 +11,7 @@ from study.progress import Advance, Bar, quiet, say
 from study.proxies import Spec
 from study.recipe import Recipe, dump, flatten
 from study.runs.checkpoints import checkpoint_name, due_to_keep, kept_epochs
+from study.runs.data_note import log_data
 from study.runs.ensemble import keys, waiting
 from study.runs.jobs import SinglePlan, runtime_of, single_plan
 from study.runs.rescore import (
@@ -204,7 +205,7 @@ def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: dict[str, str],
         description=descriptions.single_note(recipe, repeat),
     )
     run.text("recipe.toml", dump(recipe))
-    run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
+    log_data(run, dataset)
     return run
 
 

@@ -17,6 +17,7 @@ from study.errors import AnalysisError, RecipeError, Stopped
 from study.models import build
 from study.progress import Bar, duration, number, quiet, say
 from study.recipe import Recipe, dump, flatten
+from study.runs.data_note import log_data
 from study.runs.jobs import runtime_of, template_of
 from study.runs.speed import seconds_per_example
 from study.search import summary, winner
@@ -272,7 +273,7 @@ def _start(store: Store, recipe: Recipe, dataset: Dataset, tags: Mapping[str, st
         tags={**tags, "study.kind": "search"},
         description=descriptions.search_note(recipe),
     )
-    run.dataset(dataset.name, dataset.digest, "training", dataset.n_train, classes=dataset.n_classes)
+    log_data(run, dataset)
     run.text("recipe.toml", dump(recipe))
     return run
 
