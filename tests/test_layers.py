@@ -23,7 +23,7 @@ DOORS = {  # one library, one package that imports it
     "ray": {"runs"},
     "rich": {"progress", "cli"},
     "safetensors": {"training"},
-    "sklearn": {"data"},
+    "sklearn": {"data", "experiments"},
     "sqlalchemy": {"tracking"},
     "timm": {"models"},
     "tomli_w": {"recipe"},

@@ -99,6 +99,7 @@ FREE = {  # what only says how much, where, how fast, what is read out
     "sweep.values": {"optimizer.lr": [0.1]},
     "sweep.repeats": 3,
     "sweep.exclude": [{"optimizer.lr": 0.1}],
+    "sweep.analyses": ["Z-fig6"],
     "runtime.device": "cuda",
     "runtime.precision": "float64",
     "runtime.kernel": "torch",

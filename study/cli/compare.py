@@ -24,6 +24,9 @@ def compare(
     scores: Annotated[
         list[str], typer.Option("--score", metavar="NAME", help="a proxy or cscore; all of them unless given")
     ] = [],
+    analyses: Annotated[
+        list[str], typer.Option("--analysis", metavar="ID", help="a paper's figure or table too, such as Z-fig6")
+    ] = [],
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="where tables (CSV), figure (PNG) and page (HTML) go")
     ] = None,
@@ -39,7 +42,7 @@ def compare(
         from study.tracking import open_store
         from study.workflows.compare import work_comparison
 
-        comparison = work_comparison(loaded, condition, open_store(root), only=scores, stop=stop)
+        comparison = work_comparison(loaded, condition, open_store(root), only=scores, analyses=analyses, stop=stop)
         comparison_tables(comparison, pairs=bool(scores))
         for file in write_folder(comparison, out) if out else []:
             print_line(str(file))

@@ -189,12 +189,15 @@ def _standing(name: str, row: "Mapping[Hashable, Any]", quote: str) -> str:
 
 
 def comparison_tables(comparison: "Comparison", *, pairs: bool = False) -> None:
-    """Print accuracies, then the agreement of scores: over all pairs of groups, or pair by pair."""
+    """Print accuracies, the agreement of scores over all pairs of groups or pair by pair, the numbers of findings."""
     _frame(comparison.accuracies)
     if len(comparison.capacity):
         _frame(comparison.capacity)
     if len(comparison.agreement):
         _frame(comparison.agreement if pairs else comparison.summary())
+    for finding in comparison.findings:
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in finding.numbers.items())
+        print_line(f"{finding.title}{': ' if numbers else ''}{numbers}")
 
 
 def reproduction_table(table: "DataFrame") -> None:

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import threading
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,10 @@ from scipy.stats import pearsonr
 from study.analysis.by_epoch import trajectory
 from study.errors import AnalysisError, Stopped
 from study.experiments.arpit import FittingCurves, capacity_and_time, fitting_curves, has_noise
+from study.experiments.findings import Finding
 from study.experiments.select import Group, group_runs
+from study.experiments.zhang import densities_of
 from study.scores.rank_statistics import Correlation, kendall, spearman
-from study.scores.regularity_plane import representation, sample_density, sample_radius
 from study.tracking import Run, Store
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class Comparison:
     learning_curves: by C-score, of each group of single runs whose data have C-scores.
     fitting: by kind of label, of each group of single runs where noise differs between groups; else empty.
     capacity: of the same groups, see `study.experiments.arpit.capacity_and_time`.
+    findings: of the analyses that were named, see `study.experiments.analyses`.
     """
 
     accuracies: pd.DataFrame
@@ -96,6 +97,7 @@ class Comparison:
     learning_curves: Sequence[LearningCurves]
     fitting: Sequence[FittingCurves]
     capacity: pd.DataFrame
+    findings: Sequence[Finding] = ()
 
     def summary(self) -> pd.DataFrame:
         """The agreement over all pairs: score | split | pairs | pearson, spearman, kendall, mean and lowest of each."""
@@ -221,22 +223,8 @@ def _single_scores(run: Run) -> dict[tuple[str, str], pd.Series]:
         defined = pd.Series(table[name]).dropna()
         for split, values in defined.groupby(table["split"], sort=False):
             scores[str(name), str(split)] = values
-    return scores | _densities(run, table)
-
-
-def _densities(run: Run, table: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
-    """The sample densities of each split in the plane of right epochs and events (Z-fig2), within the run's radius."""
-    densities, correct = {}, trajectory(run)["correct"]
-    written = run.read("recipe.toml").read_text(encoding="utf-8") if "recipe.toml" in run.files else ""
-    radius = tomllib.loads(written).get("single", {}).get("density_radius")
-    for split in table["split"].unique():
-        rows = (table["split"] == split).to_numpy()
-        right, events = representation(correct[:, rows])
-        if sample_radius(right, events) > 0:
-            densities[DENSITY, str(split)] = pd.Series(
-                sample_density(right, events, radius=radius), index=table.index[rows]
-            )
-    return densities
+    densities = densities_of(run, table)
+    return scores | {(DENSITY, split): values for split, values in densities.items()}
 
 
 def learning_curves(groups: Sequence[Group], store: Store) -> list[LearningCurves]:

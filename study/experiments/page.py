@@ -5,8 +5,12 @@ import html
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from study.experiments.arpit import NOISE, SIZES
 from study.experiments.compare import Comparison
+from study.experiments.findings import Finding
 from study.experiments.folder import write_files
 from study.figures.fitting import accuracy_by_size, fitting_side_by_side
 from study.figures.side_by_side import learning_curves_side_by_side
@@ -14,6 +18,7 @@ from study.figures.style import png_bytes
 from study.tracking import Run
 
 FOLDER = "comparison"  # of the sweep's run
+ROWS = 60  # of a finding's table that the page shows; longer ones are files
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;color:#1f2430;margin:2rem auto;max-width:80rem;padding:0 1rem}"
     "table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .6rem;text-align:left;"
@@ -37,9 +42,14 @@ def write_folder(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def write_run(comparison: Comparison, run: Run) -> None:
-    """Keep the same files with a run, below `comparison/`; those of an earlier comparison are replaced."""
+    """Keep the same files with a run, below `comparison/`, and the findings' numbers as metrics.
+
+    Files of an earlier comparison are replaced.
+    """
     for name, content in _files(comparison):
         run.bytes(f"{FOLDER}/{name}", content)
+    for finding in comparison.findings:
+        run.log({name: value for name, value in finding.numbers.items() if np.isfinite(value)})
 
 
 def _files(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
@@ -49,6 +59,11 @@ def _files(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
         yield "capacity.csv", comparison.capacity.to_csv(index=False).encode()
     drawn = dict(_figures(comparison))
     yield from drawn.items()
+    for finding in comparison.findings:
+        if finding.png:
+            yield f"{finding.name}.png", finding.png
+        if finding.table is not None:
+            yield f"{finding.name}.csv", finding.table.to_csv(index=False).encode()
     yield "comparison.html", _page(comparison, drawn).encode()
 
 
@@ -73,10 +88,30 @@ def _page(comparison: Comparison, drawn: dict[str, bytes]) -> str:
     }
     parts = [f"<!doctype html><meta charset=utf-8><title>Runs side by side</title><style>{STYLE}</style>"]
     parts.append("<h1>Runs side by side</h1>")
-    for name, png in drawn.items():
-        parts.append(f'<img alt="{FIGURES[name]}" src="data:image/png;base64,{base64.b64encode(png).decode()}">')
+    for finding in comparison.findings:
+        parts += _section(finding)
+    parts += [_image(FIGURES[name], png) for name, png in drawn.items()]
     for title, table in tables.items():
         if len(table):
-            text = table.to_html(index=False, border=0, na_rep="", float_format="{:.4f}".format)
-            parts.append(f"<h2>{html.escape(title)}</h2><div>{text}</div>")
+            parts.append(f"<h2>{html.escape(title)}</h2>{_table(table)}")
     return "\n".join(parts) + "\n"
+
+
+def _section(finding: Finding) -> list[str]:
+    parts = [f"<h2>{html.escape(finding.title)}</h2>"]
+    if finding.note:
+        parts.append(f"<p>{html.escape(finding.note)}</p>")
+    if finding.png:
+        parts.append(_image(finding.title, finding.png))
+    if finding.table is not None and len(finding.table) <= ROWS:
+        parts.append(_table(finding.table))
+    return parts
+
+
+def _image(title: str, png: bytes) -> str:
+    return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def _table(table: pd.DataFrame) -> str:
+    text = table.to_html(index=False, border=0, na_rep="", float_format="{:.4f}".format)
+    return f"<div>{text}</div>"

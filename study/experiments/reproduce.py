@@ -17,7 +17,9 @@ from scipy.stats import t
 
 from study.errors import StoreError
 from study.experiments.compare import agreement, group_scores, last_epochs
+from study.experiments.findings import correct_of
 from study.experiments.select import Group, group_runs
+from study.experiments.zhang import histogram_pearson, online_agreement_of
 from study.tracking import Run, Store
 
 TOLERANCES = {"accuracy": 0.01, "mean_absolute_error": 0.25, "best_ratio": 0.0}  # by the end of a statistic's name
@@ -107,9 +109,10 @@ class Evidence:
             "best_ratio": self.best_ratio,
             "test_accuracy": self.accuracy,
             "last_epochs_accuracy": self.accuracy,
-            "metric": self.metric,
+            "online": self.online_agreement,
             "pearson": self.pearson_between_groups,
             "repeats": self.pearson_between_repeats,
+            "histogram": self.pearson_of_histograms,
         }
 
     def measure(self, number: dict) -> Measured | None:
@@ -156,11 +159,12 @@ class Evidence:
                 return _of_group(group, values)
         return None
 
-    def metric(self, number: dict, name: str) -> Measured | None:
-        """A metric of single runs, mean over the repeats (Z-online)."""
+    def online_agreement(self, number: dict, name: str) -> Measured | None:
+        """How counts at epoch ends agree with online ones, mean over the repeats (Z-online)."""
+        statistic, _, part = name.rpartition("/")
         for group in self._fitting({}, number["network"], number):
-            values = [run.metrics[name] for run in group.runs if name in run.metrics]
-            if values:
+            if all(f"online/{statistic}_pearson" in run.metrics for run in group.runs):
+                values = [online_agreement_of(run)[statistic][part == "mean_absolute_error"] for run in group.runs]
                 return _of_group(group, values)
         return None
 
@@ -193,6 +197,16 @@ class Evidence:
                 columns = np.stack([scores[score, split].to_numpy(dtype=float) for scores in each])
                 pairs = np.corrcoef(columns)[np.triu_indices(len(columns), 1)]
                 return _measured(group.runs[0], pairs.mean(), np.nan, np.nan, _group_scale(group))
+        return None
+
+    def pearson_of_histograms(self, number: dict, _: str) -> Measured | None:
+        """Pearson between the histograms of forgetting and mal-generalizing events, mean over the repeats (Z-fig7)."""
+        for group in self._fitting({}, number["network"], number):
+            correct = [correct_of(run)[1] for run in group.runs]
+            if all(len(of_splits) == 2 for of_splits in correct):
+                values = [histogram_pearson(of_splits) for of_splits in correct]
+                if np.isfinite(values).all():
+                    return _of_group(group, values)
         return None
 
     def _of_report(self, report: Run, value: float, low: float, high: float) -> Measured:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 from study.recipe.search import dotted
 from study.recipe.sections import Count, Section
 
-FIXED = ("values", "repeats", "exclude")
+FIXED = ("values", "repeats", "exclude", "analyses")
 
 
 class Sweep(Section):
@@ -21,11 +21,13 @@ class Sweep(Section):
     repeats: single runs of each cell; a cell of kind ensemble is trained with as many seeds, from the recipe's on. The
         recipe's own single.repeats unless given.
     exclude: combinations that are left out, as tables of dotted names; a list stands for any of its values.
+    analyses: ids of the papers' figures and tables that are made of the cells together, such as Z-fig6.
     """
 
     values: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     repeats: Count | None = None
     exclude: tuple[dict[str, Any], ...] = ()
+    analyses: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -52,5 +54,5 @@ class Sweep(Section):
 
     @model_serializer
     def _as_written(self) -> dict[str, Any]:
-        fixed = {"repeats": self.repeats, "exclude": list(self.exclude)}
+        fixed = {"repeats": self.repeats, "exclude": list(self.exclude), "analyses": list(self.analyses)}
         return {**self.values, **{key: value for key, value in fixed.items() if value}}

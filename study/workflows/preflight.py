@@ -181,8 +181,12 @@ def check_sweep(recipe: Recipe) -> None:
     """Check the form of every cell, then its names and its network.
 
     Raises:
-        RecipeError: the first cell at fault, in one line.
+        RecipeError: an analysis that is not there; the first cell at fault, in one line.
     """
+    if recipe.sweep.analyses:
+        from study.experiments.analyses import check_analyses  # which draws: matplotlib
+
+        check_analyses(recipe.sweep.analyses)
     for cell in cells(recipe):
         try:
             check_names(cell.recipe)
