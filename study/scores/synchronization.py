@@ -19,6 +19,10 @@ def becomes_wrong(correct: BoolArray) -> BoolArray:
         (e - 1, n).
 
     Source: Zhang, Eq. 1 (Z-forget, Z-malgen).
+
+    >>> becomes_wrong(np.array([[1, 0], [0, 1], [1, 1]], bool))
+    array([[ True, False],
+           [False, False]])
     """
     return correct[:-1] & ~correct[1:]
 
@@ -53,6 +57,10 @@ def runs_synchronized(train: Sequence[BoolArray], test: Sequence[BoolArray], *, 
 
     Returns:
         (q, n) number of repeats; where it is that of all repeats, the synchronization is the paper's long-term one.
+
+    >>> correct = np.array([[1, 1], [0, 1]], bool)
+    >>> runs_synchronized([correct, correct], [correct, ~correct], examples=np.array([0]))
+    array([[1, 0]])
     """
     return sum(
         (synchronized(each, other[:, examples]).astype(np.int64) for each, other in zip(train, test, strict=True)),
@@ -69,6 +77,11 @@ def synchronized_counts(train: Sequence[BoolArray], test: Sequence[BoolArray], *
 
     Returns:
         (k, m) numbers of training examples for r = 1 to k, falling with r.
+
+    >>> correct = np.array([[1, 1], [0, 1]], bool)
+    >>> synchronized_counts([correct, correct], [correct, ~correct])
+    array([[1, 0],
+           [0, 0]])
     """
     counts = np.zeros((len(train), test[0].shape[1]), dtype=np.int64)
     for low in range(0, test[0].shape[1], block):
