@@ -40,7 +40,8 @@ def series_table(groups: Sequence[Group], names: Sequence[str]) -> pd.DataFrame:
         for name in names:
             if all(name in series for series in of_runs):
                 mean = pd.concat([series[name] for series in of_runs], axis=1).mean(axis=1, skipna=False)
-                rows += [(group.label, name, int(epoch), float(value)) for epoch, value in mean.items()]
+                points = zip(mean.index.tolist(), mean.tolist(), strict=True)
+                rows += [(group.label, name, epoch, value) for epoch, value in points]
     return pd.DataFrame(rows, columns=["group", "metric", "epoch", "value"])
 
 
@@ -49,7 +50,6 @@ def sensitivity_under_noise(runs: FinishedRuns) -> Iterator[Finding]:
     table = series_table(runs.of_kind("single"), [GINI])
     if table.empty:
         raise AnalysisError("needs the proxy loss_sensitivity under [proxies]")
-    last = table.groupby("group", sort=False)["value"].last()
     yield Finding(
         "A-sensitivity",
         "How unequal is the loss sensitivity of the examples, through training?",
@@ -57,7 +57,7 @@ def sensitivity_under_noise(runs: FinishedRuns) -> Iterator[Finding]:
         "coefficient on real data than on random ones.",
         png_bytes(series_by_noise(table, {GINI: "Gini coefficient of the loss sensitivity"})),
         table,
-        {f"A-sensitivity/gini_{_short(group)}": float(value) for group, value in last.items()},
+        {f"A-sensitivity/gini_{_short(group)}": value for group, value in _last(table, GINI).items()},
     )
 
 
@@ -67,14 +67,17 @@ def critical_samples_under_noise(runs: FinishedRuns) -> Iterator[Finding]:
     if table.empty:
         raise AnalysisError("needs the proxy critical_sample_steps under [proxies]")
     titles = {name: f"critical sample ratio, {name.rpartition('_')[2]} examples" for name in CRITICAL}
-    last = table[table["metric"] == table["metric"].iloc[-1]].groupby("group", sort=False)["value"].last()
     yield Finding(
         "A-csr",
         "How many examples lie near another class, through training, by the noise of the labels",
         "Arpit et al. find higher ratios the more labels are random, and ratios that rise until they settle.",
         png_bytes(series_by_noise(table, titles)),
         table,
-        {f"A-csr/{_short(group)}": float(value) for group, value in last.items()},
+        {
+            f"A-csr/{name.rpartition('_')[2]}_{_short(group)}": value
+            for name in CRITICAL
+            for group, value in _last(table, name).items()
+        },
     )
 
 
@@ -153,11 +156,13 @@ def memorized_at_equal_accuracy(table: pd.DataFrame) -> dict[str, float]:
 
     A regularizer that costs test accuracy at each strength is left out, and so is everything without a run of none.
     """
-    none = table.loc[table["regularizer"] == "none", "test/accuracy"]
-    if none.empty:
-        return {}
-    kept = table[(table["regularizer"] != "none") & (table["test/accuracy"] >= float(none.iloc[0]))]
-    return {str(name): float(value) for name, value in kept.groupby("regularizer", sort=False)["changed"].min().items()}
+    rows, least = table.to_dict("records"), {}
+    none = [row["test/accuracy"] for row in rows if row["regularizer"] == "none"]
+    for row in rows if none else []:
+        name, changed = row["regularizer"], row["changed"]
+        if name != "none" and row["test/accuracy"] >= none[0]:
+            least[name] = min(changed, least.get(name, changed))
+    return least
 
 
 def memorization_under_regularizers(runs: FinishedRuns) -> Iterator[Finding]:
@@ -165,7 +170,7 @@ def memorization_under_regularizers(runs: FinishedRuns) -> Iterator[Finding]:
     groups = runs.of_kind("single")
     table = regularizer_table(groups, [fitting_curves(group) for group in groups])
     table = table.dropna(subset=["changed", "test/accuracy"]).reset_index(drop=True)
-    if table["regularizer"].nunique() < 2:
+    if len(set(table["regularizer"])) < 2:
         raise AnalysisError("needs runs with changed labels, test examples and different regularizers")
     least = memorized_at_equal_accuracy(table)
     yield Finding(
@@ -176,6 +181,11 @@ def memorization_under_regularizers(runs: FinishedRuns) -> Iterator[Finding]:
         table,
         {f"A-reg/memorized_{name.replace(' ', '_')}": value for name, value in least.items()},
     )
+
+
+def _last(table: pd.DataFrame, metric: str) -> dict[str, float]:
+    """{group: value of a metric at its last epoch}."""
+    return {row["group"]: row["value"] for row in table.to_dict("records") if row["metric"] == metric}
 
 
 def _short(label: str) -> str:

@@ -65,7 +65,9 @@ def statistics_between_trainings(runs: FinishedRuns) -> Iterator[Finding]:
     """Pearson of statistics and densities over networks or optimizers, as a table and as matrices (Z-tab2)."""
     groups = _several(runs)
     table = agreement_of_statistics(groups)
-    lowest = table.groupby("statistic", sort=False)["pearson"].min()
+    lowest: dict[str, float] = {}
+    for row in table.to_dict("records"):
+        lowest[row["statistic"]] = min(row["pearson"], lowest.get(row["statistic"], 1.0))
     yield Finding(
         "Z-tab2",
         "Do other networks or optimizers find the same examples regular?",
@@ -80,8 +82,8 @@ def statistics_between_trainings(runs: FinishedRuns) -> Iterator[Finding]:
 def planes_between_trainings(runs: FinishedRuns) -> Iterator[Finding]:
     """The plane of regularity of each network or optimizer, and Pearson of the densities (Z-fig11; Zhang, Fig. 10)."""
     groups = _several(runs)
-    table = agreement_of_statistics(groups)
-    density = table[table["statistic"].str.startswith("density")].reset_index(drop=True)
+    rows = agreement_of_statistics(groups).to_dict("records")
+    density = pd.DataFrame([row for row in rows if row["statistic"].startswith("density")])
     yield Finding(
         "Z-fig11",
         "Regularity in two dimensions under other networks or optimizers",

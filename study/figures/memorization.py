@@ -36,7 +36,7 @@ def series_by_noise(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         table: group | metric | epoch | value.
         titles: of the metrics; those that the table lacks are left out.
     """
-    shown = {name: title for name, title in titles.items() if (table["metric"] == name).any()}
+    shown = {name: title for name, title in titles.items() if name in set(table["metric"])}
     if not shown:
         return sentence_figure("Real against random data, epoch by epoch", "Nothing was taken in the runs read.")
     figure = new_figure(5.4 * len(shown) + 1.5, 3.8, "Real against random data, epoch by epoch")
@@ -97,11 +97,9 @@ def trade_off_curves(table: pd.DataFrame) -> Figure:
     for (name, rows), colour in zip(others, COLOURS, strict=False):
         line = pd.concat([none, rows.sort_values("strength")])
         axes.plot(100 * line["changed"], 100 * line["test/accuracy"], "o-", ms=4, color=colour, label=name)
-        for row in rows.itertuples():
-            place = (100 * row.changed, 100 * rows.loc[row.Index, "test/accuracy"])
-            axes.annotate(
-                plain(row.strength), place, xytext=(4, 3), textcoords="offset points", fontsize=6.5, color=colour
-            )
+        for row in rows.to_dict("records"):
+            place, options = (100 * row["changed"], 100 * row["test/accuracy"]), {"fontsize": 6.5, "color": colour}
+            axes.annotate(plain(row["strength"]), place, xytext=(4, 3), textcoords="offset points", **options)
     axes.plot(100 * none["changed"], 100 * none["test/accuracy"], "s", ms=7, color=INK, label="no regularizer")
     axes.set(xlabel="% of the changed training labels fitted", ylabel="% of the clean test examples right")
     axes.legend(loc="best")

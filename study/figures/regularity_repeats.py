@@ -187,11 +187,12 @@ def agreement_matrices(table: pd.DataFrame, labels: Sequence[str]) -> Figure:
     figure = new_figure(3 * side + 4.2, down * (side + 0.5) + 0.5, title)
     panels = figure.subplots(down, min(3, len(names)), squeeze=False, sharex=True, sharey=True)
     numbers = {label: place for place, label in enumerate(labels)}
-    low = min(float(table["pearson"].min()), 0.9)
+    low = min(*table["pearson"].tolist(), 0.9)
     for axes, name in zip(panels.flat, names, strict=False):
         matrix = np.eye(len(labels))
-        for row in table[table["statistic"] == name].itertuples():
-            matrix[numbers[row.a], numbers[row.b]] = matrix[numbers[row.b], numbers[row.a]] = row.pearson
+        for row in (row for row in table.to_dict("records") if row["statistic"] == name):
+            a, b = numbers[row["a"]], numbers[row["b"]]
+            matrix[a, b] = matrix[b, a] = row["pearson"]
         image = axes.imshow(matrix, cmap=sequential(), vmin=low, vmax=1, interpolation="nearest")
         for (row, column), value in np.ndenumerate(matrix):
             if row != column and len(labels) <= WRITTEN:
