@@ -74,10 +74,17 @@ def test_nan_is_kept_and_infinity_becomes_nan(store):
 def test_a_series_logged_again_adds_nothing(store):
     """A shard that is resumed logs its members once more; the curve must not fold back on itself."""
     run = start(store)
-    values = np.linspace(0, 1, 1500)
+    values = np.round(np.linspace(0, 1, 1500), 4)
     run.series("member/accuracy", values)
     store.get(run.id).series("member/accuracy", values)
     assert run.read_series("member/accuracy") == list(enumerate(values))
+
+
+def test_a_metric_has_six_digits_and_a_whole_number_all_of_them(store):
+    """Twelve digits hide a difference that two runs show side by side."""
+    run = start(store)
+    run.log({"rank/spearman/cbtl": 0.123456789, "cost/scores_flops": 123456789.0})
+    assert store.get(run.id).metrics == {"rank/spearman/cbtl": 0.123457, "cost/scores_flops": 123456789.0}
 
 
 def test_a_series_may_have_its_own_steps(store):

@@ -215,7 +215,7 @@ def _metrics(correlations: pd.DataFrame) -> dict[str, float]:
             metrics |= {
                 f"{group}/{measure}/{proxy}": r for proxy, r in zip(ranked["proxy"], ranked[measure], strict=True)
             }
-    return {name: round(float(value), 6) for name, value in metrics.items()}
+    return metrics
 
 
 def _log_curves(run: Run, points: pd.DataFrame, curves: pd.DataFrame, reference: str) -> None:

@@ -307,7 +307,7 @@ def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) ->
         "reliability/full_soft": halves.soft_full,
         "members/diverged": profile.diverged,
     }
-    run.log({name: round(float(value), 6) for name, value in outcomes.items() if not np.isnan(value)})
+    run.log({name: value for name, value in outcomes.items() if not np.isnan(value)})
 
 
 def _accuracy(profile: Profile, rows: slice) -> np.ndarray:

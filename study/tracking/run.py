@@ -98,7 +98,9 @@ class Run:
         return sorted(self._sums())
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers, `group/name_unit`; NaN is kept, infinity becomes NaN (MLflow would make it 1.8e308).
+        """Log numbers, `group/name_unit`, with six digits, which is what people compare; tables keep all of them.
+
+        NaN is kept, infinity becomes NaN (MLflow would make it 1.8e308).
 
         Args:
             metrics: names and values.
@@ -106,7 +108,7 @@ class Run:
         """
         stamp = int(time.time() * 1000) if step is None else self.started + step
         self._log([(name, value, stamp, step or 0) for name, value in metrics.items()])
-        self.metrics.update({name: _finite(value) for name, value in metrics.items()})
+        self.metrics.update({name: _shown(value) for name, value in metrics.items()})
 
     def series(self, name: str, values: "Sequence[float] | np.ndarray", steps: Sequence[int] | None = None) -> None:
         """Log a curve at once.  Times are made of start and step, so that logging it again after a resume adds nothing.
@@ -126,7 +128,7 @@ class Run:
         points = {name: list(zip(values, steps, strict=True)) for name, values in curves.items()}
         stamps = {at: self.started + int(at) for at in steps}
         self._log([(name, value, stamps[at], int(at)) for name, pairs in points.items() for value, at in pairs])
-        self.metrics.update({name: _finite(pairs[-1][0]) for name, pairs in points.items() if pairs})
+        self.metrics.update({name: _shown(pairs[-1][0]) for name, pairs in points.items() if pairs})
 
     def param(self, params: Mapping[str, object]) -> None:
         """Log parameters; MLflow refuses to change one."""
@@ -315,7 +317,7 @@ class Run:
         return json.loads(self.tags.get(SUMS, "{}"))
 
     def _log(self, rows: list[tuple[str, float, int, int]]) -> None:
-        finite = [(name, _finite(value), stamp, step) for name, value, stamp, step in rows]
+        finite = [(name, _shown(value), stamp, step) for name, value, stamp, step in rows]
         for start in range(0, len(finite), METRICS_PER_CALL):
             self._send("log_metrics", rows=finite[start : start + METRICS_PER_CALL])
 
@@ -389,6 +391,9 @@ class Run:
         return path
 
 
-def _finite(value: float) -> float:
+def _shown(value: float) -> float:
+    """Six significant digits; whole numbers as they are."""
     value = float(value)
-    return math.nan if math.isinf(value) else value
+    if math.isinf(value):
+        return math.nan
+    return value if math.isnan(value) or value.is_integer() else float(f"{value:.6g}")
