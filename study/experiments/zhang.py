@@ -119,7 +119,7 @@ def regularity_in_two_dimensions(runs: FinishedRuns) -> Iterator[Finding]:
         yield Finding(
             name,
             title_of(f"Regularity in two dimensions, means over {len(group.runs)} repeats", group),
-            "Regular examples are at the lower right, those that the network wavers about in the middle.",
+            "Regular examples are at the lower right; those in the middle become wrong again most often.",
             png_bytes(regularity_planes(planes)),
             table,
         )
