@@ -1,5 +1,6 @@
 """The papers' numbers are data, and ours come from finished runs alone."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -112,7 +113,8 @@ def test_the_page_is_made_of_the_json(tmp_path):
 def test_the_table_fits_a_terminal_of_80_columns(monkeypatch, capsys):
     """Scale and run are on the page; the terminal has the numbers and the verdict."""
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, to rich
     reproduction_table(reproduce(store_of(report("cifar10", 0.85))))
-    lines = capsys.readouterr().out.splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= 80
     assert any("0.850" in line and "J-cbtl" in line for line in lines)
