@@ -19,7 +19,10 @@ SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
 SENSITIVITY = "sensitivity/"  # metrics that the signal sources of loss sensitivity and critical samples log by epoch
 MARGINS = {  # columns of scores.parquet: prediction depth, margins, and what to call them (B-fig6)
     "train": ("prediction_depth", {"output_margin": "output margin", "adversarial_margin": "input margin"}),
-    "test": ("prediction_depth_test", {"adversarial_margin_test": "input margin"}),
+    "test": (
+        "prediction_depth_test",
+        {"output_margin_test": "output margin", "adversarial_margin_test": "input margin"},
+    ),
 }
 
 

@@ -4,6 +4,16 @@ import numpy as np
 
 from study.proxies.registry import FloatArray, proxy
 
+OUTPUT_MARGIN = {
+    "family": "margin",
+    "easy": "high",
+    "unit": "logits",
+    "source": "Baldock, Sec. 3.3 (B-margin)",
+    "blind_to": ("flip",),
+    "single_checkpoint": True,
+    "cost": "pass",
+}
+
 
 @proxy(
     family="margin",
@@ -25,16 +35,7 @@ def aum(margin: FloatArray) -> FloatArray:
     return margin.mean(axis=0, dtype=np.float64)
 
 
-@proxy(
-    family="margin",
-    easy="high",
-    unit="logits",
-    label="output margin",
-    source="Baldock, Sec. 3.3 (B-margin)",
-    blind_to=("flip",),
-    single_checkpoint=True,
-    cost="pass",
-)
+@proxy(**OUTPUT_MARGIN, label="output margin")
 def output_margin(output_margin_now: FloatArray) -> FloatArray:
     """Difference between the largest and the second largest logit at one checkpoint of training.
 
@@ -44,6 +45,19 @@ def output_margin(output_margin_now: FloatArray) -> FloatArray:
     Returns:
         (n,) 0 and up, high means easy.  It does not use the label, so a confidently mistaken example ranks as easy.
         The paper takes its logarithm, which ranks the same.
+    """
+    return output_margin_now.astype(np.float64)
+
+
+@proxy(**OUTPUT_MARGIN, on="test", label="output margin, test")
+def output_margin_test(output_margin_now: FloatArray) -> FloatArray:
+    """Difference between the largest and the second largest logit of a test example; see `output_margin`.
+
+    Args:
+        output_margin_now: (n,) on test rows.
+
+    Returns:
+        (n,) 0 and up, high means easy.
     """
     return output_margin_now.astype(np.float64)
 
