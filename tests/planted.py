@@ -288,6 +288,11 @@ def probe_confidence(data: SimpleNamespace) -> np.ndarray:
     return at_label(votes(data) / 25, data.labels)
 
 
+@word("linear_probe_class")
+def linear_probe_class(data: SimpleNamespace) -> np.ndarray:
+    return probe_class(data)
+
+
 @word("final_class")
 def final_class(data: SimpleNamespace) -> np.ndarray:
     return data.labels

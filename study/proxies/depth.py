@@ -56,6 +56,21 @@ def prediction_depth_test(probe_class: IntArray, final_class: IntArray) -> Float
     return prediction_depth(probe_class, final_class)
 
 
+@proxy(**DEPTH, label="prediction depth, logistic regression")
+def prediction_depth_linear(linear_probe_class: IntArray, final_class: IntArray) -> FloatArray:
+    """Find the depth by logistic-regression probes in place of k-NN (B-k, App. E); see `prediction_depth`.
+
+    Args:
+        linear_probe_class: (l, n) on training rows, which the probes were fitted on.
+        final_class: (n,).
+
+    Returns:
+        (n,) 0 to l, low means easy.  The paper sets these probes aside: where a layer is wide they separate the
+        training rows after the first one.
+    """
+    return prediction_depth(linear_probe_class, final_class)
+
+
 def undefined(probe_class: IntArray, final_class: IntArray) -> BoolArray:
     """(n,) bool: the softmax probe disagrees with the network, so that there is no depth (Baldock, A.6.1)."""
     return probe_class[-1] != final_class

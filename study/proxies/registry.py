@@ -55,6 +55,7 @@ SIGNALS = {
     "probe_class": Signal(("l", "n"), "class that the k-NN probe after each layer predicts, input first, softmax last"),
     "probe_confidence": Signal(("l", "n"), "share of the k neighbours after each layer that have the labelled class"),
     "final_class": Signal(("n",), "class that the trained network predicts"),
+    "linear_probe_class": Signal(("l", "n"), "the same of the logistic-regression probe after each layer"),
     "loss_sensitivity": Signal(("w", "n"), "L1 norm of the loss's gradient in the input, at each due epoch"),
     "critical_steps": Signal(("n",), "steps of an adversarial search until the class changes, at the end"),
     "adversarial_margin_now": Signal(("n",), "linear estimate of the distance to another class, at one checkpoint"),

@@ -4,7 +4,13 @@ Only the signals that the recipe's proxies name are collected.  Sources reduce f
 per example at once, so none of them is kept.
 """
 
-from study.signals import densities, input_gradients, knn_probes, weight_gradients  # noqa: F401  registers its sources
+from study.signals import (  # noqa: F401  registers its sources
+    densities,
+    input_gradients,
+    knn_probes,
+    linear_probes,
+    weight_gradients,
+)
 from study.signals.collector import (
     Collector,
     Shared,
