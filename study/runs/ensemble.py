@@ -217,7 +217,8 @@ def _write_shard(
     members.npz: subset (m, n_train) packed bits, members train on these; miss (m, n) (prediction - label) mod c, 0
     where right, which packs ten times better than the prediction; ratio, member (m,), seconds (m,), diverged (m,);
     and the sums of `cscore.Profile`.  With `subset.depth` also depth (m, n) in layers, -1 where undefined, and final
-    (m, n), the class that it goes by: the member's prediction in the master precision.
+    (m, n), the class that it goes by: the member's prediction in the master precision; and where l x n x c is at most
+    128 million the sums probe_votes and probe_class (l, n, c), see `signals.member_depths`.
     """
     shard, outcomes, masks = trained.shard, trained.outcomes, trained.masks
     profile, depths = trained.profile, trained.depths

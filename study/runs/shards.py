@@ -96,6 +96,19 @@ def predictions_on_test(store: Store, recipe: Recipe, dataset: Dataset, ratio: f
     return np.concatenate(subsets), np.concatenate(right)
 
 
+def held_out_predictions(
+    store: Store, recipe: Recipe, dataset: Dataset
+) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
+    """What members say of examples that they hold out, shard by shard, the diverged left out.
+
+    Yields:
+        The subset ratio; (m, n) True where a member is right; (m, n) True where it holds the example out.
+    """
+    for _, arrays in _kept_shards(store, recipe.part("ensemble"), dataset, "subset", "miss", "diverged"):
+        sound = ~arrays["diverged"].astype(bool)
+        yield float(arrays["ratio"]), arrays["miss"][sound] == 0, ~_inside(arrays, dataset)[sound]
+
+
 def depths(store: Store, recipe: Recipe, dataset: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Prediction depths in the members of one shard after the other, for a recipe that asks for them (`subset.depth`).
 
@@ -104,6 +117,37 @@ def depths(store: Store, recipe: Recipe, dataset: Dataset) -> Iterator[tuple[np.
         member trained on the example, never on a test row.  All members together would be m x n bytes, twice.
     """
     for _, arrays in _kept_shards(store, recipe.part("ensemble"), dataset, "subset", "depth"):
-        inside = np.zeros(arrays["depth"].shape, dtype=bool)
-        inside[:, : dataset.n_train] = np.unpackbits(arrays["subset"], axis=1, count=dataset.n_train)
-        yield arrays["depth"], inside
+        yield arrays["depth"], _inside(arrays, dataset)
+
+
+def depths_and_predictions(
+    store: Store, recipe: Recipe, dataset: Dataset
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """As `depths`, with the class (m, n) that each depth goes by: the member's prediction; without diverged members."""
+    names = ("subset", "depth", "final", "diverged")
+    for _, arrays in _kept_shards(store, recipe.part("ensemble"), dataset, *names):
+        sound = ~arrays["diverged"].astype(bool)
+        yield arrays["depth"][sound], _inside(arrays, dataset)[sound], arrays["final"][sound].astype(np.int64)
+
+
+def probe_sums(store: Store, recipe: Recipe, dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """What the k-NN probes of all members predict of the examples in their validation splits.
+
+    Returns:
+        (l, n, c) votes of the neighbours, summed over members; (l, n, c) members whose probe predicts the class.  None
+        where no shard keeps them: of an older version, or of many classes and layers.
+    """
+    total = None
+    for _, arrays in _kept_shards(store, recipe.part("ensemble"), dataset, "probe_votes", "probe_class"):
+        if "probe_votes" not in arrays:
+            continue
+        part = np.stack([arrays["probe_votes"].astype(np.int64), arrays["probe_class"].astype(np.int64)])
+        total = part if total is None else total + part
+    return None if total is None else (total[0], total[1])
+
+
+def _inside(arrays: dict[str, np.ndarray], dataset: Dataset) -> np.ndarray:
+    """(m, n) True where a member trained on the example."""
+    inside = np.zeros((len(arrays["member"]), dataset.n), dtype=bool)
+    inside[:, : dataset.n_train] = np.unpackbits(arrays["subset"], axis=1, count=dataset.n_train)
+    return inside
