@@ -7,7 +7,16 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from study.errors import AnalysisError, RecipeError, did_you_mean
-from study.experiments import arpit_analyses, zhang, zhang_robustness, zhang_synchronization
+from study.experiments import (
+    arpit_analyses,
+    baldock,
+    baldock_difficulty,
+    baldock_single,
+    jiang,
+    zhang,
+    zhang_robustness,
+    zhang_synchronization,
+)
 from study.experiments.findings import Finding, FinishedRuns
 
 log = logging.getLogger(__name__)
@@ -25,6 +34,23 @@ ANALYSES: Mapping[str, Callable[[FinishedRuns], Iterator[Finding]]] = {
     "Z-tab2": zhang_robustness.statistics_between_trainings,
     "Z-fig11": zhang_robustness.planes_between_trainings,
     "Z-sync": zhang_synchronization.synchronization,
+    "B-fig1": baldock_single.depths_and_images,
+    "B-fig2": baldock.depth_agreement,
+    "B-fig3": baldock.cscore_by_validation_depth,
+    "B-fig4": baldock.consistency_by_validation_depth,
+    "B-entropy": baldock.entropy_by_validation_depth,
+    "B-fig7": baldock_difficulty.difficulty_plane_with_images,
+    "B-fig8": baldock_difficulty.probes_by_difficulty,
+    "B-fig5": baldock_single.learned_and_depth,
+    "B-fig6": baldock_single.depth_and_margins,
+    "B-hinge": baldock_single.margin_intervention,
+    "B-k": baldock_single.neighbours_of_probes,
+    "B-tab2": baldock_single.final_accuracies,
+    "J-fig5": jiang.point_estimates,
+    "J-fig6": jiang.class_statistics,
+    "J-fig7": jiang.class_exemplars,
+    "J-fig16": jiang.equal_groups,
+    "J-tab3": jiang.optimizer_accuracies,
 }
 
 

@@ -246,7 +246,7 @@ def learning_curves(groups: Sequence[Group], store: Store) -> list[LearningCurve
                 log.warning(f"no C-scores of the data of {group.label}: its learning curves are left out")
                 continue
             ensembles[group.data] = newest[0]
-        curves.append(_curves(group, ensembles[group.data]))
+        curves.append(curves_of(group, ensembles[group.data]))
     return curves
 
 
@@ -254,7 +254,8 @@ def _started(run: Run) -> int:
     return run.started
 
 
-def _curves(group: Group, ensemble: Run) -> LearningCurves:
+def curves_of(group: Group, ensemble: Run) -> LearningCurves:
+    """The learning curves of one group of single runs by the C-scores of an ensemble on the same examples, or more."""
     scores = _ensemble_scores(ensemble)["cscore", "train"]
     table = group.runs[0].read_table("scores.parquet")
     train = (table["split"] == "train").to_numpy()

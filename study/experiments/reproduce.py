@@ -8,23 +8,25 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.resources import files
-from io import StringIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
+from scipy.stats import pearsonr, t
 
-from study.errors import StoreError
+from study.errors import StoreError, StudyError
+from study.experiments.baldock_difficulty import probes_by_difficulty
+from study.experiments.baldock_single import margin_cloud
 from study.experiments.compare import agreement, group_scores, last_epochs
-from study.experiments.findings import correct_of
+from study.experiments.findings import FinishedRuns, correct_of
+from study.experiments.paper_numbers import conditions_of, fits, network_of, networks_fit, paper_numbers
 from study.experiments.select import Group, group_runs
 from study.experiments.zhang import histogram_pearson, online_agreement_of
 from study.tracking import Run, Store
 
 TOLERANCES = {"accuracy": 0.01, "mean_absolute_error": 0.25, "best_ratio": 0.0}  # by the end of a statistic's name
-TOLERANCE = 0.05  # of correlations
-COLUMNS = ["id", "statistic", "data", "network", "condition", "paper", "place"]
+TOLERANCE = 0.05  # of correlations and shares
+FACTOR = {"mean_output_margin": 2.0}  # margins span five orders of magnitude: within half and twice the paper's
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,6 @@ class Measured:
     run: str
 
 
-def paper_numbers() -> pd.DataFrame:
-    """Numbers of the papers: id | statistic | data | network | condition | paper (the value) | place in the paper."""
-    text = files("study.experiments").joinpath("paper_numbers.csv").read_text(encoding="utf-8")
-    table = pd.read_csv(StringIO(text), keep_default_na=False)
-    return pd.DataFrame(table.rename(columns={"value": "paper"}).astype({"paper": float}), columns=COLUMNS)
-
-
 def reproduce(store: Store, numbers: pd.DataFrame | None = None) -> pd.DataFrame:
     """Set each number of the papers beside that of finished runs.
 
@@ -65,7 +60,7 @@ def reproduce(store: Store, numbers: pd.DataFrame | None = None) -> pd.DataFrame
     Returns:
         The columns of `paper_numbers` | value low high | ours_data ours_network scale device date run | verdict:
         "agrees" (same data and network, and the paper's value lies in our interval, or as near to our value as
-        `TOLERANCES` say), "differs", "other scale" (other data or another network), "no run".
+        `TOLERANCES` and `FACTOR` say), "differs", "other scale" (other data or another network), "no run".
     """
     numbers = paper_numbers() if numbers is None else numbers
     evidence = Evidence(store)
@@ -82,15 +77,15 @@ def verdict(number: dict, ours: Measured | None) -> str:
     """Whether a number of ours agrees with the paper's; the rule is in `reproduce`."""
     if ours is None or not np.isfinite(ours.value):
         return "no run"
-    if ours.data != number["data"] or not _networks_fit(number["network"], ours.network):
+    if ours.data != number["data"] or not networks_fit(number["network"], ours.network):
         return "other scale"
-    near = next((size for end, size in TOLERANCES.items() if number["statistic"].endswith(end)), TOLERANCE)
-    inside = ours.low <= number["paper"] <= ours.high
-    return "agrees" if inside or abs(ours.value - number["paper"]) <= near else "differs"
-
-
-def _networks_fit(wanted: str, network: str) -> bool:
-    return wanted == "any" or wanted == network
+    paper, statistic = number["paper"], number["statistic"]
+    if statistic in FACTOR:
+        near = paper / FACTOR[statistic] <= ours.value <= paper * FACTOR[statistic]
+    else:
+        size = next((size for end, size in TOLERANCES.items() if statistic.endswith(end)), TOLERANCE)
+        near = abs(ours.value - paper) <= size
+    return "agrees" if near or ours.low <= paper <= ours.high else "differs"
 
 
 class Evidence:
@@ -100,7 +95,9 @@ class Evidence:
         """Read the list of runs."""
         self.reports = [run for run in store.find("report", status="FINISHED") if _clean(run)]
         singles = [run for run in store.find("single", status="FINISHED") if _clean(run)]
-        trained = [*singles, *store.find("ensemble", status="FINISHED")]
+        ensembles = [run for run in store.find("ensemble", status="FINISHED") if _clean(run)]
+        trained = [*singles, *ensembles]
+        self.store, self.ensembles = store, group_runs(ensembles) if ensembles else []
         self.devices = {run.tags["study.data"]: run.tags.get("study.device", "") for run in trained}
         self.groups = group_runs(singles) if singles else []
         self.measures: dict[str, Callable[[dict, str], Measured | None]] = {
@@ -113,6 +110,9 @@ class Evidence:
             "pearson": self.pearson_between_groups,
             "repeats": self.pearson_between_repeats,
             "histogram": self.pearson_of_histograms,
+            "depth_margin": self.depth_and_margin,
+            "mean_output_margin": self.output_margin,
+            "accuracy_at_corner": self.accuracy_at_corner,
         }
 
     def measure(self, number: dict) -> Measured | None:
@@ -151,7 +151,7 @@ class Evidence:
 
     def accuracy(self, number: dict, _: str) -> Measured | None:
         """Test accuracy, mean over the repeats: at the end, or over the last ten epochs (J-tab3, B-tab2)."""
-        wanted = _conditions(number["condition"])
+        wanted = conditions_of(number["condition"])
         for group in self._fitting(wanted, number["network"]):
             if group.runs[0].params["data.name"] == number["data"]:
                 last = number["statistic"] == "last_epochs_accuracy"
@@ -171,7 +171,7 @@ class Evidence:
     def pearson_between_groups(self, number: dict, name: str) -> Measured | None:
         """Pearson of scores averaged over repeats, between two networks or optimizers (Z-tab2, Z-fig11)."""
         score, _, split = name.rpartition("/")
-        sides = [_conditions(side) for side in number["condition"].split(" / ")]
+        sides = [conditions_of(side) for side in number["condition"].split(" / ")]
         network = "any" if "model.name" in sides[0] else number["network"]
         lists = [self._fitting(side, network, number) for side in sides]
         for first, second in itertools.product(*lists):
@@ -183,7 +183,7 @@ class Evidence:
                 row = rows.iloc[0]
                 values = row["pearson"], row["pearson_low"], row["pearson_high"]
                 scale = f"{_group_scale(first)} and {_group_scale(second)}"
-                return _measured(first.runs[0], *values, scale, ", ".join(map(_network, (first, second))))
+                return _measured(first.runs[0], *values, scale, ", ".join(map(network_of, (first, second))))
         return None
 
     def pearson_between_repeats(self, number: dict, name: str) -> Measured | None:
@@ -209,6 +209,36 @@ class Evidence:
                     return _of_group(group, values)
         return None
 
+    def depth_and_margin(self, number: dict, column: str) -> Measured | None:
+        """Pearson of mean prediction depths with logarithms of mean margins of test examples (B-fig6)."""
+        for group in self._fitting({}, number["network"], number):
+            if all("probes.npz" in run.files for run in group.runs):
+                cloud = margin_cloud(group, "test", column)
+                if cloud is not None and np.isfinite(cloud[2]):
+                    interval: Any = pearsonr(cloud[0], np.log(cloud[1])).confidence_interval(0.95)
+                    return _measured(group.runs[0], cloud[2], interval.low, interval.high, _group_scale(group))
+        return None
+
+    def output_margin(self, number: dict, _: str) -> Measured | None:
+        """Mean output margin of the test examples, mean over the repeats (B-hinge)."""
+        for group in self._fitting(conditions_of(number["condition"]), number["network"], number):
+            tables = [run.read_table("scores.parquet") for run in group.runs]
+            if all("output_margin_test" in table for table in tables):
+                return _of_group(group, [float(np.nanmean(table["output_margin_test"])) for table in tables])
+        return None
+
+    def accuracy_at_corner(self, number: dict, which: str) -> Measured | None:
+        """How often network or middle layer are right of examples ambiguous unless the label is given (B-fig8)."""
+        for group in sorted(self.ensembles, key=lambda group: not _same_training(group, number)):
+            try:
+                (finding,) = probes_by_difficulty(FinishedRuns([group], self.store))
+            except StudyError:  # no depths, no probes, or data that are not here
+                continue
+            value = finding.numbers.get(f"B-fig8/{which}")
+            if value is not None:
+                return _measured(group.runs[0], value, np.nan, np.nan, _report_scale(group.runs[0]))
+        return None
+
     def _of_report(self, report: Run, value: float, low: float, high: float) -> Measured:
         """A number of a report; the device is that of the ensemble, or the single run, on the same data."""
         measured = _measured(report, value, low, high, _report_scale(report))
@@ -216,27 +246,21 @@ class Evidence:
 
     def _fitting(self, wanted: dict[str, str], network: str, number: dict | None = None) -> list[Group]:
         """Groups under some conditions: the paper's data and network first, then (given a number) any other's."""
-        fitting = [group for group in self.groups if all(_same(group, name, wanted[name]) for name in wanted)]
+        fitting = [group for group in self.groups if fits(group, wanted)]
+        if "data.limit" not in wanted:  # the margin intervention tells two classes apart, which is another task
+            fitting = [group for group in fitting if group.runs[0].params.get("data.classes", "none") == "none"]
         if number is None:
-            return [group for group in fitting if _networks_fit(network, _network(group))]
+            return [group for group in fitting if networks_fit(network, network_of(group))]
         exact = lambda group: (  # noqa: E731
             group.runs[0].params["data.name"] != number["data"],
-            not _networks_fit(network, _network(group)),
+            not networks_fit(network, network_of(group)),
         )
         return sorted(fitting, key=exact)
 
 
-def _conditions(text: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in text.split())
-
-
-def _same(group: Group, name: str, wanted: str) -> bool:
-    """Whether a parameter has this value, as a number where both are."""
-    value = group.runs[0].params.get(name, "")
-    try:
-        return float(value) == float(wanted)
-    except ValueError:
-        return value == wanted
+def _same_training(group: Group, number: dict) -> bool:
+    """Whether a group has the paper's data and network."""
+    return group.runs[0].params["data.name"] == number["data"] and networks_fit(number["network"], network_of(group))
 
 
 def _clean(run: Run) -> bool:
@@ -252,10 +276,6 @@ def _table(run: Run, name: str) -> pd.DataFrame | None:
         return run.read_table(name) if name in run.files else None
     except StoreError:
         return None
-
-
-def _network(group: Group) -> str:
-    return group.runs[0].params.get("model.name", "")
 
 
 def _of_group(group: Group, values: Sequence[float]) -> Measured:

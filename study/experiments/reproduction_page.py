@@ -12,7 +12,8 @@ INTRODUCTION = """# The papers' numbers beside ours
 Made by `study reproduce --out docs` from finished runs; nothing in it is written by hand. The papers' numbers are in
 `study/experiments/paper_numbers.csv`, with the place where each stands. A number of ours **agrees** if it is of the
 same data and network and the paper's value lies in our 95 % interval, or within .05 of a correlation, .01 of an
-accuracy and .25 of an error in epochs. On other data or another network it is shown as **other scale** and not judged.
+accuracy and .25 of an error in epochs, or between half and twice a mean margin. On other data or another network it is
+shown as **other scale** and not judged.
 """
 HEADINGS = ("number", "paper", "ours", "of ours", "verdict", "run")
 
