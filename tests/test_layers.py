@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def layer_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
+@cache
 def imported(file: Path, *, types: bool = True) -> set[str]:
     """Every module that a file imports, also inside functions and, when asked, for type checkers alone."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
