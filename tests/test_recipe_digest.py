@@ -62,7 +62,14 @@ SINGLE_ALONE = {
     "single.schedule": {"name": "cosine"},
     "single.train": {"epochs": 7},
 }
+SAMPLED = ("train.order", "train.weights")  # of single runs alone, see tests/test_sampling.py; a study refuses them
 FREE = {  # what only says how much, where, how fast, what is read out
+    "data.decisions": ["decisions.csv"],  # the digest of the data tells them apart
+    "data.keep": "keep.csv",
+    "train.scores": "scores.csv",  # without an order they mean nothing
+    "train.pacing": "step",
+    "train.pacing_start": 0.5,
+    "train.pacing_end": 0.9,
     "why": "because",
     "kind": "study",
     "data.label": "mine",
@@ -137,7 +144,7 @@ def changed(name: str, value: object, kind: str) -> Recipe:
 
 def test_every_field_is_either_in_the_digest_or_not():
     """A new field that nobody thought about would mix networks of two kinds into one C-score."""
-    lists = [*TRAINED, *ENSEMBLE_ALONE, *SINGLE_ALONE, *FREE]
+    lists = [*TRAINED, *ENSEMBLE_ALONE, *SINGLE_ALONE, *SAMPLED, *FREE]
     assert sorted(lists) == sorted(fields(Recipe))
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ from study.recipe.validation_messages import one_line
 
 SCHEMA = 2
 PIXELS = ("size", "channels", "limit", "limit_test", "classes")  # what a recipe says of the data beside where it lies
+SAMPLING = {"order", "scores", "pacing", "pacing_start", "pacing_end", "weights"}  # keys of [train]
 EDITS = ("decisions", "keep")  # files that change them; no part of the digest, for that of the data differs
 
 
@@ -63,6 +65,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _overrides_fit(self) -> "Recipe":
         self.part("single")
+        if self.kind != "single" and self.train.samples:
+            raise RecipeError("train.order and train.weights concern single runs; write them under [single.train]")
         return self
 
     def part(self, kind: str) -> "Recipe":
@@ -89,6 +93,7 @@ class Recipe(Section):
         from study.models.build import identity  # needs torch, which the check of a recipe's form does without
 
         settings = self.model_dump(include={"seed", "optimizer", "schedule", "train"})
+        settings["train"] = _train_digest(self.train)
         settings["model"] = identity(self.model.spec())
         settings["noise"] = self.noise.model_dump(exclude={"file"})
         settings["data"] = self.data.model_dump(include={"name", *PIXELS})
@@ -107,6 +112,25 @@ class Recipe(Section):
     def stream(self, *words: object) -> np.random.Generator:
         """A generator that depends on the seed and the words alone: the only source of randomness in the house."""
         return random_stream(self.seed, *words)
+
+
+def _train_digest(train: Train) -> dict[str, Any]:
+    """The settings of a training; of files of scores and weights their content.
+
+    Raises:
+        RecipeError: a file that cannot be read.
+    """
+    settings = train.model_dump(exclude=SAMPLING)
+    if not train.samples:  # digests are as they were before there were these keys
+        return settings
+    settings |= train.model_dump(include=SAMPLING - {"scores", "weights"})
+    for name in ("scores", "weights"):
+        file = getattr(train, name)
+        try:
+            settings[name] = file and hashlib.sha256(FilePath(file).expanduser().read_bytes()).hexdigest()
+        except OSError as error:
+            raise RecipeError(f"train.{name}: {file}: {error.strerror}; name a CSV file") from None
+    return settings
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -269,6 +269,14 @@ class Train(Section):
     loss: cross_entropy, or zero_hinge (B-hinge).
     pad: pixels of zero padding before a random crop back to the image's size; 0: no crop.
     flip: mirror each image of a batch with probability one half.
+    order: of the examples, in single runs: shuffled, each once an epoch; or a curriculum, in which an epoch takes
+        a growing part of the examples, as many in all: easy-first or hard-first by `scores`, or random, the control.
+    scores: a CSV file with the columns example and score, high means easy.
+    pacing: how the part grows: linear, root, quadratic, or a step at its end.
+    pacing_start: the part at the beginning.
+    pacing_end: share of the training after which all examples are taken.
+    weights: a CSV file with the columns example and weight, in single runs: how often each is drawn, relative to the
+        others, with replacement.
     """
 
     epochs: Count = 10
@@ -281,6 +289,23 @@ class Train(Section):
     input_noise: NotNegative = 0.0  # SD of Gaussian noise on normalized inputs
     input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the inputs that is set to 0
     adversarial: NotNegative = 0.0  # step along the sign of the input's gradient
+    order: Literal["shuffled", "easy-first", "hard-first", "random"] = "shuffled"
+    scores: Path | None = None
+    pacing: Literal["linear", "root", "quadratic", "step"] = "linear"
+    pacing_start: Annotated[float, Field(gt=0, le=1)] = 0.3
+    pacing_end: Annotated[float, Field(gt=0, le=1)] = 0.6
+    weights: Path | None = None
+
+    @model_validator(mode="after")
+    def _rankings_have_scores(self) -> "Train":
+        if self.order in ("easy-first", "hard-first") and self.scores is None:
+            raise ValueError(f"order = '{self.order}' needs scores, a CSV file with the columns example and score")
+        return self
+
+    @property
+    def samples(self) -> bool:
+        """Whether epochs take other examples than each once."""
+        return self.order != "shuffled" or self.weights is not None
 
     def edges(self, n: int) -> list[int]:
         """Where the batches of a pass over n examples begin and end.

@@ -5,16 +5,21 @@ one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from study.data import Dataset
+from study.data.values import training_values
+from study.errors import DataError
 from study.models.spec import NetworkSpec
 from study.recipe import Recipe
+from study.recipe.schema import SAMPLING
+from study.recipe.sections import Train
 from study.scores.subsets import subset_mask, subset_size
-from study.training.types import Job, JobTemplate, OptimizerSpec, RuntimeSpec, ScheduleSpec, TrainSpec
+from study.training.types import Job, JobTemplate, OptimizerSpec, RuntimeSpec, Sampling, ScheduleSpec, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,14 @@ class SinglePlan:
 
     single: when it is evaluated.
     proxies, signals: settings by name, as in a recipe's tables; no proxies: those that cost little.
+    sampling: the table that says in which order or how often examples are taken; None: each once an epoch.
     """
 
     template: JobTemplate = field(default_factory=JobTemplate)
     single: Evaluations = Evaluations()
     proxies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     signals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sampling: Train | None = None
 
     @property
     def model(self) -> NetworkSpec:
@@ -91,7 +98,8 @@ class SinglePlan:
 
     def job(self, repeat: int, dataset: Dataset) -> Job:
         """The network of one repeat; its key is the repeat."""
-        return self.template.job(("single", repeat), np.arange(dataset.n_train), key=repeat)
+        job = self.template.job(("single", repeat), np.arange(dataset.n_train), key=repeat)
+        return replace(job, sampling=sampling_of(self.sampling, dataset)) if self.sampling else job
 
 
 def template_of(recipe: Recipe) -> JobTemplate:
@@ -100,7 +108,7 @@ def template_of(recipe: Recipe) -> JobTemplate:
         network=recipe.model.spec(),
         optimizer=OptimizerSpec(**recipe.optimizer.model_dump()),
         schedule=ScheduleSpec(**recipe.schedule.model_dump()),
-        training=TrainSpec(**recipe.train.model_dump()),
+        training=TrainSpec(**recipe.train.model_dump(exclude=SAMPLING)),
         seed=recipe.seed,
     )
 
@@ -116,7 +124,21 @@ def single_plan(recipe: Recipe) -> SinglePlan:
     """The single runs of a recipe."""
     recipe = recipe.part("single")
     single = Evaluations(recipe.single.evaluate_every, recipe.single.signals_every)
-    return SinglePlan(template_of(recipe), single, recipe.proxies, recipe.signals)
+    sampling = recipe.train if recipe.train.samples else None
+    return SinglePlan(template_of(recipe), single, recipe.proxies, recipe.signals, sampling)
+
+
+def sampling_of(train: Train, dataset: Dataset) -> Sampling:
+    """Order and weights of the training examples, with what their files hold.
+
+    Raises:
+        DataError: a file that does not fit the data, a weight below 0, no weight above 0.
+    """
+    scores = training_values(dataset, Path(train.scores), "score") if train.scores else None
+    weights = training_values(dataset, Path(train.weights), "weight") if train.weights else None
+    if weights is not None and (weights.min() < 0 or not weights.any()):
+        raise DataError(f"{train.weights}: weights are 0 or more, and some are above 0")
+    return Sampling(train.order, train.pacing, train.pacing_start, train.pacing_end, scores, weights)
 
 
 def runtime_of(recipe: Recipe) -> RuntimeSpec:

@@ -57,6 +57,8 @@ def check_search(recipe: Recipe, dataset: Dataset | None = None) -> list[Recipe]
             "search.space is empty; say what to try: "
             "[search.space] optimizer.lr = { low = 1e-4, high = 1.0, log = true }"
         )
+    if recipe.train.samples:
+        raise RecipeError("a search takes every example once an epoch; remove train.order and train.weights")
     if search.sampler != "grid" and not all(further.space for further in search.rounds):
         raise RecipeError("search.rounds: a round without a space tries nothing; say what it tries")
     corners = [corner for scope in _rehearsed(recipe) for corner in scope.check()]

@@ -14,6 +14,7 @@ from study.training.device_data import Examples
 from study.training.evaluation import Learner
 from study.training.regularizers import generators, perturbed
 from study.training.results import AnyOf
+from study.training.sampling import sampled_rows
 from study.training.schedules import rate_factor
 from study.training.types import Job
 
@@ -103,7 +104,10 @@ def epoch_order(job: Job, epoch: int) -> list[np.ndarray]:
 
     From the streams that the job alone draws from, so it is the same wherever the job trains.
     """
-    order = job.stream("order", epoch).permutation(job.rows)
+    if job.sampling is None:
+        order = job.stream("order", epoch).permutation(job.rows)
+    else:
+        order = sampled_rows(job, job.sampling, epoch)
     pad, flip = job.training.pad, job.training.flip
     if not (pad or flip):
         return [order]

@@ -98,6 +98,26 @@ class RuntimeSpec:
 
 
 @dataclass(frozen=True, eq=False)
+class Sampling:
+    """Which examples each epoch of a job takes, see `sampling.sampled_rows`.
+
+    order: "shuffled", "easy-first", "hard-first", or "random", which ranks them at random and is paced all the same.
+    pacing: "linear", "root", "quadratic" or "step".
+    start: share of the ranked examples at the beginning.
+    end: share of the training after which all are taken.
+    scores: (n_subset,) of the job's rows, high means easy.
+    weights: (n_subset,) how often each is drawn, relative to the others; None: all alike, each once an epoch.
+    """
+
+    order: str = "shuffled"
+    pacing: str = "linear"
+    start: float = 0.3
+    end: float = 0.6
+    scores: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Job:
     """One network to be trained: an ensemble member, a search trial, a single run.
 
@@ -105,6 +125,7 @@ class Job:
     rows: (n_subset,) sorted rows of the Dataset that it trains on.
     seed: of the random streams.
     key: the caller's own, handed back with what comes of the job.
+    sampling: which examples an epoch takes; None: each once, in a new order.
     """
 
     name: tuple[object, ...]
@@ -115,6 +136,7 @@ class Job:
     training: TrainSpec = TrainSpec()
     seed: int = 0
     key: Any = None
+    sampling: Sampling | None = None
 
     def stream(self, purpose: str, *more: object) -> np.random.Generator:
         """The generator of one purpose ("init", "order", "augment", "dropout", "regularize"), of this job alone."""
