@@ -24,7 +24,7 @@ DOORS = {  # one library, one package that imports it
     "ray": {"runs"},
     "rich": {"progress", "cli"},
     "safetensors": {"training"},
-    "sklearn": {"data", "experiments"},
+    "sklearn": {"data", "experiments", "uses"},
     "sqlalchemy": {"tracking"},
     "timm": {"models"},
     "tomli_w": {"recipe"},

@@ -1,12 +1,13 @@
 """Which runs are compared.  in: recipes, a condition in MLflow's syntax, a Store   out: finished runs, in groups"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from study.errors import AnalysisError
 from study.experiments.cells import Cell, cells, parts, sweep_digest
-from study.recipe import Recipe
+from study.recipe import Recipe, flatten
+from study.recipe.schema import EDITS
 from study.runs.ensemble import size_tag
 from study.tracking import Run, Store
 
@@ -50,13 +51,21 @@ def runs_of(recipe: Recipe, store: Store) -> tuple[list[Run], Run | None]:
 
 
 def _finished(part: Recipe, store: Store) -> list[Run]:
-    tags = {"study.digest": part.digest()}
+    """The newest finished run of each repeat, of those whose data the recipe's files have changed in the same way."""
+    tags, edits = {"study.digest": part.digest()}, _edits(flatten(part))
+
+    def newest(kind: str, more: dict[str, object]) -> list[Run]:
+        runs = store.find(kind, tags=tags | more, status="FINISHED")
+        return [run for run in runs if _edits(run.params) == edits][:1]
+
     if part.kind == "ensemble":
-        return store.find("ensemble", tags=tags | {"study.size": size_tag(part)}, status="FINISHED", max=1)
-    finished = []
-    for repeat in range(part.single.repeats):
-        finished += store.find("single", tags=tags | {"study.repeat": repeat}, status="FINISHED", max=1)
-    return finished
+        return newest("ensemble", {"study.size": size_tag(part)})
+    return [run for repeat in range(part.single.repeats) for run in newest("single", {"study.repeat": repeat})]
+
+
+def _edits(params: Mapping[str, str]) -> list[str | None]:
+    """Decisions and keep lists; they are no part of the digest, for that of the data says what they have changed."""
+    return [params.get(f"data.{name}") for name in EDITS]
 
 
 def runs_where(condition: str, store: Store) -> list[Run]:

@@ -22,16 +22,20 @@ from study.runs.single import run_singles
 from study.tracking import Run, Store, descriptions
 
 log = logging.getLogger(__name__)
+LONGEST = 1000  # letters of a parameter
 PARENT = "mlflow.parentRunId"
 
 
 class CellData:
-    """The data sets of cells, opened when they are needed; the last one is kept, for cells differ in it seldom."""
+    """The data sets of cells, opened when they are needed; the last one is kept, for cells differ in it seldom.
+
+    Keep lists are applied to it, without reading it anew.
+    """
 
     def __init__(self, dataset: Dataset | None = None) -> None:
-        """Take `dataset` for every cell, from Python; else the recipe's own is opened."""
+        """Take `dataset` for every cell, from Python, and the keep lists of each; else the recipe's own is opened."""
         self.given, self.key = dataset, ""
-        self.last: Dataset | None = None
+        self.last: Dataset | None = dataset
 
     def __call__(self, recipe: Recipe) -> Dataset:
         """The data of one cell.
@@ -39,12 +43,11 @@ class CellData:
         Raises:
             DataError: see `open_data`.
         """
-        if self.given is not None:
-            return self.given
-        key = json.dumps([recipe.data.model_dump(), recipe.noise.model_dump(), recipe.seed])
-        if self.last is None or key != self.key:
-            self.last, self.key = open_data(recipe.data, recipe.noise, seed=recipe.seed), key
-        return self.last
+        keep, whole = recipe.data.keep, recipe.data.model_copy(update={"keep": None})
+        key = json.dumps([whole.model_dump(), recipe.noise.model_dump(), recipe.seed])
+        if self.last is None or (self.given is None and key != self.key):
+            self.last, self.key = open_data(whole, recipe.noise, seed=recipe.seed), key
+        return self.last.with_only(keep) if keep else self.last
 
 
 def run_sweep(
@@ -61,7 +64,7 @@ def run_sweep(
     Args:
         recipe: with values under [sweep].
         store: where runs go and where finished ones are found.
-        dataset: of all cells; None: opened by each cell's recipe.
+        dataset: of all cells, before their keep lists; None: opened by each cell's recipe.
         check: of a cell's recipe and data, before any cell trains; raises a StudyError.
         stop: set to end after the step under way; the same call resumes.
         bar: display of the progress of one cell.
@@ -115,7 +118,7 @@ def check_cells(
 
 
 def _start(recipe: Recipe, store: Store, digest: str, listed: Sequence[Cell]) -> Run:
-    values = {name: " | ".join(map(_text, values)) for name, values in recipe.sweep.values.items()}
+    values = {name: _listed(values) for name, values in recipe.sweep.values.items()}
     run = store.start(
         f"{recipe.data.title}/sweep",
         f"{len(listed)} cells {digest[: descriptions.SHORT]}",
@@ -125,6 +128,12 @@ def _start(recipe: Recipe, store: Store, digest: str, listed: Sequence[Cell]) ->
     )
     run.text("recipe.toml", dump(recipe))
     return run
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """All values of a name; how many there are where MLflow would refuse so long a text."""
+    text = " | ".join(map(_text, values))
+    return text if len(text) <= LONGEST else f"{len(values)} values, see cells.parquet"
 
 
 def _text(value: Any) -> str:
