@@ -12,12 +12,16 @@ import typer
 from study import plugins
 from study.cli.check import check
 from study.cli.compare import compare
+from study.cli.curricula import curricula
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.label_errors import label_errors
+from study.cli.more_data import more_data
 from study.cli.opening import load_recipe, open_study, open_sweep
 from study.cli.options import Overrides, Plugins, RecipePath, Root
+from study.cli.reduce import reduce
 from study.cli.reproduce import reproduce
 from study.cli.score import score
+from study.cli.test_set import small_test_set
 from study.errors import AnalysisError, LostImagesError, StudyError
 from study.progress import bar, command, print_line, say, show_messages
 
@@ -189,6 +193,10 @@ app.command()(compare)
 app.command()(score)
 app.command()(reproduce)
 app.command("label-errors")(label_errors)
+app.command()(reduce)
+app.command("test-set")(small_test_set)
+app.command()(curricula)
+app.command("more-data")(more_data)
 
 
 @app.command()

@@ -190,11 +190,11 @@ def _standing(name: str, row: "Mapping[Hashable, Any]", quote: str) -> str:
 
 def comparison_tables(comparison: "Comparison", *, pairs: bool = False) -> None:
     """Print accuracies, the agreement of scores over all pairs of groups or pair by pair, the numbers of findings."""
-    _frame(comparison.accuracies)
+    frame_table(comparison.accuracies)
     if len(comparison.capacity):
-        _frame(comparison.capacity)
+        frame_table(comparison.capacity)
     if len(comparison.agreement):
-        _frame(comparison.agreement if pairs else comparison.summary())
+        frame_table(comparison.agreement if pairs else comparison.summary())
     for finding in comparison.findings:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in finding.numbers.items())
         print_line(f"{finding.title}{': ' if numbers else ''}{numbers}")
@@ -235,7 +235,8 @@ def label_error_table(errors: "LabelErrors") -> None:
         print_line(sentence)
 
 
-def _frame(frame: "DataFrame") -> None:
+def frame_table(frame: "DataFrame") -> None:
+    """Print a table as it is."""
     table = _table(*map(str, frame.columns))
     for column in table.columns:
         column.no_wrap = False

@@ -1,0 +1,1 @@
+"""What scores are for: smaller training sets, test sets, curricula.  in: finished runs   out: trainings, tables"""
