@@ -1,6 +1,7 @@
 """Zhang's analyses over repeats are what loops over the runs' files say."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from study.experiments import zhang
 from study.experiments.analyses import run_analyses
 from study.experiments.findings import FinishedRuns
 from study.experiments.page import write_folder
-from study.experiments.reproduce import paper_numbers, reproduce
+from study.experiments.paper_numbers import alike_pairs, paper_numbers
+from study.experiments.reproduce import reproduce
 from study.experiments.select import Group, group_runs
 from study.experiments.sweep import CellData, run_sweep
 from study.experiments.zhang_robustness import STATISTICS, agreement_of_statistics
@@ -211,3 +213,20 @@ def test_trainings_are_drawn_next_to_each_other(two, runs, caplog):
     assert all(finding.png for finding in findings)
     assert run_analyses(["Z-tab2"], runs) == []
     assert "Z-tab2 is left out: needs two trainings" in caplog.text
+
+
+def test_optimizers_are_compared_on_one_network():
+    """Of several pairs the one counts that differs in the fewest parameters, on the paper's data first."""
+
+    def training(width, optimizer, data="digits"):
+        params = {"data.name": data, "model.name": "mlp", "width": width, "optimizer.name": optimizer, "seed": width}
+        return Group(f"{width} {optimizer} {data}", "single", data, (SimpleNamespace(params=params),), {})
+
+    sgd, adam = (
+        [training("32", "sgd"), training("64", "sgd")],
+        [training("64", "adam"), training("8", "adam", "cifar10")],
+    )
+    (first, second), *_ = alike_pairs([*sgd, training("16", "sgd", "cifar10")], adam, "cifar10", "any")
+    assert (first.label, second.label) == ("16 sgd cifar10", "8 adam cifar10")
+    (first, second), _ = alike_pairs(sgd, adam, "cifar10", "any")
+    assert (first.label, second.label) == ("64 sgd digits", "64 adam digits")

@@ -1,5 +1,6 @@
 """The papers' numbers as data, and which runs they are of.  in: paper_numbers.csv, groups of runs   out: tables"""
 
+import itertools
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from io import StringIO
@@ -7,7 +8,7 @@ from io import StringIO
 import numpy as np
 import pandas as pd
 
-from study.experiments.select import Group
+from study.experiments.select import REPEATED, Group
 from study.tracking import Run
 
 COLUMNS = ["id", "statistic", "data", "network", "condition", "paper", "place"]
@@ -85,3 +86,26 @@ def networks_fit(wanted: str, network: str) -> bool:
 def network_of(group: Group) -> str:
     """The name of a group's network."""
     return group.runs[0].params.get("model.name", "")
+
+
+def mismatches(group: Group, data: str, network: str) -> tuple[bool, bool]:
+    """Whether data and network are other ones than the paper's."""
+    return group.runs[0].params["data.name"] != data, not networks_fit(network, network_of(group))
+
+
+def alike_pairs(
+    firsts: Sequence[Group], seconds: Sequence[Group], data: str, network: str
+) -> list[tuple[Group, Group]]:
+    """Pairs of trainings on the same data, those first that are of the paper's data and network.
+
+    Among these come first the pairs that differ in the fewest parameters: two optimizers of one network, not of two.
+    """
+    pairs = [pair for pair in itertools.product(firsts, seconds) if pair[0].data == pair[1].data]
+    return sorted(
+        pairs, key=lambda pair: (*(mismatches(group, data, network) for group in pair), _differing_parameters(*pair))
+    )
+
+
+def _differing_parameters(first: Group, second: Group) -> int:
+    left, right = (group.runs[0].params for group in (first, second))
+    return sum(left.get(name) != right.get(name) for name in {*left, *right} - {*REPEATED})

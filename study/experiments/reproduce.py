@@ -19,7 +19,15 @@ from study.experiments.baldock_difficulty import probes_by_difficulty
 from study.experiments.baldock_single import margin_cloud
 from study.experiments.compare import agreement, group_scores, last_epochs
 from study.experiments.findings import FinishedRuns, correct_of
-from study.experiments.paper_numbers import conditions_of, fits, network_of, networks_fit, paper_numbers
+from study.experiments.paper_numbers import (
+    alike_pairs,
+    conditions_of,
+    fits,
+    mismatches,
+    network_of,
+    networks_fit,
+    paper_numbers,
+)
 from study.experiments.select import Group, group_runs
 from study.experiments.zhang import histogram_pearson, online_agreement_of
 from study.tracking import Run, Store
@@ -174,9 +182,7 @@ class Evidence:
         sides = [conditions_of(side) for side in number["condition"].split(" / ")]
         network = "any" if "model.name" in sides[0] else number["network"]
         lists = [self._fitting(side, network, number) for side in sides]
-        for first, second in itertools.product(*lists):
-            if first.data != second.data:
-                continue
+        for first, second in alike_pairs(lists[0], lists[1], number["data"], network):
             table = agreement([first, second], only=[score])
             rows = table[table["split"] == split]
             if len(rows):
@@ -251,11 +257,7 @@ class Evidence:
             fitting = [group for group in fitting if group.runs[0].params.get("data.classes", "none") == "none"]
         if number is None:
             return [group for group in fitting if networks_fit(network, network_of(group))]
-        exact = lambda group: (  # noqa: E731
-            group.runs[0].params["data.name"] != number["data"],
-            not networks_fit(network, network_of(group)),
-        )
-        return sorted(fitting, key=exact)
+        return sorted(fitting, key=lambda group: mismatches(group, number["data"], network))
 
 
 def _same_training(group: Group, number: dict) -> bool:
