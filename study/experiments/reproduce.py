@@ -4,7 +4,6 @@ A number of ours is always computed from finished runs that the store holds.  Ru
 first; where there are none, a rank correlation is shown from other data, and never said to agree.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
