@@ -24,6 +24,23 @@ REGULARIZERS = {  # parameters of a run: what to call them; 0 or absent where th
 }
 
 
+def noise_names(groups: Sequence[Group]) -> list[str]:
+    """What to call groups by their noise: "real", "labels symmetric 0.2", "inputs gaussian"; else by their labels.
+
+    Labels of the groups are taken where noise does not tell them apart.
+    """
+    names = []
+    for group in groups:
+        params = group.runs[0].params
+        parts = []
+        for what, size in (("labels", "share"), ("inputs", "input_share")):
+            kind, share = params.get(f"noise.{what}", "none"), params.get(f"noise.{size}", "0.0")
+            if kind != "none":
+                parts.append(f"{what} {kind}" + (f" {share}" if share not in ("", "0.0") else ""))
+        names.append(", ".join(parts) or "real")
+    return names if len(set(names)) == len(names) else [group.label for group in groups]
+
+
 def series_table(groups: Sequence[Group], names: Sequence[str]) -> pd.DataFrame:
     """Metrics by epoch of each group, means over the repeats.
 
@@ -35,13 +52,13 @@ def series_table(groups: Sequence[Group], names: Sequence[str]) -> pd.DataFrame:
         group | metric | epoch | value; without rows where no run has them.
     """
     rows = []
-    for group in groups:
+    for group, label in zip(groups, noise_names(groups), strict=True):
         of_runs = [sensitivity_series(run) for run in group.runs]
         for name in names:
             if all(name in series for series in of_runs):
                 mean = pd.concat([series[name] for series in of_runs], axis=1).mean(axis=1, skipna=False)
                 points = zip(mean.index.tolist(), mean.tolist(), strict=True)
-                rows += [(group.label, name, epoch, value) for epoch, value in points]
+                rows += [(label, name, epoch, value) for epoch, value in points]
     return pd.DataFrame(rows, columns=["group", "metric", "epoch", "value"])
 
 
@@ -84,10 +101,10 @@ def critical_samples_under_noise(runs: FinishedRuns) -> Iterator[Finding]:
 def class_sensitivity_under_noise(runs: FinishedRuns) -> Iterator[Finding]:
     """Loss sensitivity from class to class, a matrix per group, such as real and random labels (A-class)."""
     groups, matrices = runs.of_kind("single"), {}
-    for group in groups:
+    for group, label in zip(groups, noise_names(groups), strict=True):
         of_runs = [mean_class_sensitivity(run) for run in group.runs]
         if all(matrix is not None for matrix in of_runs):
-            matrices[group.label] = np.mean([matrix for matrix in of_runs if matrix is not None], axis=0)
+            matrices[label] = np.mean([matrix for matrix in of_runs if matrix is not None], axis=0)
     if not matrices:
         raise AnalysisError("needs the proxy loss_sensitivity under [proxies]")
     shares = {label: off_diagonal_share(matrix) for label, matrix in matrices.items()}

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from study.figures.style import (
     AMBER,
@@ -25,6 +26,7 @@ from study.figures.style import (
 )
 
 ACROSS = 4  # matrices in a row
+MOST = 1e4  # between the ends of their colours
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY)
 
 
@@ -68,16 +70,18 @@ def class_sensitivities(matrices: Mapping[str, np.ndarray], shares: Mapping[str,
     )
     panels = figure.subplots(down, across, squeeze=False)
     scaled = {label: matrix / np.nanmean(np.diag(matrix)) for label, matrix in matrices.items()}
-    high = max(float(np.nanpercentile(matrix, 95)) for matrix in scaled.values())
+    low, high = (float(end([end(matrix) for matrix in scaled.values()])) for end in (np.nanmin, np.nanmax))
+    norm = LogNorm(max(low, high / MOST), max(high, 1.01 * low))
     for axes, (label, matrix) in zip(panels.flat, scaled.items(), strict=False):
-        image = axes.imshow(matrix, cmap=sequential(), vmin=0, vmax=high, interpolation="nearest")
+        image = axes.imshow(matrix, cmap=sequential(), norm=norm, interpolation="nearest")
         wrapped = "\n".join(textwrap.wrap(label.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"), 30))
         axes.set_title(f"{wrapped}\noff the diagonal {shares[label]:.2f}")
         axes.set(xlabel="inputs of class", ylabel="loss towards class")
         axes.grid(visible=False)
     for axes in list(panels.flat)[len(scaled) :]:
         axes.set_axis_off()
-    bar = figure.colorbar(image, ax=panels, shrink=0.8, label="over the mean on the diagonal", format=plain)
+    bar = figure.colorbar(image, ax=panels, shrink=0.8, label="over the mean on the diagonal, log scale")
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(plain))
     bar.outline.set_visible(False)
     return figure
 
