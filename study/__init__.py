@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from study.api.catalogs import list_datasets, list_models, list_proxies
     from study.api.comparison import correlate
+    from study.api.features import extract_features
     from study.api.stores import open_runs as open
     from study.api.training import SingleRun, cscores, single_run
     from study.data.dataset import Dataset
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "correlate",
     "cscores",
+    "extract_features",
     "list_datasets",
     "list_models",
     "list_proxies",
@@ -50,6 +52,7 @@ _HOMES = {
     "StudyError": ("study.errors", "StudyError"),
     "correlate": ("study.api.comparison", "correlate"),
     "cscores": ("study.api.training", "cscores"),
+    "extract_features": ("study.api.features", "extract_features"),
     "list_datasets": ("study.api.catalogs", "list_datasets"),
     "list_models": ("study.api.catalogs", "list_models"),
     "list_proxies": ("study.api.catalogs", "list_proxies"),

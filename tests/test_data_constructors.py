@@ -180,12 +180,12 @@ def test_numbers_in_a_table_are_sorted_as_numbers(arrays, tmp_path):
     assert Dataset.from_csv(table, image="file", label="kind").classes == ("9", "10")
 
 
-def test_a_matrix_of_features_becomes_images_of_one_row():
-    """Networks and proxies take images; a row of numbers is one."""
+def test_every_feature_of_a_matrix_is_a_channel_of_one_pixel():
+    """Networks and proxies take images; as channels, features are standardized one by one."""
     matrix = np.random.default_rng(0).normal(size=(8, 5))
     dataset = Dataset.from_arrays(matrix, [0, 1] * 4)
-    assert dataset.images.shape == (8, 1, 1, 5)
-    np.testing.assert_array_equal(dataset.images[:, 0, 0], matrix.astype(np.float32))
+    assert dataset.images.shape == (8, 5, 1, 1)
+    np.testing.assert_array_equal(dataset.images[:, :, 0, 0], matrix.astype(np.float32))
 
 
 def test_ids_and_names_are_the_users(arrays):

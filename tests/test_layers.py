@@ -15,6 +15,7 @@ PACKAGE = ROOT / "study"
 DOORS = {  # one library, one package that imports it
     "filelock": {"tracking"},
     "jinja2": {"report"},
+    "lightning": {"recorder"},
     "matplotlib": {"figures", "report", "tracking"},
     "mlflow": {"tracking"},
     "optuna": {"search"},
@@ -30,6 +31,7 @@ DOORS = {  # one library, one package that imports it
     "tomli_w": {"recipe"},
     "torch": {"data", "kernels", "models", "recorder", "signals", "training"},
     "torchvision": {"data"},
+    "transformers": {"recorder"},
     "typer": {"cli"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -15,6 +15,7 @@ OWN = {  # name: (image shape, parameters with 10 classes, width of the penultim
     "densenet100": ((3, 32, 32), 769_162, 342),  # Huang et al. 2017, Tab. 2: 0.8 M
     "densenet160": ((3, 32, 32), 6_831_466, 1104),
     "inception_small": ((3, 32, 32), 1_895_786, 336),
+    "linear": ((1280, 1, 1), 12_810, 784),  # the width on 28 x 28, the pixels
     "mlp": ((1, 28, 28), 535_818, 256),
     "resnet110": ((3, 32, 32), 1_727_962, 64),  # He et al. 2016, Tab. 6: 1.7 M
     "resnet18_groupnorm": ((3, 32, 32), 11_173_962, 512),

@@ -316,6 +316,6 @@ def test_a_study_through_a_server_gives_the_same_bytes(
 def test_text_in_suspects_is_no_formula():
     """A class `=cmd|...` would be run by a spreadsheet."""
     table = pd.DataFrame({"class": ["=cmd|' /C calc'!A0", "+1", "cat"], "score": [-1.0, 0.5, 1.0]})
-    quoted = build._without_formulas(table)
+    quoted = build.readable_in_spreadsheets(table)
     assert quoted["class"].tolist() == ["'=cmd|' /C calc'!A0", "'+1", "cat"]
     assert quoted["score"].tolist() == [-1.0, 0.5, 1.0]

@@ -7,7 +7,7 @@ import typer
 
 from study import plugins
 from study.cli.interrupt import interruptible
-from study.cli.options import Overrides, Plugins, Root
+from study.cli.options import AsJson, Overrides, Plugins, Root
 from study.progress import print_line
 
 
@@ -30,6 +30,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="where tables (CSV), figure (PNG) and page (HTML) go")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Set finished runs side by side.  Accuracies, agreement of their scores, learning curves by C-score."""
     from study.recipe.load import find_recipe, load
@@ -37,12 +38,17 @@ def compare(
     loaded = [load(find_recipe(path), overrides) for path in recipes]
     plugins.load(plugin)
     with interruptible() as stop:
+        from study.cli.as_json import comparison_summary, print_json
         from study.cli.tables import comparison_tables
         from study.experiments.page import write_folder
         from study.tracking import open_store
         from study.workflows.compare import work_comparison
 
         comparison = work_comparison(loaded, condition, open_store(root), only=scores, analyses=analyses, stop=stop)
+        files = write_folder(comparison, out) if out else []
+        if as_json:
+            print_json(comparison_summary(comparison))
+            return
         comparison_tables(comparison, pairs=bool(scores))
-        for file in write_folder(comparison, out) if out else []:
+        for file in files:
             print_line(str(file))

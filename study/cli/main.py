@@ -13,11 +13,15 @@ from study import plugins
 from study.cli.check import check
 from study.cli.compare import compare
 from study.cli.curricula import curricula
+from study.cli.export import export, publish
+from study.cli.features import features
+from study.cli.import_trace import import_trace
 from study.cli.interrupt import Interrupted, interruptible
 from study.cli.label_errors import label_errors
+from study.cli.listing import list_runs, show
 from study.cli.more_data import more_data
 from study.cli.opening import load_recipe, open_study, open_sweep
-from study.cli.options import Overrides, Plugins, RecipePath, Root
+from study.cli.options import AsJson, Overrides, Plugins, RecipePath, Root
 from study.cli.reduce import reduce
 from study.cli.reproduce import reproduce
 from study.cli.score import score
@@ -144,15 +148,26 @@ def search(
 
 @app.command()
 def report(
-    recipe: RecipePath,
+    recipe: RecipePath = DEFAULT,
     overrides: Overrides = [],
     root: Root = Path("mlruns"),
     plugin: Plugins = [],
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="write the files there and nothing into the store")
     ] = None,
+    recorded: Annotated[
+        str, typer.Option(metavar="RUN", help="instead of a recipe's: of a run that a Recorder has logged")
+    ] = "",
 ) -> None:
     """Analyse the finished runs of a recipe and write the report."""
+    if recorded:
+        from study.cli.tables import one_run
+        from study.report.recorded import run_recorded_report
+        from study.tracking import open_store
+
+        store = open_store(root)
+        _where(store, [run_recorded_report(one_run(store, recorded), store)])
+        return
     with interruptible() as stop:
         opened, dataset, store = open_study(recipe, overrides, root, plugin)
         from study.report.build import run_report
@@ -172,10 +187,12 @@ def leaderboard(
     root: Root = Path("mlruns"),
     plugin: Plugins = [],
     markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rank the proxies of finished runs by quality and cost."""
     opened, dataset, store = open_study(recipe, overrides, root, plugin)
     from study import analysis
+    from study.cli.as_json import print_json
     from study.cli.tables import leaderboard_markdown, leaderboard_table
 
     standings = analysis.leaderboard(analysis.load_runs(opened, dataset, store), dataset)
@@ -183,7 +200,9 @@ def leaderboard(
         raise AnalysisError(
             f"there is no finished single run, and so no proxy to rank; run `{command('single')}` with it first"
         )
-    if markdown:
+    if as_json:
+        print_json(standings)
+    elif markdown:
         print_line(leaderboard_markdown(standings).rstrip())
     else:
         leaderboard_table(standings)
@@ -197,11 +216,19 @@ app.command()(reduce)
 app.command("test-set")(small_test_set)
 app.command()(curricula)
 app.command("more-data")(more_data)
+app.command()(features)
+app.command()(export)
+app.command("import")(import_trace)
+app.command()(publish)
 
 
 @app.command()
 def plan(
-    recipe: RecipePath = DEFAULT, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []
+    recipe: RecipePath = DEFAULT,
+    overrides: Overrides = [],
+    root: Root = Path("mlruns"),
+    plugin: Plugins = [],
+    as_json: AsJson = False,
 ) -> None:
     """Say what a study will cost: networks, time, disk.  Measures a second of training on this machine."""
     if load_recipe(recipe, overrides)[0].sweep.values:
@@ -214,6 +241,11 @@ def plan(
         from study.workflows import plan as plans
 
         costs = plans.plan_study(*opened)
+    if as_json:
+        from study.cli.as_json import costs_summary, print_json
+
+        print_json(costs_summary(costs))
+        return
     for line in plans.describe(costs):
         print_line(line)
     say(f"to begin: {command(shlex.join(['run', str(recipe), *_options(overrides, plugin)]))}")
@@ -223,7 +255,7 @@ app.command()(check)
 
 
 @app.command()
-def data(recipe: RecipePath = DEFAULT, overrides: Overrides = []) -> None:
+def data(recipe: RecipePath = DEFAULT, overrides: Overrides = [], as_json: AsJson = False) -> None:
     """Read a recipe's data set, say what it holds.  Downloads it when need be; lists what in it cannot be used."""
     from study import data as sets
 
@@ -234,14 +266,18 @@ def data(recipe: RecipePath = DEFAULT, overrides: Overrides = []) -> None:
         for line in error.lines:
             print_line(line)
         raise
+    from study.cli.as_json import dataset_summary, print_json
     from study.cli.tables import dataset_table
 
-    dataset_table(loaded)
+    if as_json:
+        print_json(dataset_summary(loaded))
+    else:
+        dataset_table(loaded)
 
 
 @app.command()
 def reference(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="published scores: .npz, .csv or .parquet")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="published scores: .npz, .csv, .parquet, a folder")],
     recipe: RecipePath = DEFAULT,
     overrides: Overrides = [],
     root: Root = Path("mlruns"),
@@ -254,30 +290,8 @@ def reference(
     _where(store, [log_reference(file, opened.data.title, dataset, store)])
 
 
-@app.command(name="list")
-def list_runs(
-    kind: Annotated[
-        str, typer.Option(help="ensemble, shard, single, recorded, search, trial, sweep, report or reference")
-    ] = "",
-    root: Root = Path("mlruns"),
-) -> None:
-    """List the runs of the store, newest first."""
-    from study.cli.tables import runs_table
-    from study.tracking import open_store
-
-    runs_table(open_store(root), kind)
-
-
-@app.command()
-def show(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="the run's id, or its first letters")],
-    root: Root = Path("mlruns"),
-) -> None:
-    """Show one run: what it was, what came out, its files."""
-    from study.cli.tables import run_table
-    from study.tracking import open_store
-
-    run_table(open_store(root), run_id)
+app.command("list")(list_runs)
+app.command()(show)
 
 
 @app.command()

@@ -14,6 +14,7 @@ Root = Annotated[
     Path,
     typer.Option("--root", metavar="FOLDER", envvar="STUDY_ROOT", help="of the runs: database, artifacts, locks"),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for other programs")]
 Plugins = Annotated[
     list[Path],
     typer.Option("--plugin", metavar="FILE", help="Python file whose networks, proxies, signals to use; repeatable"),

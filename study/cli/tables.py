@@ -82,12 +82,17 @@ LEAST = {  # columns that a narrow terminal does without, the first to go first
 }
 
 
-def runs_table(store: Store, kind: str) -> None:
-    """Print the runs, newest first: what, when, how it ended, its telling number."""
+def listed_runs(store: Store, kind: str) -> list[Run]:
+    """The runs of one kind, or all but parts of others, newest first."""
     kinds = (*KINDS, *PARTS)
     if kind and kind not in kinds:
         raise StoreError(f"no kind {kind!r}; there are {', '.join(kinds)}")
-    runs = store.find(kind or KINDS)
+    return store.find(kind or KINDS)
+
+
+def runs_table(store: Store, kind: str) -> None:
+    """Print the runs, newest first: what, when, how it ended, its telling number."""
+    runs = listed_runs(store, kind)
     if not runs:
         print_line(f"{store.where}: no runs yet; `{command('run')}` makes some")
         return
@@ -108,9 +113,8 @@ def runs_table(store: Store, kind: str) -> None:
     say(f"`{command('show ' + runs[0].id[:8])}` tells more of a run{parts}; `{command('ui')}` shows them all")
 
 
-def run_table(store: Store, prefix: str) -> None:
+def run_table(run: Run) -> None:
     """Print one run: parameters, metrics, files.  A report's correlations are a table of their own."""
-    run = _one(store, prefix)
     table = PlainTable(box=box.SIMPLE_HEAD, show_header=False)
     ended = f", {run.tags['study.end']}" if run.tags.get("study.end") else ""
     table.add_row("run", run.id)
@@ -122,7 +126,7 @@ def run_table(store: Store, prefix: str) -> None:
     table.add_row("started", f"{_clock(run)}" + (f", took {_took(run)}" if run.ended else ""))
     if "report.html" in run.files:
         table.add_row("report", str(run.read("report.html")))
-    table.add_row("where", store.link(run))
+    table.add_row("where", run.store.link(run))
     metrics = [f"{key} = {run.metrics[key]:.6g}" for key in sorted(run.metrics) if not key.startswith(GROUPS)]
     parameters = [f"{key} = {run.params[key]}" for key in sorted(run.params)]
     for title, lines in (("parameters", parameters), ("metrics", metrics), ("files", run.files)):
@@ -256,9 +260,10 @@ def dataset_table(dataset: "Dataset") -> None:
     from study.data.findings import sentences
 
     channels, height, width = dataset.shape
+    size = f"{channels} features" if dataset.is_features else f"{height} x {width} x {channels}"
     print_line(
         f"{dataset.name}: {dataset.n_train} train, {dataset.n_test} test examples of {dataset.n_classes} classes, "
-        f"{height} x {width} x {channels}, digest {dataset.digest}"
+        f"{size}, digest {dataset.digest}"
     )
     table = _table("class", "train", "test")
     for column in table.columns[1:]:
@@ -306,7 +311,12 @@ def recipes_table(titles: "Sequence[Header]", folder: Path) -> None:
         print_line(f"{title.file.relative_to(folder)}  ({title.cost})\n    {title.claim}")
 
 
-def _one(store: Store, prefix: str) -> Run:
+def one_run(store: Store, prefix: str) -> Run:
+    """The run whose id begins so.
+
+    Raises:
+        StoreError: none, or several.
+    """
     matches = [run for run in store.find() if run.id.startswith(prefix)]
     if len(matches) == 1:
         return matches[0]

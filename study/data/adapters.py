@@ -96,14 +96,13 @@ def assemble(
 
 
 def _planes(images: Any, where: str) -> np.ndarray:
-    """(n, channels, height, width); a matrix (n, d) becomes images of one row."""
+    """(n, channels, height, width); of a matrix (n, d) every feature is a channel of one pixel."""
     try:
         array = as_numpy(images)
     except ValueError as error:
         raise DataError(f"{shown(where)}: images do not form an array ({first_line(error)}); give (n, h, w)") from None
     if array.ndim == 2:
-        array = array[:, None, None]
-        return pixels(array, where)
+        return pixels(array[:, :, None, None], where)
     return pixels(planes(array, where), where)
 
 

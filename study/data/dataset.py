@@ -40,7 +40,7 @@ class Dataset:
 
     name: str
     images: np.ndarray = field(repr=False)
-    """(n, channels, height, width) uint8, or float32 where the source holds floats."""
+    """(n, channels, height, width) uint8, or float32 where the source holds floats; features are (n, d, 1, 1)."""
     labels: np.ndarray = field(repr=False)
     """(n,) int64, 0..c-1: what is trained on."""
     ids: np.ndarray = field(repr=False)
@@ -56,7 +56,7 @@ class Dataset:
     notes: tuple[str, ...] = field(default=(), repr=False)
     """One line each: how the source was understood, classes that are too small or that the test split lacks."""
     files: np.ndarray | None = field(default=None, repr=False)
-    """(n,) str, absolute paths of the image files; None where examples are no files of their own."""
+    """(n,) str, absolute paths of the image files, or of those that features are of; None where there are none."""
     labels_before_noise: np.ndarray | None = field(default=None, repr=False)
     """(n,) int64, the labels as they were before label noise; None: there is none."""
     spec: DataSpec | None = field(default=None, repr=False)
@@ -83,8 +83,8 @@ class Dataset:
 
         Args:
             images: (n_train, h, w), (n_train, h, w, c) or (n_train, c, h, w) with c 1 or 3, or a matrix of features
-                (n_train, d), which becomes images of one row.  uint8 counts from 0 to 255; floats from 0 to 1, or to
-                their maximum where that is above 1.
+                (n_train, d), each a channel of one pixel.  uint8 counts from 0 to 255; floats from 0 to 1, or to their
+                maximum where that is above 1.
             labels: (n_train,) whole numbers 0..c-1, or text, whose classes are then the sorted names.
             test_images: (n_test, ...) in the same form and dtype; test rows are held out by every ensemble member.
             test_labels: (n_test,).
@@ -289,6 +289,8 @@ class Dataset:
             raise DataError(f"{self.name}: the examples are noisy already; start from the data set without noise")
         if noise.labels == "human" and self.spec is not None and self.spec.classes is not None:
             raise DataError("noise.labels = 'human' goes by the class numbers of its file; leave data.classes out")
+        if noise.inputs != "none" and self.is_features:
+            raise DataError(f"noise.inputs = {noise.inputs!r} is for images; features have no pixels, leave it out")
         stream = partial(random_stream, seed)
         images = noisy_images(self.images, self.n_train, self.maximum, noise, stream)
         labels = noisy_labels(self.labels, self.ids, self.n_train, self.n_classes, noise, stream)
@@ -361,6 +363,11 @@ class Dataset:
     def n_classes(self) -> int:
         """Number of classes, c."""
         return len(self.classes)
+
+    @property
+    def is_features(self) -> bool:
+        """Whether an example is a row of numbers, (d, 1, 1), and no picture."""
+        return self.shape[1:] == (1, 1)
 
     @property
     def shape(self) -> tuple[int, int, int]:

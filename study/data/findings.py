@@ -28,6 +28,13 @@ KINDS = {  # of findings, in this order, and what each means
 }
 
 
+KINDS_OF_ROWS = {  # of features, which have no pixels
+    "leak": "test rows with the features of a training row, so that no network holds them out",
+    "conflict": "rows with the features of a row of another class",
+    "duplicate": "rows with the features of another row of their class",
+}
+
+
 class Finding(NamedTuple):
     """An image to look at: its row, what it is (of `KINDS`), and the row of the image that it repeats, else None."""
 
@@ -37,8 +44,11 @@ class Finding(NamedTuple):
 
 
 def find(dataset: "Dataset") -> list[Finding]:
-    """Every finding, kind by kind: repeated images, blank and nearly blank ones, those of few grey levels."""
-    findings = [*repeated(dataset), *_odd(dataset.images, dataset.maximum)]
+    """Every finding, kind by kind: repeated images, blank and nearly blank ones, those of few grey levels.
+
+    Of features only the repeated rows.
+    """
+    findings = [*repeated(dataset), *(() if dataset.is_features else _odd(dataset.images, dataset.maximum))]
     return sorted(findings, key=lambda finding: (list(KINDS).index(finding.kind), finding.row))
 
 
@@ -47,8 +57,9 @@ def sentences(dataset: "Dataset") -> list[tuple[str, list[str]]]:
     kinds: defaultdict[str, list[Finding]] = defaultdict(list)
     for finding in find(dataset):
         kinds[finding.kind].append(finding)
+    names = KINDS_OF_ROWS if dataset.is_features else KINDS
     return [
-        (f"{KINDS[kind]}: {len(some)}", [_line(dataset, one) for one in some] if len(some) <= dataset.n / 2 else [])
+        (f"{names[kind]}: {len(some)}", [_line(dataset, one) for one in some] if len(some) <= dataset.n / 2 else [])
         for kind, some in kinds.items()
     ]
 
@@ -56,7 +67,8 @@ def sentences(dataset: "Dataset") -> list[tuple[str, list[str]]]:
 def copies(dataset: "Dataset") -> str:
     """A clause about images whose copies are in the other split or another class; "" without any."""
     counts = Counter(finding.kind for finding in repeated(dataset))
-    words = {"leak": "test images that are training images too", "conflict": "images with a copy in another class"}
+    some = "rows" if dataset.is_features else "images"
+    words = {"leak": f"test {some} that are training {some} too", "conflict": f"{some} with a copy in another class"}
     return ", ".join(f"{text}: {counts[kind]}" for kind, text in words.items() if counts[kind])
 
 
@@ -79,7 +91,7 @@ def repeated(dataset: "Dataset") -> list[Finding]:
     """
     findings = []
     for rows in same_pixels(dataset.images):
-        if not np.ptp(dataset.images[rows[0]], axis=(1, 2)).any():
+        if not dataset.is_features and not np.ptp(dataset.images[rows[0]], axis=(1, 2)).any():
             continue
         labels = dataset.labels[rows]
         for row, label in zip(rows.tolist(), labels, strict=True):

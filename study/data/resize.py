@@ -1,4 +1,4 @@
-"""Images in the size and with the channels that are wanted.  in: arrays   out: arrays"""
+"""Images in the size and with the channels that are wanted.  in: arrays, files   out: arrays"""
 
 import numpy as np
 from PIL import Image
@@ -40,3 +40,21 @@ def _resized(images: np.ndarray, size: int) -> np.ndarray:
         plane = Image.fromarray(np.ascontiguousarray(images[position]))  # "L" for uint8, "F" for float32
         out[position] = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
     return out
+
+
+def thumbnail(file: str, side: int) -> np.ndarray | None:
+    """An image file in colours and small, as it looks; None where there is none that can be read.
+
+    Args:
+        file: its path.
+        side: pixels of the longer side, at most.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    try:
+        with Image.open(file) as image:
+            image.thumbnail((side, side))
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None

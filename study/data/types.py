@@ -16,7 +16,7 @@ INPUT_NOISE = ("none", "gaussian", "shuffled")
 class Columns:
     """Names of a table's columns; None: the usual names, see `readers.columns`.
 
-    image: encoded images, or paths of image files.
+    image: encoded images, or paths of image files; of features, their lists.
     label: the class.
     split: train, test, validation.
 
@@ -33,7 +33,7 @@ class Columns:
 class DataSpec:
     """Which examples: the name of a reader, where the files lie, what is taken of them.
 
-    name: "digits", "mnist", ..., "folder", "csv", "npz", "parquet"; see `readers.registry.READERS`.
+    name: "digits", "mnist", ..., "folder", "csv", "npz", "parquet", "features", ...; see `readers.registry.READERS`.
     label: the name under which tables and MLflow show the data set; None: `name`.
     root, train, test: folder, or files of the splits.
     size, channels: every image is brought to size x size pixels, 1 or 3 channels; None leaves them.

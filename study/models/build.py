@@ -189,8 +189,8 @@ def fit_check(spec: NetworkSpec, image_shape: Shape, n_classes: int) -> None:
 
 
 def stackable(spec: NetworkSpec) -> bool:
-    """Whether several of these networks can be trained as one stack: an MLP without dropout."""
-    return spec.builder is None and spec.name == "mlp" and not spec.settings.get("dropout")
+    """Whether several of these networks can be trained as one stack: an MLP without dropout, a linear layer."""
+    return spec.builder is None and spec.name in ("mlp", "linear") and not spec.settings.get("dropout")
 
 
 def draws_random_numbers(spec: NetworkSpec, image_shape: Shape, n_classes: int) -> bool:

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons of the papers: MNIST's 512-256 (J-tab2), 7 x 2048 (B-models)."""
+"""Multi-layer perceptrons of the papers: MNIST's 512-256 (J-tab2), 7 x 2048 (B-models); linear heads of features."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ class MLP(nn.Module):
     Args:
         image_shape: (channels, height, width).
         num_classes: number of logits.
-        widths: of the hidden layers.
+        widths: of the hidden layers; none for a linear classifier.
         init: "torch", "he" or "glorot", see `layers.start`.
     """
 
@@ -32,10 +32,6 @@ class MLP(nn.Module):
         init: str = "torch",
     ) -> None:
         super().__init__()
-        if not (isinstance(widths, Sequence) and widths) or any(
-            type(width) is not int or width < 1 for width in widths
-        ):
-            raise ValueError(f"widths must be one or more whole numbers above 0, such as [512, 256], got {widths}")
         sizes = [math.prod(image_shape), *widths]
         self.blocks = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.classifier = nn.Linear(sizes[-1], num_classes)
@@ -121,6 +117,17 @@ def mlp(
     `widths = [2048, 2048, 2048, 2048, 2048, 2048, 2048]` is Baldock's.  Arpit's dropout is a probability that the notes
     on the paper do not tell; 0 is none.  `init = "glorot"` is the start of the authors' code of J-tab2.
     """
+    if not (isinstance(widths, Sequence) and widths) or any(type(width) is not int or width < 1 for width in widths):
+        raise ValueError(
+            f"widths must be one or more whole numbers above 0, such as [512, 256], got {widths}; "
+            "without a hidden layer take model.name = 'linear'"
+        )
     if dropout == 0 and not isinstance(dropout, bool):
         return MLP(image_shape, num_classes, widths, init)
     return DropoutMLP(image_shape, num_classes, widths, dropout, init)
+
+
+@register_model("one linear layer, for features and tables", source="logistic regression", image=(1280, 1, 1))
+def linear(image_shape: Sequence[int], num_classes: int, *, init: str = "torch") -> MLP:
+    """Multinomial logistic regression: an MLP without hidden layers, stacked as MLPs are."""
+    return MLP(image_shape, num_classes, (), init)

@@ -45,9 +45,9 @@ class Section(BaseModel):
 
 
 class Columns(Section):
-    """Names of a table's columns, for `csv` and `parquet`; missing: the usual names.
+    """Names of a table's columns, for `csv`, `parquet`, `features` and `table`; missing: the usual names.
 
-    image: of the images or their files: image, img, file, filename, path, ...
+    image: of the images or their files: image, img, file, filename, path, ...; of features: features, embedding, x, ...
     label: of the classes: label, labels, fine_label, class, ...
     split: of the words train, test and validation: split, subset, partition.
     """
@@ -60,7 +60,8 @@ class Columns(Section):
 class Data(Section):
     """Which examples: the name of a source, where it lies, what is taken of it.
 
-    name: digits, a published data set (mnist, cifar10, ...), or a format: folder, csv, npz, parquet.
+    name: digits, a published data set (mnist, cifar10, ...), or a format: folder, csv, npz, parquet, features
+        (rows of numbers in npz or Parquet), table (CSV with numbers and categories).
     root: the folder of the data; of a published data set, where it is downloaded to.
     train, test: file or folder of one split, where root does not say it.
     size: side in pixels to which images are resized; missing: as they are.

@@ -13,6 +13,7 @@ from study.recorder.recorder import Recorder
 from study.recorder.statistics import STATISTICS
 
 ID_COLUMNS = ("id", "guid", "sample_id")
+LABEL_COLUMNS = ("label", "target_logit")  # the second in the records of the package `aum`
 
 
 def read_trace(path: Any, *, labels: Any = None, ids: Any = None, kind: str = "end") -> Recorder:
@@ -26,7 +27,8 @@ def read_trace(path: Any, *, labels: Any = None, ids: Any = None, kind: str = "e
             (e, n);
             `.npz` with `logits`, `probabilities` or `loss` of these shapes, and `labels` (n,), `ids` (n,);
             `.csv` or `.parquet` with a row per example and epoch: `id` (or `sample_id`), `epoch`, and `loss`, `margin`,
-            `confidence`, ... or a column per class, `logit_0`, `logit_1`, ...; `label` unless passed.
+            `confidence`, ... or a column per class, `logit_0`, `logit_1`, ...; `label` unless passed.  The package aum
+            writes such a table, `full_aum_records.csv`.
         labels: (n,) classes, where the file has none.
         ids: (n,), where the file has none; else 0..n-1.
         kind: "end" if the predictions were made at epoch ends, "online" if in training.
@@ -154,8 +156,9 @@ def _table(path: Path, labels: Any, kind: str) -> Recorder:
             f"it has {', '.join(map(str, table.columns))}"
         )
     first = table.drop_duplicates(column)
-    if labels is None and "label" in table:
-        labels = first["label"].to_numpy()
+    named = next((name for name in LABEL_COLUMNS if name in table), None)
+    if labels is None and named is not None:
+        labels = first[named].to_numpy()
     recorder = Recorder(first[column].to_numpy(), labels, n_classes=len(logits) or None)
     for _, epoch in table.groupby("epoch", sort=True):
         values = epoch[logits].to_numpy(np.float64) if logits else None

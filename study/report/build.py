@@ -28,7 +28,7 @@ from study.tracking import Run, Store, descriptions
 
 log = logging.getLogger(__name__)
 
-OWN_IMAGES = ("folder", "csv", "parquet", "npz")  # data of the reader: the page opens with suspects, the rest is folded
+OWN_DATA = ("folder", "csv", "parquet", "npz", "features", "table")  # the page opens with suspects, the rest is folded
 
 
 def run_report(
@@ -100,11 +100,11 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
     suspects = analysis.suspects(results.runs, results.dataset)
     ranked_by, reviewed = analysis.ranked_by(results.runs), analysis.review(suspects.head(SUSPECTS), results.dataset)
     edited = analysis.editable(suspects.head(SUSPECTS), reviewed, results.dataset)
-    run.text("suspects.csv", _without_formulas(edited).to_csv(index=False))
+    run.text("suspects.csv", readable_in_spreadsheets(edited).to_csv(index=False))
     odd = odd_images(results.dataset)
     odd_entry = [FileEntry("odd_images.csv", "images that repeat another one, and odd ones")] if len(odd) else []
     if odd_entry:
-        run.text("odd_images.csv", _without_formulas(odd).to_csv(index=False))
+        run.text("odd_images.csv", readable_in_spreadsheets(odd).to_csv(index=False))
     sections = []
     for section in figure_sections(results):
         if stop is not None and stop.is_set():
@@ -127,7 +127,7 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
             classes=results.dataset.classes,
             data_digest=PREFIX + results.dataset.digest,
             ranked_by=SUSPECT_HEADINGS.get(ranked_by, ranked_by.replace("_", " ")),
-            folded=recipe.data.name in OWN_IMAGES,
+            folded=recipe.data.name in OWN_DATA,
             runs=[
                 RunEntry(each.id, f"{each.experiment}: {each.name}", store.link(each)) for each in results.runs.all_runs
             ],
@@ -135,7 +135,7 @@ def _write_page(run: Run, results: Results, recipe: Recipe, store: Store, stop: 
         run.file(page)
 
 
-def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+def readable_in_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
     """Text that a spreadsheet would run as a formula, such as a class `=cmd|...`, begins with an apostrophe."""
     quoted = table.copy()
     for name in quoted.select_dtypes(["object", "string", "category"]):

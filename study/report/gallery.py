@@ -13,11 +13,12 @@ from matplotlib.image import imsave
 
 from study.analysis import Review
 from study.data import Dataset
-from study.data.resize import fit
+from study.data.resize import fit, thumbnail
 from study.figures.images import rgb_image
 
 PICTURES = 60  # on the page; suspects.csv lists more
 THUMBNAIL = 48  # pixels, the most of a neighbour's picture
+SIDE = 192  # pixels of a picture of a file, at most
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Suspect:
     """An example to check: its id (of a file, the path below the root), its classes, its score, its picture.
 
     link: of the file, `file:` and its absolute path; "" where there is none.
-    picture: a data URI.
+    picture: a data URI; "" of features without a file that could be shown.
     suggested: a class other than the label, or "".
     neighbours: the nearest training examples.
     duplicates: ids of the examples with the same pixels, each with its class.
@@ -102,9 +103,21 @@ def _label(dataset: Dataset, row: int) -> str:
 
 
 def _picture(dataset: Dataset, row: int, most: int | None = None) -> str:
+    pixels = _file_pixels(dataset, row, most or SIDE) if dataset.is_features else _image_pixels(dataset, row, most)
+    if pixels is None:
+        return ""
+    with io.BytesIO() as file:
+        imsave(file, pixels, format="png", metadata={"Software": None})
+        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _image_pixels(dataset: Dataset, row: int, most: int | None) -> np.ndarray:
     image: np.ndarray = dataset.images[row]
     if most is not None and max(image.shape[1:]) > most:
         image = fit(image[None], most, None)[0]
-    with io.BytesIO() as file:
-        imsave(file, rgb_image(image, dataset.maximum), format="png", metadata={"Software": None})
-        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return rgb_image(image, dataset.maximum)
+
+
+def _file_pixels(dataset: Dataset, row: int, most: int) -> np.ndarray | None:
+    """The picture that features are of, where there is one."""
+    return None if dataset.files is None else thumbnail(str(dataset.files[row]), most)

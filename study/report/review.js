@@ -32,7 +32,9 @@
     current = Math.max(0, Math.min(place, items.length - 1));
     items[current].classList.add("current");
     var each = review.suspects[current];
-    part(".large").src = items[current].querySelector("img").src;
+    var picture = items[current].querySelector("img");  // none of features without a file
+    part(".large").hidden = !picture;
+    if (picture) part(".large").src = picture.src;
     part(".large").alt = each.example;
     part(".label").textContent = each.label;
     part(".suggested").textContent = each.suggested ? "→ " + each.suggested + "?" : "";
@@ -41,7 +43,7 @@
     part(".near").replaceChildren.apply(part(".near"), each.neighbours.map(function (other) {
       var item = document.createElement("li"), image = new Image();
       image.src = other.picture; image.alt = image.title = other.example;
-      item.append(image, other.label);
+      item.append(other.picture ? image : other.example + ": ", other.label);
       return item;
     }));
     part(".copies").textContent = each.duplicates.length ? "Same pixels: " + each.duplicates.join(", ") : "";

@@ -37,6 +37,14 @@ def _score_sections(results: Results) -> list[FigureSection]:
     runs, dataset = results.runs, results.dataset
     rows = dataset.rows("train")
     train = runs.cscores[rows].reset_index(drop=True)
+    by_class = FigureSection(
+        "J-fig6",
+        "C-scores by class",
+        "Mean and standard deviation of the C-scores in each class.",
+        figures.class_statistics(train, dataset.classes),
+    )
+    if dataset.is_features:
+        return [by_class]
     return [
         FigureSection(
             "suspects",
@@ -50,12 +58,7 @@ def _score_sections(results: Results) -> list[FigureSection]:
             "Examples with high, middle and low C-scores, class by class.",
             figures.example_grid(dataset.images[rows], train, dataset.classes, maximum=dataset.maximum),
         ),
-        FigureSection(
-            "J-fig6",
-            "C-scores by class",
-            "Mean and standard deviation of the C-scores in each class.",
-            figures.class_statistics(train, dataset.classes),
-        ),
+        by_class,
     ]
 
 
@@ -232,7 +235,7 @@ def _vote_sections(results: Results) -> list[FigureSection]:
         )
         figure = figures.difficulty_plane(*depths, agrees)
         sections.append(FigureSection("B-fig7", "Four forms of difficulty", sentence, figure))
-    if influences is not None and len(influences.table):
+    if influences is not None and len(influences.table) and not dataset.is_features:
         figure = figures.influence_grid(
             dataset.images, dataset.ids, influences.table, dataset.classes, maximum=dataset.maximum
         )

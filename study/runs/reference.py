@@ -15,6 +15,7 @@ from study.data.readers.npz import UNREADABLE
 from study.errors import DataError
 from study.tracking import Run, Store
 
+PUBLISHED = "cscores.parquet"  # the table in a folder of `study publish`
 EXAMPLES = ("example", "file", "file_name", "filename", "path", "image")  # columns of names; the first that is there
 
 
@@ -30,18 +31,22 @@ def read_scores(path: Path) -> Scores:
     """Read labels and scores, one row per training example, in the data set's original order or with their names.
 
     An `.npz` with `labels` and `scores`, as the paper's authors publish them, or a table (`.csv`, `.parquet`) with the
-    columns `label` and `cscore` (or `score`), and `example` or `file` for the names.  Nothing is unpickled.
+    columns `label` and `cscore` (or `score`), and `example` or `file` for the names.  Nothing is unpickled.  Of a
+    folder of `study publish` its table; where a table has a column `split`, its train rows.
 
     Raises:
         DataError: not such a file.
     """
     examples = None
+    path = path / PUBLISHED if path.is_dir() else path
     try:
         if path.suffix == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 labels, scores = archive["labels"], archive["scores"]
         else:
             table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+            if "split" in table:
+                table = pd.DataFrame(table[table["split"] == "train"])
             labels = table["label"].to_numpy()
             scores = table["cscore" if "cscore" in table else "score"].to_numpy()
             names = next((name for name in EXAMPLES if name in table), None)

@@ -1,5 +1,6 @@
 """The scores of a single run, and the files that keep them.  in: a Collector   out: tables, files of a Run"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from study.data import Dataset
-from study.proxies import Spec, compute
+from study.proxies import PROXIES, Spec, compute
 from study.proxies.learning_speed import online_agreement
 from study.signals import Collector, Cost, conditions
 from study.tracking import Run
@@ -69,10 +70,30 @@ def log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
         **{name: np.stack(scores) for name, scores in collector.epoch_scores.items()},
     )
     scores = score_single(collector)
-    run.table("scores.parquet", scores.table)
+    run.table("scores.parquet", described(scores.table, scores.declared, dataset.digest))
     run.json("costs.json", scores.costs)
     run.json("scores.json", scores.declared)
     log_signals(run, collector, scores.values)
+
+
+def described(table: pd.DataFrame, declared: Mapping[str, Mapping[str, Any]], digest: str) -> pd.DataFrame:
+    """The table with what its columns mean in `attrs`, which pandas writes into the Parquet schema's metadata.
+
+    Args:
+        table: a column per proxy.
+        declared: of each proxy what scores.json says.
+        digest: of the data.
+    """
+    kept = ("easy", "unit", "on", "source", "settings")
+    proxies = {
+        name: {key: declared[name][key] for key in kept if key in declared[name]}
+        | {"ties": PROXIES[name].ties, "never_learned": PROXIES[name].never_learned}
+        for name in table
+        if name in declared and name in PROXIES
+    }
+    table = table.copy(deep=False)
+    table.attrs = {"study": {"ids": "example", "data": digest, "proxies": proxies}}
+    return table
 
 
 def _series(collector: Collector) -> dict[str, np.ndarray]:
@@ -113,8 +134,9 @@ def merge_scores(run: Run, trained: Run, collector: Collector, specs: list[Spec]
     table = trained.read_table("scores.parquet").drop(columns=list(scores.values), errors="ignore")
     table = table.join(scores.table[list(scores.values)])
     keys = [name for name in table if name in scores.table and name not in scores.values]
-    run.table("scores.parquet", table[[*keys, *(name for name in names if name in table)]])
     declared, spent = {**held, **scores.declared}, {**costs, **scores.costs}
+    table = pd.DataFrame(table[[*keys, *(name for name in names if name in table)]])
+    run.table("scores.parquet", described(table, declared, collector.dataset.digest))
     run.json("scores.json", {name: declared[name] for name in names})
     run.json("costs.json", {name: spent[name] for name in names if name in spent})
     curves, due = trained.read_arrays("curves.npz"), np.array(collector.due, dtype=np.int64)

@@ -70,7 +70,8 @@ def new_learner(
     where = (placement.device, placement.master, placement.compute)
     loss = job.training.loss
     if stackable(job.network):
-        if placement.kernel == "native" and mlp_native.trains(job.optimizer, placement.compute):
+        native = placement.kernel == "native" and network.blocks  # the kernel has no linear classifier
+        if native and mlp_native.trains(job.optimizer, placement.compute):
             batch = int(max(np.diff(job.training.edges(len(job.rows)))))
             return mlp_native.NativeLearner(network, job.optimizer, *where[1:], batch, loss=loss)
         return MLPLearner([network], job.optimizer, *where, loss=loss)

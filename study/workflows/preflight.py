@@ -27,6 +27,8 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
 }
 """Image shape and classes of the data sets whose name tells; others are known once they are read."""
 
+FEATURES = (1024, 1, 1)
+"""A usual shape of features, for recipes whose file is not read."""
 
 MOST_PARAMETERS = 10**9  # the largest networks of timm have 2e9; hundreds of such a size are no study
 REHEARSED = 10_000  # epochs; what proxies ask of their number is a handful
@@ -131,6 +133,8 @@ def _check_layers(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -
 
 def check_data(recipe: Recipe, dataset: Dataset) -> None:
     """What only the data can tell: the network fits the images, every subset trains on some and holds some out."""
+    if dataset.is_features:
+        _refuse_augmentation(recipe)
     check_fit(recipe, dataset.shape, dataset.n_classes)
     if recipe.kind != "ensemble" and recipe.part("single").train.steps is not None:
         rehearse(recipe, dataset.n_train)
@@ -149,6 +153,13 @@ def check_data(recipe: Recipe, dataset: Dataset) -> None:
                 f"subset.depth: probes ask {NEIGHBORS} neighbours, and {percent(ratio)} % of {dataset.n_train} "
                 "examples are fewer; leave this ratio out, or the depths"
             )
+
+
+def _refuse_augmentation(recipe: Recipe) -> None:
+    """Features have no pixels that could be cropped or mirrored."""
+    for part in (recipe.part(kind) for kind in ("ensemble", "single") if recipe.kind in ("study", kind)):
+        if part.train.pad or part.train.flip:
+            raise RecipeError("train.pad and train.flip are for images; leave them out for features and tables")
 
 
 def check_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Iterator[tuple[Path, str | None]]:
@@ -201,9 +212,10 @@ def _check_network(recipe: Recipe) -> None:
         check_fit(recipe, *_shape(recipe))
         return
     size = recipe.data.size or 224
+    shape = FEATURES if recipe.data.name in ("features", "table") else (recipe.data.channels or 3, size, size)
     for spec in _networks(recipe):
-        check_size(spec, (recipe.data.channels or 3, size, size), 2)
-    _check_layers(recipe, (recipe.data.channels or 3, size, size), 2)
+        check_size(spec, shape, 2)
+    _check_layers(recipe, shape, 2)
 
 
 def _networks(recipe: Recipe) -> list[NetworkSpec]:

@@ -8,10 +8,12 @@ import numpy as np
 
 from study.data.raw import Raw, numbered, shown
 from study.data.readers.csv_table import read_csv
+from study.data.readers.features import read_features
 from study.data.readers.folder import read_folder
 from study.data.readers.npz import read_npz
 from study.data.readers.parquet import read_parquet
 from study.data.readers.published import PUBLISHED, read_published
+from study.data.readers.table import read_table
 from study.data.types import DataSpec
 from study.errors import DataError
 from study.progress import Bar
@@ -90,3 +92,5 @@ reader("folder")(read_folder)
 reader("csv")(read_csv)
 reader("npz")(read_npz)
 reader("parquet")(read_parquet)
+reader("features")(read_features)
+reader("table")(read_table)
