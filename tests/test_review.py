@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.analysis import Review, editable, review
+from study.analysis import Correction, Review, editable, review
 from study.data import Dataset
 from study.recipe import Recipe
 from study.report import build
 from study.report.gallery import suspect_entries
 from study.report.html import write_report
+from study.scores.detection import Estimate
 from study.workflows.study import run_study
 from tests.toys import blobs_with_errors, toy_recipe, two_figures
 
@@ -93,3 +94,10 @@ def test_the_report_after_decisions_says_what_they_have_brought(stores, tmp_path
     assert "Decisions (0 keep, 0 relabel, 12 drop): test accuracy" in report.read_text("report.html")
     assert singles[0].read_text("data/1_decisions.csv") == path.read_text()
     assert isinstance(review(suspects.head(3), dataset), Review)
+
+
+def test_the_sentence_names_test_examples_that_are_left_out():
+    """Leaving out test examples that the first networks got wrong flatters these; a reader must see how many."""
+    accuracy = Estimate(0.9, 0.8, 1.0)
+    changed = Correction(accuracy, accuracy, Estimate(0.0, -0.1, 0.1), (3, 3), 349, 10, {"relabel": 10})
+    assert changed.sentence().endswith("349 test examples, without 10 that were relabelled or dropped.")

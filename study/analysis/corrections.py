@@ -21,6 +21,7 @@ class Correction:
     gain: after less before, with Welch's interval.
     repeats: of each.
     n: test examples.
+    left_out: test examples that a decision has relabelled or dropped.
     counts: of the decisions: keep, relabel, drop.
     """
 
@@ -29,6 +30,7 @@ class Correction:
     gain: Estimate
     repeats: tuple[int, int]
     n: int
+    left_out: int
     counts: dict[str, int]
 
     def accuracies(self) -> dict[str, float]:
@@ -44,9 +46,10 @@ class Correction:
         if np.isnan(self.gain.low):
             interval = "(no interval: set single.repeats to 3 or more before and after)"
         repeats = f"{self.repeats[0]} runs before, {self.repeats[1]} after"
+        changed = f", without {self.left_out:,} that were relabelled or dropped" if self.left_out else ""
         return (
             f"Decisions ({decided}): test accuracy {self.before.value:.4f} before, {self.after.value:.4f} after, "
-            f"difference {self.gain.value:+.4f} {interval}; {repeats}, {self.n:,} test examples."
+            f"difference {self.gain.value:+.4f} {interval}; {repeats}, {self.n:,} test examples{changed}."
         )
 
 
@@ -69,6 +72,7 @@ def correction(runs: StudyRuns, dataset: Dataset) -> Correction | None:
         difference_of_means(*accuracies),
         (len(before), len(after)),
         len(shared),
+        len(before[0]) - len(shared),
         counts,
     )
 
