@@ -107,17 +107,17 @@ def events_by_repeat(table: pd.DataFrame, n_epochs: int) -> Figure:
         n_epochs: of the training.
     """
     title = "When examples become wrong again, repeat by repeat"
-    examples = list(dict.fromkeys(table["example"]))
+    splits = dict(zip(table["example"], table["split"], strict=True))
+    examples = list(splits)
     if not examples:
         return sentence_figure(title, "No example becomes wrong again in the runs read.")
     figure = new_figure(2.9 * len(examples), 5.6, title)
     panels = figure.subplots(3, len(examples), squeeze=False, gridspec_kw={"height_ratios": (2, 1, 1)})
     for column, example in zip(panels.T, examples, strict=True):
         rows = table[table["example"] == example]
-        split = rows["split"].iloc[0]
         for repeat, epochs in zip(rows["repeat"] + 1, rows["epoch"], strict=True):
             column[0].plot(epochs, [repeat] * len(epochs), "o", ms=3.5, mfc="none", color=BLUE)
-        column[0].set(xlim=(0, n_epochs + 1), ylim=(0.5, len(rows) + 0.5), title=f"{example}, {split}")
+        column[0].set(xlim=(0, n_epochs + 1), ylim=(0.5, len(rows) + 0.5), title=f"{example}, {splits[example]}")
         column[0].set(xlabel="epoch", ylabel="repeat")
         column[1].bar(rows["repeat"] + 1, rows["events"], color=ORANGE)
         column[1].set(xlabel="repeat", ylabel=AXES[split][1])

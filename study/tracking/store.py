@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 T = TypeVar("T")
-
+CONDITION = "a condition is such as \"params.model.name = 'mlp'\""
 SCHEMA = "1"  # of our tags, tables and file names; readers refuse what they do not know
 
 
@@ -264,10 +264,8 @@ class Store:
         """
         try:
             return list(self._pages(None, condition))
-        except ServerAwayError:
-            raise
         except StoreError as error:
-            raise StoreError(f"{error}; a condition is such as \"params.model.name = 'mlp'\"") from error
+            raise type(error)(f"{error}; {CONDITION}") from error
 
     def reap(
         self, tags: Mapping[str, object] | None = None, alone: Callable[[Run], bool] = lambda run: False
