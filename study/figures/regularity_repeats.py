@@ -120,9 +120,9 @@ def events_by_repeat(table: pd.DataFrame, n_epochs: int) -> Figure:
         column[0].set(xlim=(0, n_epochs + 1), ylim=(0.5, len(rows) + 0.5), title=f"{example}, {splits[example]}")
         column[0].set(xlabel="epoch", ylabel="repeat")
         column[1].bar(rows["repeat"] + 1, rows["events"], color=ORANGE)
-        column[1].set(xlabel="repeat", ylabel=AXES[split][1])
+        column[1].set(xlabel="repeat", ylabel=AXES[splits[example]][1])
         column[2].plot(rows["repeat"] + 1, rows["right"], "o-", ms=3, color=GREEN)
-        column[2].set(xlabel="repeat", ylabel=AXES[split][0].partition(":")[0], ylim=(0, n_epochs + 1))
+        column[2].set(xlabel="repeat", ylabel=AXES[splits[example]][0].partition(":")[0], ylim=(0, n_epochs + 1))
         for axes in column:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
