@@ -36,7 +36,7 @@ def section():
 
     def make(name: str = "digits", **settings) -> SimpleNamespace:
         texts = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
-        given = {"name": name, **defaults, "columns": Columns(), "download": False}
+        given = {"name": name, **defaults, "columns": Columns(), "download": False, "decisions": (), "keep": None}
         return SimpleNamespace(**given | texts)
 
     return make
