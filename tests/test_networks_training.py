@@ -17,6 +17,7 @@ from study.training.results import Hooks
 LEARNS = {  # name: (settings, Adam's learning rate, epochs of 8 steps, pixels on a side)
     "densenet100": ({}, 0.003, 6, 4),
     "inception_small": ({}, 0.001, 4, 6),
+    "linear": ({}, 0.003, 8, 8),
     "mlp": ({"widths": [32], "dropout": 0.2}, 0.003, 8, 8),
     "resnet18_groupnorm": ({}, 0.0003, 3, 4),
     "resnet18_small": ({}, 0.0003, 3, 4),
