@@ -16,12 +16,10 @@ from study.errors import AnalysisError
 from study.experiments.sweep import run_sweep
 from study.figures.uses import accuracy_by_budget
 from study.progress import Bar, quiet
-from study.recipe import Recipe, Sweep, merge, parse
-from study.scores.detection import UNDEFINED
-from study.scores.repeats import difference_of_means, mean_of_repeats
+from study.recipe import Recipe, Sweep
 from study.tracking import Run, Store
-from study.uses.reduction import LAST_ONLY, PROXY
 from study.uses.scores import chosen_scores, training_scores
+from study.uses.trainings import accuracy_and_gain, check_test_split, sweep_of_single_runs
 
 SHUFFLED = "shuffled"
 ORDERS = ("easy-first", "hard-first", "random")
@@ -74,8 +72,7 @@ def compare_curricula(
         AnalysisError: no test split, runs that are missing, or a score that they lack.
         Stopped: `stop` was set.
     """
-    if not dataset.n_test:
-        raise AnalysisError(f"{dataset.name} has no test split, by which accuracies could be compared")
+    check_test_split(dataset)
     if not budgets or min(budgets) <= 0:
         raise AnalysisError("budgets are shares of the recipe's updates, such as 0.3 and 1")
     scores = chosen_scores(training_scores(load_runs(recipe, dataset, store), dataset), by)
@@ -118,18 +115,13 @@ def _ways(files: tuple[str, str], pacing: str) -> dict[str, dict[str, Any]]:
 
 
 def _sweep_recipe(recipe: Recipe, trainings: list[dict[str, Any]], repeats: int) -> Recipe:
-    table = recipe.model_dump(exclude={"proxies", "signals", "sweep", "search"})
-    changes = {"kind": "single", "proxies": PROXY, "single": {"evaluate_every": LAST_ONLY, "repeats": repeats}}
     sweep = Sweep(values={"single.train": tuple(trainings)})
-    return parse(merge(table, changes), "curricula").model_copy(update={"sweep": sweep})
+    return sweep_of_single_runs(recipe, "curricula", {"repeats": repeats}, sweep)
 
 
 def _row(
     way: str, budget: float, steps: int, accuracy: dict[tuple[str, float], np.ndarray]
 ) -> dict[str, str | float | int]:
     values = accuracy[way, budget]
-    mean = mean_of_repeats(values)
-    gain = difference_of_means(accuracy[SHUFFLED, budget], values) if way != SHUFFLED else UNDEFINED
-    named = {"accuracy": mean.value, "low": mean.low, "high": mean.high}
-    gained = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
-    return {"way": way, "budget": budget, "steps": steps, "runs": len(values), **named, **gained}
+    measured = accuracy_and_gain(values, None if way == SHUFFLED else accuracy[SHUFFLED, budget])
+    return {"way": way, "budget": budget, "steps": steps, "runs": len(values), **measured}

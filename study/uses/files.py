@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from study.experiments.folder import write_files
 from study.figures.style import png_bytes
 from study.figures.uses import accuracy_by_budget, accuracy_by_class, accuracy_by_share, small_test_sets
@@ -17,12 +19,11 @@ def write_reduction(reduction: Reduction, folder: Path) -> list[Path]:
     Raises:
         StoreError: the folder cannot be written.
     """
-    files = [
-        ("reduction.csv", reduction.table.to_csv(index=False).encode()),
-        ("reduction_runs.csv", reduction.runs.to_csv(index=False).encode()),
-        ("reduction.png", png_bytes(accuracy_by_share(reduction.table))),
-    ]
-    return write_files(files, folder)
+    tables = {
+        "reduction": reduction.table,
+        "reduction_runs": reduction.runs,
+    }
+    return _write(tables, "reduction", png_bytes(accuracy_by_share(reduction.table)), folder)
 
 
 def write_test_sets(sets: SmallTestSets, folder: Path) -> list[Path]:
@@ -31,13 +32,12 @@ def write_test_sets(sets: SmallTestSets, folder: Path) -> list[Path]:
     Raises:
         StoreError: the folder cannot be written.
     """
-    files = [
-        ("test_set.csv", sets.chosen.to_csv(index=False).encode()),
-        ("test_sets.csv", sets.table.to_csv(index=False).encode()),
-        ("classifiers.csv", sets.accuracies.to_csv(index=False).encode()),
-        ("test_sets.png", png_bytes(small_test_sets(sets.table))),
-    ]
-    return write_files(files, folder)
+    tables = {
+        "test_set": sets.chosen,
+        "test_sets": sets.table,
+        "classifiers": sets.accuracies,
+    }
+    return _write(tables, "test_sets", png_bytes(small_test_sets(sets.table)), folder)
 
 
 def write_collection(collected: Collection, folder: Path) -> list[Path]:
@@ -47,12 +47,11 @@ def write_collection(collected: Collection, folder: Path) -> list[Path]:
         StoreError: the folder cannot be written.
     """
     figure = accuracy_by_class(collected.curves, collected.table, collected.times)
-    files = [
-        ("more_data.csv", collected.table.to_csv(index=False).encode()),
-        ("accuracy_by_size.csv", collected.curves.to_csv(index=False).encode()),
-        ("more_data.png", png_bytes(figure)),
-    ]
-    return write_files(files, folder)
+    tables = {
+        "more_data": collected.table,
+        "accuracy_by_size": collected.curves,
+    }
+    return _write(tables, "more_data", png_bytes(figure), folder)
 
 
 def write_curricula(compared: Curricula, folder: Path) -> list[Path]:
@@ -61,8 +60,12 @@ def write_curricula(compared: Curricula, folder: Path) -> list[Path]:
     Raises:
         StoreError: the folder cannot be written.
     """
-    files = [
-        ("curricula.csv", compared.table.to_csv(index=False).encode()),
-        ("curricula.png", png_bytes(accuracy_by_budget(compared.table))),
-    ]
-    return write_files(files, folder)
+    tables = {
+        "curricula": compared.table,
+    }
+    return _write(tables, "curricula", png_bytes(accuracy_by_budget(compared.table)), folder)
+
+
+def _write(tables: dict[str, pd.DataFrame], picture: str, png: bytes, folder: Path) -> list[Path]:
+    files = [(f"{name}.csv", table.to_csv(index=False).encode()) for name, table in tables.items()]
+    return write_files([*files, (f"{picture}.png", png)], folder)

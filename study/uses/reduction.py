@@ -16,19 +16,16 @@ from study.errors import AnalysisError, RecipeError
 from study.experiments.sweep import run_sweep
 from study.figures.uses import accuracy_by_share
 from study.progress import Bar, quiet
-from study.recipe import Recipe, Sweep, merge, parse
-from study.scores.detection import UNDEFINED
-from study.scores.repeats import difference_of_means, mean_of_repeats
+from study.recipe import Recipe, Sweep
 from study.scores.selection import RULES, select
 from study.tracking import Run, Store
 from study.uses.scores import DENSITY, chosen_scores, training_scores
+from study.uses.trainings import accuracy_and_gain, check_test_split, sweep_of_single_runs
 
 RANDOM = "random"
 USUAL = (RANDOM, "density", "cbtl:hard", "forgetting_events:hard", "el2n:hard", "aum:hard")
 OF_CSCORES = ("cscore_soft:easy", "cscore_soft:middle", "cscore_soft:hard", "cscore_soft:strata")
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)
-LAST_ONLY = 1_000_000  # epochs between evaluations: the last is always evaluated
-PROXY = {"target_confidence": {}}  # a single run computes at least one; this one costs nothing
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,7 @@ def reduce_training_set(
         StudyError: a list without examples of a class.
         Stopped: `stop` was set.
     """
-    if not dataset.n_test:
-        raise AnalysisError(f"{dataset.name} has no test split, by which accuracies could be compared")
+    check_test_split(dataset)
     if recipe.data.keep:
         raise AnalysisError("data.keep has cut these data already; start from the recipe without it")
     if not shares or not all(0 < share < 1 for share in shares):
@@ -168,7 +164,6 @@ def _sweep_recipe(recipe: Recipe, dataset: Dataset, lists: list[_List], repeats:
     if same_steps and single.schedule.milestones and single.schedule.unit == "epochs":
         raise RecipeError("schedule.unit = 'epochs' falls too early on a part of the data; set schedule.unit = 'share'")
     steps = {"steps": single.train.length(dataset.n_train)[1]} if same_steps else {}
-    table = recipe.model_dump(exclude={"proxies", "signals", "sweep", "search"})
     drawn = [each.path for each in lists if each.by == RANDOM]
     others = [each.path for each in lists if each.by != RANDOM]
     repeated = {"single.repeats": [1, repeats]} if drawn and repeats > 1 else {"single.repeats": [repeats]}
@@ -178,8 +173,7 @@ def _sweep_recipe(recipe: Recipe, dataset: Dataset, lists: list[_List], repeats:
         if len(repeated["single.repeats"]) > 1
         else (),
     )
-    changes = {"kind": "single", "proxies": PROXY, "single": {"evaluate_every": LAST_ONLY, "train": steps}}
-    return parse(merge(table, changes), "reduce").model_copy(update={"sweep": sweep})
+    return sweep_of_single_runs(recipe, "reduce", {"train": steps}, sweep)
 
 
 def _accuracies(sweep: Run, lists: list[_List], store: Store) -> pd.DataFrame:
@@ -203,8 +197,5 @@ def _table(trained: pd.DataFrame) -> pd.DataFrame:
 def _table_row(trained: pd.DataFrame, by: str, share: float) -> dict[str, Any]:
     same = trained["share"] == share
     drawn, rows = trained[same & (trained["by"] == RANDOM)], trained[same & (trained["by"] == by)]
-    accuracy = mean_of_repeats(rows["accuracy"])
-    gain = difference_of_means(drawn["accuracy"], rows["accuracy"]) if by != RANDOM else UNDEFINED
-    named = {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high}
-    gained = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
-    return {"by": by, "share": share, "n": max(rows["n"].tolist()), "runs": len(rows), **named, **gained}
+    measured = accuracy_and_gain(rows["accuracy"], None if by == RANDOM else drawn["accuracy"])
+    return {"by": by, "share": share, "n": max(rows["n"].tolist()), "runs": len(rows), **measured}
