@@ -128,7 +128,8 @@ def neighbours_of_probes(runs: FinishedRuns) -> Iterator[Finding]:
     networks that a run has kept, without training.
     """
     drawn = False
-    for group in _probed(runs):
+    trainings = {(group.runs[0].tags["study.digest"], group.data): group for group in reversed(_probed(runs))}
+    for group in reversed(trainings.values()):  # one of the groups that differ in k alone
         by_k: dict[int, dict[str, Run]] = {}
         for run in group.runs:
             tags = {name: run.tags[name] for name in ("study.digest", "study.data", "study.repeat")}

@@ -1,14 +1,19 @@
 """Which runs are compared.  in: recipes, a condition in MLflow's syntax, a Store   out: finished runs, in groups"""
 
 import logging
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 
 from study.errors import AnalysisError
 from study.experiments.cells import Cell, cells, parts, sweep_digest
-from study.recipe import Recipe, flatten
+from study.proxies import chosen
+from study.recipe import Recipe, flatten, parse
 from study.recipe.schema import EDITS
 from study.runs.ensemble import size_tag
+from study.signals import scored_with
 from study.tracking import Run, Store
 
 log = logging.getLogger(__name__)
@@ -18,7 +23,7 @@ REPEATED = ("repeat", "seed")  # parameters in which repeats of one training dif
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one training on the same data, which differ in repeat and seed alone.
+    """Runs of one training on the same data, scored alike, which differ in repeat and seed alone.
 
     label: the parameters in which it differs from the other groups of its kind, as text.
     differing: the same as names and values, the seeds among them where they differ.
@@ -51,16 +56,30 @@ def runs_of(recipe: Recipe, store: Store) -> tuple[list[Run], Run | None]:
 
 
 def _finished(part: Recipe, store: Store) -> list[Run]:
-    """The newest finished run of each repeat, of those whose data the recipe's files have changed in the same way."""
+    """The newest finished run of each repeat, of those whose data the recipe's files have changed in the same way.
+
+    Of single runs only those that were scored as the recipe says: cells may differ in their [signals] alone.
+    """
     tags, edits = {"study.digest": part.digest()}, _edits(flatten(part))
 
     def newest(kind: str, more: dict[str, object]) -> list[Run]:
         runs = store.find(kind, tags=tags | more, status="FINISHED")
-        return [run for run in runs if _edits(run.params) == edits][:1]
+        return [run for run in runs if _edits(run.params) == edits and _scored_as(run, part)][:1]
 
     if part.kind == "ensemble":
         return newest("ensemble", {"study.size": size_tag(part)})
-    return [run for repeat in range(part.single.repeats) for run in newest("single", {"study.repeat": repeat})]
+    every = {"study.evaluate_every": part.single.evaluate_every}
+    return [run for repeat in range(part.single.repeats) for run in newest("single", {"study.repeat": repeat, **every})]
+
+
+def _scored_as(run: Run, part: Recipe) -> bool:
+    """Whether what a single run holds of the recipe's proxies has the settings that the recipe gives them."""
+    if part.kind == "ensemble":
+        return True
+    held = run.read_json("scores.json")
+    return all(
+        scored_with(spec, part).items() <= held[spec.name].items() for spec in chosen(part.proxies) if spec.name in held
+    )
 
 
 def _edits(params: Mapping[str, str]) -> list[str | None]:
@@ -81,34 +100,57 @@ def runs_where(condition: str, store: Store) -> list[Run]:
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Runs that differ in repeat and seed alone, on the same data, are one group; in the order of their first runs.
 
+    Of several runs of one repeat and seed the last one counts.
+
     Raises:
         AnalysisError: there are no runs.
     """
     if not runs:
         raise AnalysisError("no finished runs to compare; name recipes that were run, or a --filter that fits some")
-    grouped: dict[tuple, dict[str, Run]] = {}
+    settings = {run.id: settings_of_run(run) for run in runs}
+    grouped: dict[tuple, dict[tuple, Run]] = {}
     for run in runs:
-        fixed = tuple(sorted((key, value) for key, value in run.params.items() if key not in REPEATED))
-        grouped.setdefault((run.tags["study.kind"], run.tags["study.data"], fixed), {})[run.id] = run
+        fixed = tuple(sorted((key, value) for key, value in settings[run.id].items() if key not in REPEATED))
+        repeat = tuple(settings[run.id].get(name, "") for name in REPEATED)
+        grouped.setdefault((run.tags["study.kind"], run.tags["study.data"], fixed), {})[repeat] = run
     groups = []
     for (kind, data, _), members in grouped.items():
-        params = _params([run for key, others in grouped.items() if key[0] == kind for run in others.values()])
-        varied = _differing([tuple(others.values()) for key, others in grouped.items() if key[0] == kind], params)
-        values = {name: _value(tuple(members.values()), name) for name in varied}
+        of_kind = [[settings[run.id] for run in each.values()] for key, each in grouped.items() if key[0] == kind]
+        of_group = [settings[run.id] for run in members.values()]
+        values = {name: _value(of_group, name) for name in _differing(of_kind)}
         label = ", ".join(f"{name} = {value}" for name, value in values.items())
         groups.append(Group(label or kind, kind, data, tuple(members.values()), values))
     return groups
 
 
-def _params(runs: Sequence[Run]) -> list[str]:
-    """All parameters, each once, but the number of the repeat."""
-    return [name for name in dict.fromkeys(name for run in runs for name in run.params) if name != "repeat"]
+def settings_of_run(run: Run) -> dict[str, str]:
+    """The parameters of a run, and what its recipe sets of signals and proxies.
+
+    A run that was trained before a recipe had some key has that key's default.
+    """
+    written = run.read("recipe.toml").read_text(encoding="utf-8") if "recipe.toml" in run.files else ""
+    recipe = tomllib.loads(written)
+    scoring = {
+        f"{table}.{name}.{key}": str(value)
+        for table in ("signals", "proxies")
+        for name, values in recipe.get(table, {}).items()
+        for key, value in values.items()
+    }
+    return {**_defaults(run.tags["study.kind"]), **scoring, **run.params}
 
 
-def _differing(groups: Sequence[tuple[Run, ...]], params: Sequence[str]) -> list[str]:
-    return sorted(name for name in params if len({_value(runs, name) for runs in groups}) > 1)
+@cache
+def _defaults(kind: str) -> Mapping[str, str]:
+    """The parameters of a recipe that says nothing."""
+    return MappingProxyType(flatten(parse({"kind": kind, "data": {"name": "digits"}}, "defaults")))
 
 
-def _value(runs: Sequence[Run], name: str) -> str:
+def _differing(groups: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
+    """The names, but that of the repeat, in which groups of settings differ."""
+    names = {name for group in groups for settings in group for name in settings} - {"repeat"}
+    return sorted(name for name in names if len({_value(group, name) for group in groups}) > 1)
+
+
+def _value(group: Sequence[Mapping[str, str]], name: str) -> str:
     """The value of a parameter in a group; several seeds one after the other, nothing where it has none."""
-    return ", ".join(sorted({run.params.get(name, "") for run in runs}))
+    return ", ".join(sorted({settings.get(name, "") for settings in group}))

@@ -18,6 +18,7 @@ from study.signals.collector import (
     curved,
     due_epochs,
     evaluation_epochs,
+    scored_with,
     select_signals,
     wanted,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "curved",
     "due_epochs",
     "evaluation_epochs",
+    "scored_with",
     "select_signals",
     "wanted",
 ]

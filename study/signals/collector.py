@@ -81,10 +81,17 @@ def conditions(spec: Spec, recipe: Recipe, n_train: int) -> dict[str, Any]:
     gathers = any(each.when == "due" and each.keep == "all" for each in sources)
     code = {"proxy": spec.code} | {each.name: each.code for each in sources}
     code = {name: each for name, each in code.items() if each}
-    return ({"code": code} if code else {}) | {
+    due = due_epochs(recipe, n_train) if gathers else None
+    return ({"code": code} if code else {}) | scored_with(spec, recipe) | {"due": due}
+
+
+def scored_with(spec: Spec, recipe: Recipe) -> dict[str, Any]:
+    """The part of `conditions` that a recipe says alone: settings of the proxy, and of the sources that it reads."""
+    return {
         "settings": bind(spec, recipe.proxies.get(spec.name, {})),
-        "signals": {each.name: settings_of(each, recipe.signals.get(each.name, {})) for each in sources},
-        "due": due_epochs(recipe, n_train) if gathers else None,
+        "signals": {
+            each.name: settings_of(each, recipe.signals.get(each.name, {})) for each in sources_of(spec.signals)
+        },
     }
 
 
