@@ -12,6 +12,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 REGISTERING = ("proxy", "register_model", "source")
@@ -29,6 +30,13 @@ def code_hash(code: Callable[..., Any], package: str | None = None) -> str:
     parts: dict[str, str] = {}
     _collect(code, package or _module_of(code), parts)
     return hashlib.sha256("\n".join(sorted(parts.values())).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def package_digest() -> str:
+    """Digest of this package's modules and templates, as they were when this process first read them."""
+    files = (file for file in sorted(Path(__file__).parent.rglob("*")) if file.suffix in (".py", ".html", ".js"))
+    return hashlib.sha256("\x1f".join(file.read_text("utf-8") for file in files).encode()).hexdigest()
 
 
 def _module_of(code: Any) -> str:

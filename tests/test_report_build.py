@@ -157,7 +157,7 @@ def test_a_report_is_made_again_when_anything_in_it_may_have_changed(
     if change == "recipe":
         recipe = recipe.model_copy(update={"why": "to see"})
     elif change == "code":
-        monkeypatch.setattr(build, "_code_digest", lambda: "another program")
+        monkeypatch.setattr(build, "package_digest", lambda: "another program")
     else:
         read = type(report).read
         broken = StoreError("report.html is damaged")

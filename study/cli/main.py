@@ -20,7 +20,7 @@ from study.cli.interrupt import Interrupted, interruptible
 from study.cli.label_errors import label_errors
 from study.cli.listing import list_runs, show
 from study.cli.more_data import more_data
-from study.cli.opening import load_recipe, open_study, open_sweep
+from study.cli.opening import load_recipe, open_checked, open_existing, open_study, open_sweep, read_data
 from study.cli.options import AsJson, Overrides, Plugins, RecipePath, Root
 from study.cli.reduce import reduce
 from study.cli.reproduce import reproduce
@@ -56,12 +56,18 @@ def _work(kind: str | None, path: Path, overrides: list[str], root: Path, plugin
             comparison_tables(work_comparison([swept], "", store, stop=stop))
             _where(store, [finished])
             return
-        recipe, dataset, store = open_study(path, overrides, root, plugin_files, kind)
-        from study.workflows import plan, study
+        recipe, dataset = read_data(path, overrides, plugin_files, kind)
+        from study.workflows.finished import finished_study
 
-        for line in plan.describe(plan.plan_study(recipe, dataset, store)):
-            say(line)
-        runs = study.run_study(recipe, dataset, store, stop=stop, bar=bar)
+        store = open_existing(root)
+        runs = finished_study(recipe, dataset, store) if store else None
+        if store is None or runs is None:
+            store = open_checked(recipe, dataset, root)
+            from study.workflows import plan, study
+
+            for line in plan.describe(plan.plan_study(recipe, dataset, store)):
+                say(line)
+            runs = study.run_study(recipe, dataset, store, stop=stop, bar=bar)
     _where(store, runs)
 
 

@@ -6,13 +6,13 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from study import analysis, figures
 from study.analysis import Results, StudyRuns
+from study.code_hash import package_digest
 from study.data import Dataset
 from study.data.edits import PREFIX
 from study.data.findings import copies
@@ -166,15 +166,8 @@ def _linked(entries: list[FileEntry], report: Run, runs: StudyRuns, store: Store
 
 def _sources_digest(recipe: Recipe, runs: StudyRuns) -> str:
     """Digest of all that decides the content of a report: the recipe, the runs read and their files, the code."""
-    parts = [dump(recipe), _code_digest(), *(f"{run.id} {run.tags.get('study.files')}" for run in runs.all_runs)]
+    parts = [dump(recipe), package_digest(), *(f"{run.id} {run.tags.get('study.files')}" for run in runs.all_runs)]
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
-
-
-@cache
-def _code_digest() -> str:
-    """Digest of this package's modules and templates, as they were when this process first read them."""
-    files = (file for file in sorted(Path(__file__).parents[1].rglob("*")) if file.suffix in (".py", ".html", ".js"))
-    return hashlib.sha256("\x1f".join(file.read_text("utf-8") for file in files).encode()).hexdigest()
 
 
 def _existing_report(store: Store, sources: str, *, mark: bool) -> Run | None:

@@ -14,6 +14,7 @@ from study.progress import Bar, quiet
 from study.recipe import Recipe
 from study.tracking import Run, Store, open_store
 from study.tracking.sqlite_store import sqlite_uri
+from study.workflows.finished import mark_finished
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def _run_parts(recipe: Recipe, dataset: Dataset, store: Store, stop: threading.E
         log.info("report: correlations, then figures")
         runs.append(run_report(recipe, dataset, store, stop=stop))
     store.verify()
+    mark_finished(runs, recipe, dataset)
     return runs
 
 

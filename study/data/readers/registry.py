@@ -2,12 +2,10 @@
 
 import difflib
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
-
-from study.data.raw import Raw, numbered, shown
+from study.data.raw import Raw, shown
 from study.data.readers.csv_table import read_csv
+from study.data.readers.digits import read_digits
 from study.data.readers.features import read_features
 from study.data.readers.folder import read_folder
 from study.data.readers.npz import read_npz
@@ -20,7 +18,6 @@ from study.progress import Bar
 
 Reader = Callable[[DataSpec, Bar], Raw]
 READERS: dict[str, Reader] = {}
-TEST_EVERY = 5  # every fifth of the digits is test
 
 
 def reader(name: str) -> Callable[[Reader], Reader]:
@@ -64,30 +61,9 @@ def read(data: DataSpec, progress: Bar) -> Raw:
     return READERS[data.name](data, progress)
 
 
-@reader("digits")
-def read_digits(data: DataSpec, progress: Bar) -> Raw:
-    """scikit-learn's 1797 digits, 8x8, 0..16; examples 4, 9, 14 ... are the test split, the same on every machine."""
-    from sklearn.datasets import load_digits
-
-    digits: Any = load_digits()
-    images, labels = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)
-    test = np.arange(len(labels)) % TEST_EVERY == TEST_EVERY - 1
-    order = np.argsort(test, kind="stable")  # train rows first, each split in its own order
-    n_train = int((~test).sum())
-    return Raw(
-        images=images[order],
-        labels=labels[order],
-        ids=np.array(numbered("train", n_train) + numbered("test", int(test.sum())), dtype=str),
-        n_train=n_train,
-        classes=tuple("0123456789"),
-        train="digits (train)",
-        test="digits (test)",
-        maximum=16.0,
-    )
-
-
 for _name in PUBLISHED:
     reader(_name)(read_published)
+reader("digits")(read_digits)
 reader("folder")(read_folder)
 reader("csv")(read_csv)
 reader("npz")(read_npz)
