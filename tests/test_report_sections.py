@@ -9,9 +9,9 @@ import pytest
 
 from study import analysis
 from study.analysis.single_run import depth_and_margins
+from study.experiments.sweep import train_parts
 from study.proxies.depth import prediction_depth
 from study.report import sections, tables
-from study.workflows import study
 from tests.toys import blobs_with_errors, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -34,12 +34,12 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def study_results(dataset, stores):
-    """A function from names of proxies to the results of a whole study, in a store of its own."""
+    """A function from names of proxies to the results of a study's ensemble and single run, in a store of their own."""
 
     def of(*proxies):
         store = stores()
         recipe = toy_recipe("study", subset=SUBSET, proxies={name: {} for name in proxies})
-        study.run_study(recipe, dataset, store)
+        train_parts(recipe, dataset, store)
         return analysis.compute_results(analysis.load_runs(recipe, dataset, store), recipe, dataset, store)
 
     return of

@@ -292,7 +292,11 @@ def test_a_resumed_run_keeps_the_kernel_with_which_it_began():
 @needs_compiler
 def test_processes_that_compile_at_once_do_not_disturb_each_other(tmp_path):
     """Both find a whole library, and one is left."""
-    code = "from study.kernels import native; assert native.library() is not None"
+    code = (
+        "from study.kernels import native\n"
+        "native.OPTIONS = tuple(option for option in native.OPTIONS if option != '-O3')\n"  # a quarter of the time
+        "assert native.library() is not None"
+    )
     environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     both = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(2)]
     assert [each.wait() for each in both] == [0, 0]

@@ -4,6 +4,7 @@ Three steps: form (the schema), names (proxies and their settings, subset sizes)
 device and fed one batch).  The first two take milliseconds; the third imports timm.
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ FEATURES = (1024, 1, 1)
 
 MOST_PARAMETERS = 10**9  # the largest networks of timm have 2e9; hundreds of such a size are no study
 REHEARSED = 10_000  # epochs; what proxies ask of their number is a handful
+
+_fitting: set[str] = set()  # networks that took their images: cells of a sweep and recipes of a folder share them
 
 
 def check_names(recipe: Recipe) -> None:
@@ -89,8 +92,11 @@ def check_fit(recipe: Recipe, shape: tuple[int, int, int], n_classes: int) -> No
     from study.models import build
 
     for spec in _networks(recipe):
-        check_size(spec, shape, n_classes)
-        build.fit_check(spec, shape, n_classes)
+        key = json.dumps([build.identity(spec), shape, n_classes], default=str)
+        if key not in _fitting:
+            check_size(spec, shape, n_classes)
+            build.fit_check(spec, shape, n_classes)
+            _fitting.add(key)
     _check_layers(recipe, shape, n_classes)
 
 
