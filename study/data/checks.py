@@ -198,6 +198,8 @@ def select(raw: Raw, classes: Sequence[str] | None, limit: int | None, limit_tes
     ):
         if most is not None:
             keep[rows] &= _first_of_each(labels[rows], most, key)
+    if keep.all() and labels is raw.labels:
+        return raw  # a copy would be a second one of all images
     n_train = int(keep[: raw.n_train].sum())
     files = None if raw.files is None else raw.files[keep]
     return replace(

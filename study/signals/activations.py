@@ -122,14 +122,22 @@ class Layers:
         return caught[0]
 
 
-def train_features(checkpoint: Checkpoint, layer: str) -> np.ndarray | Tensor:
+def train_features(checkpoint: Checkpoint, layer: str) -> np.ndarray | Tensor | Stream:
     """(n_train, d) of a layer that a recipe names; "penultimate" as in the compute precision of the training.
+
+    The penultimate layer of a linear network is its input; where that is too large to be held a second time, a Stream.
 
     Raises:
         RecipeError: no such layer.
     """
-    rows = checkpoint.dataset.rows("train")
+    dataset, snapshot, spec = checkpoint.dataset, checkpoint.snapshot, checkpoint.spec
+    assert snapshot
+    assert spec
+    rows, examples = dataset.rows("train"), snapshot.examples
     if layer == PENULTIMATE:
-        return checkpoint.snapshot.features()[rows]
+        linear = layer_names(spec, dataset.shape, dataset.n_classes) == (INPUT, SOFTMAX)
+        if linear and not examples.prepared:
+            return Stream(dataset.n_train, lambda low, high: examples.block(low, high).flatten(1).float())
+        return snapshot.features()[rows]
     layers = Layers(checkpoint)
     return layers._rows(find_layer(layer, layers.names), np.arange(rows.start, rows.stop))

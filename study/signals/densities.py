@@ -1,9 +1,10 @@
 """Densities of inputs and of layers.  in: a checkpoint   out: kernel sums (n_train, c), local densities (n_train,)"""
 
 import numpy as np
+from torch import Tensor
 
 from study.kernels.kde import class_kernel_sums
-from study.kernels.knn import nearest
+from study.kernels.knn import Stream, nearest
 from study.proxies.density import reachability
 from study.signals.activations import train_features
 from study.signals.registry import Checkpoint, source
@@ -24,7 +25,8 @@ def hidden_density(checkpoint: Checkpoint, *, layer: str = "penultimate") -> np.
         layer: "penultimate", "input", "softmax", a placement of the network, or a number in their order as text.  All
             of its features are held: n_train d floats.
     """
-    sums = _sums(checkpoint, train_features(checkpoint, layer))
+    features = train_features(checkpoint, layer)
+    sums = _sums(checkpoint, features.read(0, features.n) if isinstance(features, Stream) else features)
     checkpoint.log("density/bandwidth_hidden", checkpoint.memory["bandwidth"])
     return sums
 
@@ -45,7 +47,7 @@ def local_densities(checkpoint: Checkpoint, *, k: int = 20, layer: str = "penult
     return {"local_density": densities, "neighbor_density": neighbors}
 
 
-def _sums(checkpoint: Checkpoint, features: np.ndarray) -> np.ndarray:
+def _sums(checkpoint: Checkpoint, features: np.ndarray | Tensor) -> np.ndarray:
     labels = checkpoint.dataset.labels[checkpoint.dataset.rows("train")]
     sums, checkpoint.memory["bandwidth"] = class_kernel_sums(
         features, labels, checkpoint.dataset.n_classes, device=checkpoint.device, progress=checkpoint.progress

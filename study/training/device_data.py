@@ -9,7 +9,9 @@ from study.data.augment import crop_flip
 from study.data.noise import channel_statistics
 from study.training.types import TrainSpec
 
-PREPARED_BYTES = 4 << 30  # up to here the normalized images are kept beside nothing else; above, batch by batch
+PREPARED_BYTES = 4 << 30  # up to here images are normalized once and kept; above, batch by batch
+BLOCK = 8192  # images that are normalized at a time
+PREPARED_FLOATS = 256 << 20  # the same of floats on the host, where the normalized ones are a second copy
 
 
 class Examples:
@@ -33,9 +35,14 @@ class Examples:
         )
         self.images = images.to(device)
         bytes_prepared = self.images.numel() * torch.empty(0, dtype=dtype).element_size()
-        self.prepared = not self.augmented and bytes_prepared <= PREPARED_BYTES
+        second_copy = images.is_floating_point() and self.images.device.type == "cpu"
+        most = PREPARED_FLOATS if second_copy else PREPARED_BYTES
+        self.prepared = not self.augmented and bytes_prepared <= most
         if self.prepared:
-            self.images = torch.cat([self._normalize(block) for block in self.images.split(8192)])
+            prepared = torch.empty(self.images.shape, dtype=dtype, device=self.images.device)
+            for low in range(0, self.n, BLOCK):
+                prepared[low : low + BLOCK] = self._normalize(self.images[low : low + BLOCK])
+            self.images = prepared
 
     @property
     def augmented(self) -> bool:

@@ -140,10 +140,18 @@ class Snapshot:
 
     def features(self) -> np.ndarray:
         """(n, d) float32, the penultimate layer of every example; not to be changed."""
-        if self._features is None:
-            blocks = [self.learner.evaluate(block, True)[1].float().cpu() for block in self._blocks()]
-            self._features = torch.cat(blocks).numpy()
-        return self._features
+        if self._features is not None:
+            return self._features
+        low, features = 0, np.empty((0, 0), dtype=np.float32)
+        for block in self._blocks():
+            _, layer = self.learner.evaluate(block, True)
+            assert layer is not None
+            if not low:
+                features = np.empty((self.examples.n, layer.shape[1]), dtype=np.float32)
+            features[low : low + len(layer)] = layer.float().cpu().numpy()
+            low += len(layer)
+        self._features = features
+        return features
 
     def _blocks(self) -> Iterator[Tensor]:
         edges = range(0, self.examples.n, EVALUATE_ROWS)

@@ -12,7 +12,7 @@ from study.data.readers.splits import choose, labels_hidden, not_used, split_of,
 from study.data.types import DataSpec
 from study.errors import DataError
 
-BLOCK = 65_536  # rows that are checked at a time
+BLOCK = 2**22  # numbers that are checked at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +155,9 @@ def _classes(
 
 
 def _refuse_infinite(values: np.ndarray, where: Path) -> None:
-    for low in range(0, len(values), BLOCK):
-        bad = ~np.isfinite(values[low : low + BLOCK]).all(axis=1)
+    rows = max(1, BLOCK // values.shape[1])
+    for low in range(0, len(values), rows):
+        bad = ~np.isfinite(values[low : low + rows]).all(axis=1)
         if bad.any():
             raise DataError(
                 f"{shown(where)}: features of row {low + int(np.argmax(bad))} hold NaN or infinite values "
