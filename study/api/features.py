@@ -7,6 +7,9 @@ from pathlib import Path
 from study.data import Dataset
 from study.progress import Bar, quiet
 
+ON_CPU = 16  # examples in a batch; with 64 the activations of an efficientnet took half of the time to be allocated
+ON_GPU = 64
+
 
 def extract_features(
     data: Dataset,
@@ -16,7 +19,7 @@ def extract_features(
     weights: str | PathLike[str] | None = None,
     size: int | None = None,
     device: str = "auto",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Bar = quiet,
     stop: threading.Event | None = None,
 ) -> Path:
@@ -29,7 +32,7 @@ def extract_features(
         weights: a .safetensors or torch file of this network; the published ones from the hub unless given.
         size: pixels that the images are brought to; as the network was pretrained unless given.  Smaller is faster.
         device: auto, cpu, cuda.
-        batch_size: examples at a time.
+        batch_size: examples at a time; 16 on a CPU and 64 on a GPU unless given.
         progress: opens a display; see `study.progress`.
         stop: set to end after the next batch.
 
@@ -57,5 +60,6 @@ def extract_features(
     file, where = Path(out).expanduser(), find_devices(device)[0]
     tensors = None if weights is None else file_tensors(Path(weights).expanduser())
     backbone = load_backbone(model, tensors, side=size, device=where)
+    batch_size = batch_size or (ON_CPU if where == "cpu" else ON_GPU)
     write_features(data, backbone, file, device=where, batch_size=batch_size, progress=progress, stop=stop)
     return file
