@@ -31,8 +31,8 @@ NAMES = {  # of arrays or columns; case does not count, and of several the first
 }
 OPTIONAL = ("ids", "split", "files", "classes")
 BLOCK_BYTES = 2**22  # of the features of a block
-BLOCK_ROWS = 4096  # of a Parquet table
-BUFFER = 2**20  # bytes of a Parquet column that are read at a time; without, a whole row group is
+BLOCK_ROWS = 1024  # of a Parquet table
+BUFFER = 2**20  # bytes of a Parquet column that are read at a time; pre_buffer would read a whole row group
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
@@ -160,7 +160,7 @@ def _parquet_blocks(file: Path, key: str) -> Iterator[np.ndarray]:
     import pyarrow.parquet
     from pyarrow.compute import list_flatten, list_value_length  # pyright: ignore[reportAttributeAccessIssue]
 
-    with pyarrow.parquet.ParquetFile(file, buffer_size=BUFFER) as opened:
+    with pyarrow.parquet.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False) as opened:
         for batch in opened.iter_batches(BLOCK_ROWS, columns=[key]):
             column = batch.column(0)
             _refuse_gaps(column, "features")
