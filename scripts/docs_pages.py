@@ -1,8 +1,9 @@
-"""Pages of the site that are made from the code.  in: schema, registries, commands   out: docs/reference/*.md
+"""Pages of the site that are made from the code.  in: schema, registries, commands, CSV   out: docs/reference/*.md
 
 `python scripts/docs_pages.py` writes them, `--check` says which are out of date; a test does the same.
 """
 
+import csv
 import inspect
 import io
 import re
@@ -25,7 +26,12 @@ ENTRY = re.compile(r"^(\w[\w, ]*): +(.*)$")
 
 def pages() -> dict[str, str]:
     """File name in docs/reference to the text that belongs there."""
-    return {"recipe.md": recipe_page(), "commands.md": commands_page(), "signals.md": signals_page()}
+    return {
+        "recipe.md": recipe_page(),
+        "commands.md": commands_page(),
+        "signals.md": signals_page(),
+        "experiments.md": experiments_page(),
+    }
 
 
 def recipe_page() -> str:
@@ -309,6 +315,38 @@ SETTINGS_HEAD = """## Settings of proxies
 `[proxies.NAME]` in a recipe changes them.
 
 """
+
+
+EXPERIMENTS = ROOT / "study" / "experiments" / "inventory.csv"
+EXPERIMENTS_HEAD = """# The papers' experiments
+
+A row for every figure, table and idea of the four papers; [the papers and their ids](../concepts/papers.md) says what
+each is. The command makes it, "where" names the part of the report or the file that shows it. Files under
+`comparison/` lie with the sweep's run in MLflow, and in the folder that `study compare RECIPE --out FOLDER` writes. The
+verdict is of the scale beside it: nothing here says how the experiment would come out on the paper's own data and
+networks.
+
+"""
+
+
+def experiments() -> list[dict[str, str]]:
+    """Rows of the inventory: id (several with " / " between them), command, where, verdict, scale."""
+    with EXPERIMENTS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def experiments_page() -> str:
+    """The inventory of the papers' experiments, with how to make each."""
+    rows = experiments()
+    verdicts = list(dict.fromkeys(each["verdict"] for each in rows))
+    counts = [f"{sum(each['verdict'] == verdict for each in rows)} {verdict}" for verdict in verdicts]
+    text = NOTE.format(source="study/experiments/inventory.csv") + EXPERIMENTS_HEAD
+    text += (
+        f"{len(rows)} rows: {', '.join(counts)}.\n\n| id | command | where | verdict | scale |\n|---|---|---|---|---|\n"
+    )
+    return text + "".join(
+        row(each["id"], f"`{each['command']}`", each["where"], each["verdict"], each["scale"]) + "\n" for each in rows
+    )
 
 
 def row(*cells: str) -> str:
