@@ -65,6 +65,13 @@ def test_the_rule_of_agreement_by_hand(value, low, high, data, expected):
     assert verdict(NUMBER, Measured(value, low, high, data, "resnet20", "", "", "", "")) == expected
 
 
+def test_a_part_of_the_papers_data_is_another_scale():
+    """Unless the paper has that part itself, as the margin intervention does."""
+    ours = Measured(0.86, 0.85, 0.87, "cifar10", "resnet20", "", "", "", "", limit="20")
+    assert verdict(NUMBER, ours) == "other scale"
+    assert verdict(NUMBER | {"condition": "data.limit=20"}, ours) == "agrees"
+
+
 def test_the_papers_data_come_before_newer_runs_on_other_data():
     """Digits are shown only where nothing better is there."""
     both = store_of(report("digits", 0.5), report("cifar10", 0.85))

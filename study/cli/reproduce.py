@@ -16,12 +16,11 @@ def reproduce(
     """Set the papers' numbers beside those of finished runs.  Value, interval, scale, and whether they agree."""
     from study.cli.tables import reproduction_table
     from study.experiments import reproduce as papers
-    from study.experiments.reproduction_page import write_reproduction
+    from study.experiments.reproduction_page import summary_of, write_reproduction
     from study.tracking import open_store
 
     table = papers.reproduce(open_store(root))
     reproduction_table(table)
-    counts = ", ".join(f"{count} {name}" for name, count in table["verdict"].value_counts().items())
-    say(f"{len(table)} numbers: {counts}")
+    say(summary_of(table["verdict"].tolist()))
     for file in write_reproduction(table, out) if out else []:
         print_line(str(file))

@@ -44,6 +44,7 @@ class Measured:
     data, network: that it is of.
     scale: how much was trained for it.
     device, date, run: of the newest run behind it.
+    limit: training examples of each class where the run has a part of the data, else "none".
     """
 
     value: float
@@ -55,6 +56,7 @@ class Measured:
     device: str
     date: str
     run: str
+    limit: str = "none"
 
 
 def reproduce(store: Store, numbers: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -65,9 +67,10 @@ def reproduce(store: Store, numbers: pd.DataFrame | None = None) -> pd.DataFrame
         numbers: of `paper_numbers`; all unless given.
 
     Returns:
-        The columns of `paper_numbers` | value low high | ours_data ours_network scale device date run | verdict:
-        "agrees" (same data and network, and the paper's value lies in our interval, or as near to our value as
-        `TOLERANCES` and `FACTOR` say), "differs", "other scale" (other data or another network), "no run".
+        The columns of `paper_numbers` | value low high | ours_data ours_network scale device date run ours_limit |
+        verdict: "agrees" (same data and network, and the paper's value lies in our interval, or as near to our value as
+        `TOLERANCES` and `FACTOR` say), "differs", "other scale" (other data, a part of the data where the paper has
+        all, or another network), "no run".
     """
     numbers = paper_numbers() if numbers is None else numbers
     evidence = Evidence(store)
@@ -75,7 +78,7 @@ def reproduce(store: Store, numbers: pd.DataFrame | None = None) -> pd.DataFrame
     for number in numbers.to_dict("records"):
         measured = evidence.measure(number)
         ours = asdict(measured) if measured else dict.fromkeys(Measured.__annotations__)
-        renamed = {{"data": "ours_data", "network": "ours_network"}.get(key, key): value for key, value in ours.items()}
+        renamed = {f"ours_{key}" if key in ("data", "network", "limit") else key: value for key, value in ours.items()}
         rows.append({**number, **renamed, "verdict": verdict(number, measured)})
     return pd.DataFrame(rows).astype(dict.fromkeys(("value", "low", "high"), float))
 
@@ -84,7 +87,8 @@ def verdict(number: dict, ours: Measured | None) -> str:
     """Whether a number of ours agrees with the paper's; the rule is in `reproduce`."""
     if ours is None or not np.isfinite(ours.value):
         return "no run"
-    if ours.data != number["data"] or not networks_fit(number["network"], ours.network):
+    a_part = ours.limit != "none" and "data.limit" not in number["condition"]
+    if a_part or ours.data != number["data"] or not networks_fit(number["network"], ours.network):
         return "other scale"
     paper, statistic = number["paper"], number["statistic"]
     if statistic in FACTOR:
@@ -305,4 +309,4 @@ def _measured(run: Run, value: float, low: float, high: float, scale: str, netwo
     limit = run.params.get("data.limit", "none")
     data = run.params.get("data.name", "")
     scale = scale if limit == "none" else f"{scale}, {limit} training images of each class"
-    return Measured(float(value), float(low), float(high), data, name, scale, device, date, run.id)
+    return Measured(float(value), float(low), float(high), data, name, scale, device, date, run.id, limit)

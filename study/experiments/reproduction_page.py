@@ -1,6 +1,7 @@
 """The reproduction table as files.  in: the table of `reproduce`   out: reproduction.json, reproduction.md"""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +13,8 @@ INTRODUCTION = """# The papers' numbers beside ours
 Made by `study reproduce --out docs` from finished runs; nothing in it is written by hand. The papers' numbers are in
 `study/experiments/paper_numbers.csv`, with the place where each stands. A number of ours **agrees** if it is of the
 same data and network and the paper's value lies in our 95 % interval, or within .05 of a correlation, .01 of an
-accuracy and .25 of an error in epochs, or between half and twice a mean margin. On other data or another network it is
-shown as **other scale** and not judged.
+accuracy and .25 of an error in epochs, or between half and twice a mean margin. On other data, on a part of the data or
+with another network it is shown as **other scale** and not judged.
 """
 HEADINGS = ("number", "paper", "ours", "of ours", "verdict", "run")
 
@@ -30,10 +31,19 @@ def write_reproduction(table: pd.DataFrame, folder: Path) -> list[Path]:
     return write_files([(name, content.encode()) for name, content in files], folder)
 
 
+def summary_of(verdicts: list[str]) -> str:
+    """How many numbers there are, how many of them have one of ours beside them, how many have each verdict.
+
+    >>> summary_of(["other scale", "no run", "other scale"])
+    '3 numbers, 2 with ours: 2 other scale, 1 no run'
+    """
+    counts = ", ".join(f"{count} {name}" for name, count in Counter(verdicts).most_common())
+    return f"{len(verdicts)} numbers, {len(verdicts) - verdicts.count('no run')} with ours: {counts}"
+
+
 def reproduction_markdown(rows: list[dict]) -> str:
     """The page: what it is, how many agree, a table per paper."""
-    counts = pd.Series([row["verdict"] for row in rows]).value_counts()
-    parts = [INTRODUCTION, f"{len(rows)} numbers: " + ", ".join(f"{n} {name}" for name, n in counts.items()) + ".\n"]
+    parts = [INTRODUCTION, f"{summary_of([row['verdict'] for row in rows])}.\n"]
     for paper in dict.fromkeys(row["place"].partition(",")[0] for row in rows):
         lines = [f"| {' | '.join(HEADINGS)} |", f"| {' | '.join(['---'] * len(HEADINGS))} |"]
         lines += [_row(row) for row in rows if row["place"].startswith(f"{paper},")]
