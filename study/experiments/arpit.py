@@ -1,6 +1,6 @@
 """Memorization of noise (Arpit et al.).  in: groups of single runs   out: curves by kind of label, time to fit"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +87,16 @@ def capacity_and_time(groups: Sequence[Group], curves: Sequence[FittingCurves]) 
             }
         )
     return pd.DataFrame(rows)
+
+
+def noise_name(params: Mapping[str, str]) -> str:
+    """What the noise of a run is called, by its parameters: "real", "labels symmetric 0.2", "inputs gaussian 1.0"."""
+    parts = []
+    for what, size in (("labels", "share"), ("inputs", "input_share")):
+        kind, share = params.get(f"noise.{what}", "none"), params.get(f"noise.{size}", "0.0")
+        if kind != "none":
+            parts.append(f"{what} {kind}" + (f" {share}" if share not in ("", "0.0") else ""))
+    return ", ".join(parts) or "real"
 
 
 def has_noise(groups: Sequence[Group]) -> bool:

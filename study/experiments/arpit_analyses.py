@@ -7,7 +7,7 @@ import pandas as pd
 
 from study.analysis.single_run import mean_class_sensitivity, sensitivity_series
 from study.errors import AnalysisError
-from study.experiments.arpit import FittingCurves, fitting_curves
+from study.experiments.arpit import FittingCurves, fitting_curves, noise_name
 from study.experiments.findings import Finding, FinishedRuns
 from study.experiments.select import Group
 from study.figures.memorization import class_sensitivities, series_by_noise, trade_off_curves
@@ -29,15 +29,7 @@ def noise_names(groups: Sequence[Group]) -> list[str]:
 
     Labels of the groups are taken where noise does not tell them apart.
     """
-    names = []
-    for group in groups:
-        params = group.runs[0].params
-        parts = []
-        for what, size in (("labels", "share"), ("inputs", "input_share")):
-            kind, share = params.get(f"noise.{what}", "none"), params.get(f"noise.{size}", "0.0")
-            if kind != "none":
-                parts.append(f"{what} {kind}" + (f" {share}" if share not in ("", "0.0") else ""))
-        names.append(", ".join(parts) or "real")
+    names = [noise_name(group.runs[0].params) for group in groups]
     return names if len(set(names)) == len(names) else [group.label for group in groups]
 
 

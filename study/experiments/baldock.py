@@ -8,8 +8,9 @@ import pandas as pd
 
 from study.data import Dataset
 from study.errors import AnalysisError
+from study.experiments.arpit import noise_name
 from study.experiments.findings import Finding, FinishedRuns, recipe_of
-from study.experiments.select import Group
+from study.experiments.select import Group, short_value
 from study.figures.depth_members import bounds_by_depth, by_depth_of_one, consistency_by_depth
 from study.figures.depth_members import depth_agreement as draw_agreement
 from study.figures.style import png_bytes
@@ -160,15 +161,22 @@ def layers_of(run: Run, dataset: Dataset) -> tuple[str, ...]:
 
 
 def name_of(group: Group) -> str:
-    """Data set and network where they differ between groups, else everything that does."""
-    values = [group.differing[name] for name in DATA_AND_NETWORK if group.differing.get(name)]
-    return ", ".join(values) or group.label
+    """Data set, network and noise where they differ between groups, else everything that does.
+
+    A single group has the names of its data and network.
+    """
+    if not group.differing:
+        return f"{_data_name(group)}, {_network_name(group)}"
+    values = [short_value(name, group.differing[name]) for name in DATA_AND_NETWORK if group.differing.get(name)]
+    if any(name.startswith("noise.") for name in group.differing):
+        values.append(noise_name(group.runs[0].params))
+    return ", ".join(values) or group.short
 
 
 def _network_name(group: Group) -> str:
     params = group.runs[0].params
     names = [name for name in DATA_AND_NETWORK[1:] if name in group.differing and params.get(name)]
-    return ", ".join(params[name] for name in names) or params["model.name"]
+    return ", ".join(short_value(name, params[name]) for name in names) or params["model.name"]
 
 
 def _data_name(group: Group) -> str:

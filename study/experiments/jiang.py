@@ -91,7 +91,10 @@ def class_exemplars(runs: FinishedRuns) -> Iterator[Finding]:
         chosen = percentile_examples(train, representative_classes(class_table(train, dataset.n_classes)))
         figure = exemplar_grid(dataset.images, train, chosen, dataset.classes, maximum=dataset.maximum)
         table = chosen.assign(example=dataset.ids[np.asarray(chosen["row"])])
-        note = "Ranked by C-score within the class, the highest first; of equal scores the soft C-score decides."
+        note = (
+            "Ranked by C-score within the class, the highest first; of equal scores the soft C-score decides. The "
+            "histograms of the classes have a logarithmic axis each."
+        )
         yield Finding(name, title_of("Examples of chosen classes (J-fig7)", group), note, png_bytes(figure), table)
 
 
@@ -146,11 +149,13 @@ def equal_groups(runs: FinishedRuns) -> Iterator[Finding]:
         cscore = _scores(ensemble.read_table("cscore.parquet"), "cscore")[dataset.rows("train")]
         rows = equal_rows(cscore, recipe.stream("equal groups of C-scores"))
         trained = run_singles(recipe, training_rows_alone(dataset, rows), runs.store)
-        curves = [curves_of(group, ensemble), curves_of(_group_of(trained, dataset, rows), ensemble)]
+        whole = replace(curves_of(group, ensemble), label=f"all {dataset.n_train} examples")
+        curves = [whole, curves_of(_group_of(trained, dataset, rows), ensemble)]
         figure = learning_curves_side_by_side(curves, width=WIDTH)
         note = (
             f"Left: all {dataset.n_train} training examples. Right: the same training on {len(rows)}, as many of each "
-            f"group as the smallest group of at least {SMALLEST} has. Groups of C-scores are {WIDTH} wide."
+            f"group as the smallest group of at least {SMALLEST} has, over as many epochs, which are fewer steps. "
+            f"Groups of C-scores are {WIDTH} wide."
         )
         yield Finding(name, title_of("Groups of equal size, trained anew (J-fig16)", group), note, png_bytes(figure))
 

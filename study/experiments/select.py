@@ -13,6 +13,7 @@ from study.proxies import chosen
 from study.recipe import Recipe, flatten, parse
 from study.recipe.schema import EDITS
 from study.runs.ensemble import size_tag
+from study.runs.single import evaluation_tags
 from study.signals import scored_with
 from study.tracking import Run, Store
 
@@ -34,6 +35,30 @@ class Group:
     data: str
     runs: tuple[Run, ...]
     differing: dict[str, str]
+
+    @property
+    def short(self) -> str:
+        """The label for narrow places: `widths 256-128, optimizer sgd`; the kind where nothing differs."""
+        values = ((_short_key(name), short_value(name, value)) for name, value in self.differing.items() if value)
+        return ", ".join(f"{key} {value}" for key, value in values) or self.kind
+
+
+def _short_key(name: str) -> str:
+    """The last part of a parameter's name, of `optimizer.name` the first."""
+    table, _, key = name.rpartition(".")
+    return table.rpartition(".")[2] if key == "name" and table else key
+
+
+def short_value(name: str, value: str) -> str:
+    """Widths without commas, `256-128` or `4 x 64`; every other value as it is.
+
+    >>> short_value("model.settings.widths", "64, 64, 64, 64")
+    '4 x 64'
+    """
+    if not name.endswith("widths") or ", " not in value:
+        return value
+    widths = value.split(", ")
+    return f"{len(widths)} x {widths[0]}" if len(set(widths)) == 1 else "-".join(widths)
 
 
 def runs_of(recipe: Recipe, store: Store) -> tuple[list[Run], Run | None]:
@@ -68,8 +93,8 @@ def _finished(part: Recipe, store: Store) -> list[Run]:
 
     if part.kind == "ensemble":
         return newest("ensemble", {"study.size": size_tag(part)})
-    every = {"study.evaluate_every": part.single.evaluate_every}
-    return [run for repeat in range(part.single.repeats) for run in newest("single", {"study.repeat": repeat, **every})]
+    when = evaluation_tags(part)
+    return [run for repeat in range(part.single.repeats) for run in newest("single", {"study.repeat": repeat, **when})]
 
 
 def _scored_as(run: Run, part: Recipe) -> bool:

@@ -73,7 +73,7 @@ def statistics_between_trainings(runs: FinishedRuns) -> Iterator[Finding]:
         "Do other networks or optimizers find the same examples regular?",
         "Pearson between trainings, means over their repeats.  Between four networks on CIFAR-10 the paper has .88 or "
         "more, between optimizers .66 to .89 for the densities.",
-        png_bytes(agreement_matrices(table, [group.label for group in groups])),
+        png_bytes(agreement_matrices(table, {group.label: group.short for group in groups})),
         table,
         {f"Z-tab2/lowest_pearson_{name.replace(', ', ' ').replace(' ', '_')}": value for name, value in lowest.items()},
     )
@@ -89,7 +89,7 @@ def planes_between_trainings(runs: FinishedRuns) -> Iterator[Finding]:
         "Regularity in two dimensions under other networks or optimizers",
         "Between SGD and AdaGrad, SGD and AdaMax, AdaGrad and AdaMax the densities of training examples correlate by "
         ".8914, .6877 and .6962 in the paper (ResNet-110, CIFAR-10).",
-        png_bytes(planes_by_training({group.label: mean_planes(group) for group in groups})),
+        png_bytes(planes_by_training({group.short: mean_planes(group) for group in groups})),
         density,
     )
 

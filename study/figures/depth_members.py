@@ -52,7 +52,7 @@ def consistency_by_depth(tables: Mapping[str, pd.DataFrame], bounds: Mapping[str
         parts = (("all", table), ("consensus = label", table[table["agrees"]]), ("consensus is another", None))
         for axes, (name, part) in zip(panels, parts, strict=True):
             part = table[~table["agrees"]] if part is None else part
-            _histogram(axes, part["depth"], part["cscore"], table["depth"], (0, 1))
+            _histogram(axes, part["depth"], part["cscore"], table["depth"], (0, 1), _levels(table["cscore"]))
             axes.set_title(f"{group}: {name} ({plain(len(part))})")
         _line(panels[0], bounds[group], table["depth"])
         _line(panels[1], bounds[group], table["depth"])
@@ -85,7 +85,7 @@ def bounds_by_depth(
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     top = max(1.0, *(float(np.max(np.asarray(table[column]), initial=0.0)) for table in tables.values()))
     for axes, (group, table) in zip(grid.flat, tables.items(), strict=False):
-        _histogram(axes, table["depth"], table[column], table["depth"], (0, top))
+        _histogram(axes, table["depth"], table[column], table["depth"], (0, top), _levels(table[column]))
         _line(axes, bounds[group], table["depth"])
         axes.set(title=group, xlabel="mean depth in the validation split (layers)", ylim=(-0.03 * top, 1.03 * top))
     for axes in list(grid.flat)[len(tables) :]:
@@ -149,7 +149,7 @@ def depth_agreement(
         axes.set_title(f"{data}, {split} split")
         axes.grid(visible=False)
         for (row, column), value in np.ndenumerate(table.to_numpy()):
-            colour = "white" if value < 0.6 else INK
+            colour = "white" if value < 0.75 else INK
             axes.text(column, row, short_number(value), ha="center", va="center", color=colour)
     for axes, ((split, a, b), (x, y, rho)) in zip(grid[1:].flat, clouds.items(), strict=False):
         _histogram(axes, x, y, np.array([0.0, 1.0]), (0, 1))
@@ -189,12 +189,17 @@ def probes_of_members(curves: Mapping[str, pd.DataFrame], layers: Mapping[str, S
     return figure
 
 
-def _histogram(axes: Axes, x: Any, y: Any, whole: Any, vertical: tuple[float, float]) -> None:
+def _levels(values: Any) -> int:
+    """Cells on the vertical side: no more than there are values, so that no empty row stands between two."""
+    return int(np.clip(len(np.unique(np.asarray(values, dtype=float).round(6))), 2, CELLS))
+
+
+def _histogram(axes: Axes, x: Any, y: Any, whole: Any, vertical: tuple[float, float], levels: int = CELLS) -> None:
     """Two-dimensional histogram over the range of all x."""
     low, high = float(whole.min()), float(whole.max())
     horizontal = (low, high) if high > low else (low - 0.5, low + 0.5)
     reach = (vertical[0], vertical[1] + 1e-9)
-    counts, *edges = np.histogram2d(np.asarray(x, float), np.asarray(y, float), CELLS, (horizontal, reach))
+    counts, *edges = np.histogram2d(np.asarray(x, float), np.asarray(y, float), (CELLS, levels), (horizontal, reach))
     shown = np.ma.masked_equal(counts.T, 0)
     norm = LogNorm(1, max(counts.max(), 2))
     axes.pcolormesh(*edges, shown, cmap=sequential(), norm=norm, rasterized=True)

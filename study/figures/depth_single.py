@@ -164,16 +164,18 @@ def probe_accuracies(
         title: of the figure.
         control: name and curves that every panel shows in grey.
     """
-    across = min(ACROSS, len(curves)) if control else 1
+    across = min(2 if len(curves) == 4 else ACROSS, len(curves)) if control else 1
     down = -(-len(curves) // across) if control else 1
     figure = new_figure(max(3.6 * across, 6.4), 3.0 * down + 0.5, title)
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     panels = list(grid.flat) if control else [grid[0, 0]] * len(curves)
+    drawn = [*curves.values(), *([control[1]] if control else [])]
+    lowest = min((float(np.min(np.asarray(table["low"]))) for table in drawn), default=0.0)
     for place, (axes, (name, table)) in enumerate(zip(panels, curves.items(), strict=False)):
         _solid_and_dotted(axes, table, CYCLE[place % len(CYCLE)], name)
         if control:
             _solid_and_dotted(axes, control[1], GREY, control[0])
-        axes.set(xlabel="layer of the probe", ylim=(-2, 102))
+        axes.set(xlabel="layer of the probe", ylim=(10 * np.floor(10 * lowest) - 2, 102))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
     for axes in list(grid.flat)[len(curves) if control else 1 :]:

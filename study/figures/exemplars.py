@@ -76,10 +76,12 @@ def exemplar_grid(
     every, of_rows = np.asarray(cscores["cscore"], dtype=float), np.asarray(cscores["label"])
     for number, (panels, label) in enumerate(zip(grid, labels, strict=True)):
         scores = every[(of_rows == label) & np.isfinite(every)]
-        panels[0].hist(scores, BINS, range=(0, 1), color=BLUE)
+        panels[0].hist(scores, BINS, range=(0, 1), color=BLUE, log=True)
         spread = f"{short_number(scores.mean())} ± {short_number(scores.std())}"
         panels[0].set_title(f"{legible(names[label], 18)}: {spread}", fontsize=8)
-        panels[0].set_yticks([])
+        for minor in (False, True):
+            panels[0].set_yticks([], minor=minor)
+        panels[0].set_ylim(bottom=0.5)
         score_axis(panels[0].xaxis, "C-score" if number == len(labels) - 1 else "")
         of_class = [entry for entry in entries if entry[0] == label]
         for axes, (_, percentile, row, score) in zip(panels[1:], of_class, strict=False):

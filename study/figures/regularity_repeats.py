@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -13,6 +14,7 @@ from study.figures.style import (
     BLUE,
     FAINT,
     GREEN,
+    INK,
     ORANGE,
     legible,
     log_axis,
@@ -25,6 +27,8 @@ from study.figures.style import (
 )
 
 HISTOGRAM_BINS = 40
+ACROSS = 5  # planes in a row
+COUNTS = ("right", "events")
 WRITTEN = 10  # repeats up to which coefficients are written into the matrix
 
 
@@ -171,37 +175,40 @@ def online_scatter(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], pearson: 
 
 
 @styled
-def agreement_matrices(table: pd.DataFrame, labels: Sequence[str]) -> Figure:
+def agreement_matrices(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Pearson between trainings, a matrix per statistic (Z-tab2).
 
     Args:
         table: statistic | a | b | pearson.
-        labels: of the trainings, in their order.
+        names: label of each training to what it is called here, in their order.
     """
     title = "Pearson of every statistic between trainings"
-    names = list(dict.fromkeys(table["statistic"]))
-    if not names:
+    statistics, labels = list(dict.fromkeys(table["statistic"])), list(names)
+    if not statistics:
         return sentence_figure(title, "No two trainings on the same data were compared.")
-    down = -(-len(names) // 3)
+    down = -(-len(statistics) // 3)
     side = max(1.6, 0.42 * len(labels) + 0.5)
     figure = new_figure(3 * side + 4.2, down * (side + 0.5) + 0.5, title)
-    panels = figure.subplots(down, min(3, len(names)), squeeze=False, sharex=True, sharey=True)
+    panels = figure.subplots(down, min(3, len(statistics)), squeeze=False, sharex=True, sharey=True)
     numbers = {label: place for place, label in enumerate(labels)}
     low = min(*table["pearson"].tolist(), 0.9)
-    for axes, name in zip(panels.flat, names, strict=False):
+    for axes, statistic in zip(panels.flat, statistics, strict=False):
         matrix = np.eye(len(labels))
-        for row in (row for row in table.to_dict("records") if row["statistic"] == name):
+        for row in (row for row in table.to_dict("records") if row["statistic"] == statistic):
             a, b = numbers[row["a"]], numbers[row["b"]]
             matrix[a, b] = matrix[b, a] = row["pearson"]
         image = axes.imshow(matrix, cmap=sequential(), vmin=low, vmax=1, interpolation="nearest")
         for (row, column), value in np.ndenumerate(matrix):
             if row != column and len(labels) <= WRITTEN:
-                axes.text(column, row, short_number(value), ha="center", va="center", color="white", fontsize=7)
-        axes.set_title(name)
+                colour = INK if value > (1 + low) / 2 else "white"
+                axes.text(column, row, short_number(value), ha="center", va="center", color=colour, fontsize=7)
+        axes.set_title(statistic)
         axes.grid(visible=False)
         axes.set_xticks(range(len(labels)), [str(place + 1) for place in range(len(labels))])
-        axes.set_yticks(range(len(labels)), [f"{legible(label, 44)}  {place + 1}" for label, place in numbers.items()])
-    for axes in list(panels.flat)[len(names) :]:
+        axes.set_yticks(
+            range(len(labels)), [f"{legible(names[label], 44)}  {place + 1}" for label, place in numbers.items()]
+        )
+    for axes in list(panels.flat)[len(statistics) :]:
         axes.set_axis_off()
     figure.colorbar(image, ax=panels, shrink=0.8, label="Pearson", format=plain).outline.set_visible(False)
     return figure
@@ -212,25 +219,45 @@ def planes_by_training(planes: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figu
     """The plane of regularity, test examples above, training examples below, a column per training (Z-fig11).
 
     Args:
-        planes: by label of the training and by split; `right`, `events`, `density` per example.
+        planes: by name of the training and by split; `right`, `events`, `density` per example.
 
-    Colours are logarithmic and their own in each panel: radii, and so densities, differ between trainings.
+    Colours are logarithmic and their own in each panel: radii, and so densities, differ between trainings.  More than
+    five trainings take further rows.
     """
     title = "Regularity in two dimensions under each training"
     splits = [split for split in ("test", "train") if any(split in of_one for of_one in planes.values())]
     if not splits:
         return sentence_figure(title, "All examples lie at one point in the runs read.")
-    figure = new_figure(2.7 * len(planes) + 0.5, 2.5 * len(splits) + 0.5, title)
-    panels = figure.subplots(len(splits), len(planes), squeeze=False, sharex="row", sharey="row")
-    for column, (label, of_one) in zip(panels.T, planes.items(), strict=True):
-        for axes, split in zip(column, splits, strict=True):
-            axes.set_xlabel(AXES[split][0].partition(":")[0])
-            if split in of_one:
-                points = of_one[split].drop_duplicates(["right", "events"]).sort_values("density")
-                axes.scatter(
-                    points["right"], points["events"], c=np.log(points["density"]), cmap=sequential(), s=7, lw=0
-                )
-        column[0].set_title("\n".join(textwrap.wrap(label.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"), 30)))
-    for axes, split in zip(panels[:, 0], splits, strict=True):
-        axes.set_ylabel(AXES[split][1])
+    across = min(ACROSS, len(planes))
+    down = len(splits) * -(-len(planes) // across)
+    figure = new_figure(max(2.7 * across, 5.2) + 0.5, 2.5 * down + 0.5, title)
+    panels = figure.subplots(down, across, squeeze=False)
+    highest = {split: _highest([of_one[split] for of_one in planes.values() if split in of_one]) for split in splits}
+    for place, (name, of_one) in enumerate(planes.items()):
+        for number, split in enumerate(splits):
+            axes = panels[len(splits) * (place // across) + number, place % across]
+            _density_points(axes, of_one.get(split), AXES[split], *highest[split])
+            axes.set_title("\n".join(textwrap.wrap(name, 34)) if number == 0 else "")
+            if place % across:
+                axes.set_ylabel("")
+    for axes in panels.flat:
+        if not axes.get_xlabel():
+            axes.set_axis_off()
     return figure
+
+
+def _highest(planes: Sequence[pd.DataFrame]) -> list[float]:
+    """Upper limits of the axes of right epochs and of events."""
+    return [1.04 * max(np.asarray(plane[name], dtype=float).max() for plane in planes) + 0.1 for name in COUNTS]
+
+
+def _density_points(
+    axes: Axes, points: pd.DataFrame | None, labels: tuple[str, str], right: float, events: float
+) -> None:
+    """One plane, coloured by the logarithm of the density; empty where a training has no such examples."""
+    axes.set(
+        xlabel=labels[0].partition(":")[0], ylabel=labels[1], xlim=(-0.04 * right, right), ylim=(-0.04 * events, events)
+    )
+    if points is not None:
+        shown = points.drop_duplicates(["right", "events"]).sort_values("density")
+        axes.scatter(shown["right"], shown["events"], c=np.log(shown["density"]), cmap=sequential(), s=7, lw=0)
