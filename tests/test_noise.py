@@ -260,3 +260,13 @@ def test_the_table_of_a_data_set_tells_how_many_labels_differ(capsys):
     assert "label noise: 360 of 1438 train labels (25.0%) are not as found" in " ".join(capsys.readouterr().out.split())
     dataset_table(opened(digits()))
     assert "label noise" not in capsys.readouterr().out
+
+
+def test_each_example_can_be_a_class_of_its_own():
+    """The task of pure memorization in the notes on Arpit et al. (A-sensitivity); no test example has such a class."""
+    real = opened(digits())
+    unique = opened(digits(labels="unique"))
+    assert (unique.n, unique.n_train, unique.n_classes) == (real.n_train, real.n_train, real.n_train)
+    assert unique.labels.tolist() == list(range(real.n_train))
+    assert (unique.images == real.images[: real.n_train]).all()
+    assert unique.digest != real.digest

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from study.data import adapters
 from study.data.checks import check, check_arrays, notes_on_classes, select
 from study.data.digest import digest_of
-from study.data.edits import Edit, decide, keep_only
+from study.data.edits import Edit, decide, keep_only, with_unique_classes
 from study.data.findings import same_pixels
 from study.data.noise import noisy_images, noisy_labels
 from study.data.raw import Raw
@@ -293,6 +293,8 @@ class Dataset:
             raise DataError(f"noise.inputs = {noise.inputs!r} is for images; features have no pixels, leave it out")
         stream = partial(random_stream, seed)
         images = noisy_images(self.images, self.n_train, self.maximum, noise, stream)
+        if noise.labels == "unique":
+            return with_unique_classes(replace(self, images=images, noise=noise, noise_seed=seed))
         labels = noisy_labels(self.labels, self.ids, self.n_train, self.n_classes, noise, stream)
         if images is self.images and labels is self.labels:
             return self

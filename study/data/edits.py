@@ -25,6 +25,7 @@ DECISIONS = ("keep", "relabel", "drop")
 PREFIX = "sha256:"  # before a digest, lest a spreadsheet takes it for a number
 DELIMITERS = ",;\t"
 FORMULA = "'"  # the report writes it before text that a spreadsheet would run
+MOST_CLASSES = 32_767  # predictions are kept as int16
 
 
 @dataclass(frozen=True)
@@ -213,4 +214,25 @@ def _edited(dataset: "Dataset", kept: np.ndarray, edit: Edit, path: Path) -> "Da
         labels_before_noise=None if before is None else before[kept],
         digest=digest_of(images, labels, dataset.ids[kept], n_train),
         edits=(*dataset.edits, edit),
+    )
+
+
+def with_unique_classes(dataset: "Dataset") -> "Dataset":
+    """The training examples alone, each a class of its own that has the example's id for its name (A-sensitivity).
+
+    Raises:
+        DataError: more examples than there can be classes.
+    """
+    n, ids = dataset.n_train, dataset.ids[: dataset.n_train]
+    if n > MOST_CLASSES:
+        raise DataError(f"noise.labels = 'unique' makes {n:,} classes, more than {MOST_CLASSES:,}; set data.limit")
+    images, labels = dataset.images[:n], np.arange(n, dtype=dataset.labels.dtype)
+    return replace(
+        dataset,
+        images=images,
+        labels=labels,
+        ids=ids,
+        classes=tuple(ids.tolist()),
+        files=None if dataset.files is None else dataset.files[:n],
+        digest=digest_of(images, labels, ids, n),
     )

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from study.errors import DataError
 
-LABEL_NOISE = ("none", "symmetric", "asymmetric", "human")
+LABEL_NOISE = ("none", "symmetric", "asymmetric", "human", "unique")
 INPUT_NOISE = ("none", "gaussian", "shuffled")
 
 
@@ -86,7 +86,8 @@ class NoiseSpec:
     """What is made wrong on purpose in the training examples; test examples stay as they are.
 
     labels: "symmetric" (uniform over all classes, the true one among them), "asymmetric" (the next class), "human"
-        (read from a file), "none".
+        (read from a file), "unique" (each training example is a class of its own, and there are no test examples),
+        "none".
     share: of the training examples whose label is drawn anew.
     file, column: an .npz file of human labels and the name of its array.
     inputs: "gaussian" (noise of the data's mean and deviation instead of the image), "shuffled" (its pixels in an order

@@ -114,14 +114,14 @@ class Noise(Section):
     """What is made wrong on purpose in the training examples, fixed by the seed; test examples stay as they are.
 
     labels: symmetric (uniform over all classes, the true one among them), asymmetric (the next class), human (read
-        from a file).
+        from a file), unique (each training example is a class of its own; test examples are left out).
     share: of the training examples whose label is drawn anew.
     inputs: gaussian (noise of the data's mean and deviation instead of the image), shuffled (its pixels in an order of
         its own).
     input_share: of the training examples whose image is replaced.
     """
 
-    labels: Literal["none", "symmetric", "asymmetric", "human"] = "none"
+    labels: Literal["none", "symmetric", "asymmetric", "human", "unique"] = "none"
     share: Share = 0.0
     file: Path | None = None  # of human labels: .npz
     column: str | None = None  # its array
