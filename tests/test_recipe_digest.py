@@ -86,6 +86,7 @@ FREE = {  # what only says how much, where, how fast, what is read out
     "subset.depth": True,
     "single.repeats": 3,
     "single.evaluate_every": 2,
+    "single.evaluate_steps": 5,
     "single.signals_every": 2,
     "single.density_radius": 2.0,
     "single.keep": "final",

@@ -61,7 +61,10 @@ def learned_and_depth(runs: FinishedRuns) -> Iterator[Finding]:
     if not groups:
         raise AnalysisError("needs single runs that keep predictions by epoch; name the proxy iteration_learned")
     tables = {name_of(group): learned_table(group) for group in groups}
-    note = "Each run's own depths and iterations, the mean over all pairs of run and example at a depth. By epochs."
+    note = (
+        "Each run's own depths and iterations, the mean over all pairs of run and example at a depth. By epochs, or by "
+        "the steps of single.evaluate_steps."
+    )
     table = pd.concat([part.assign(group=name) for name, part in tables.items()])
     title = "Iteration learned against prediction depth (B-fig5 left)"
     yield Finding("B-fig5", title, note, png_bytes(learned_by_depth(tables)), table)
@@ -183,10 +186,18 @@ def learned_table(group: Group) -> pd.DataFrame:
 
 
 def learning_curve(group: Group) -> pd.DataFrame:
-    """Accuracy by epoch, from the untrained network on, see `curve_of` (B-fig5 middle)."""
-    epochs = group.runs[0].read_some_arrays("trajectory.npz", "epochs")[0]["epochs"]
+    """Accuracy by epoch, from the untrained network on, see `curve_of` (B-fig5 middle).
+
+    By parts of epochs where the runs have recorded predictions between steps.
+    """
+    first = group.runs[0]
+    epochs, names = first.read_some_arrays("trajectory.npz", "epochs")
+    at = np.r_[0, epochs["epochs"]]
+    if "predicted_steps" in names:
+        steps = first.read_some_arrays("trajectory.npz", "predicted_steps")[0]["predicted_steps"]
+        at = steps * at[-1] / steps[-1]
     predicted = [run.read_some_arrays("trajectory.npz", "predicted")[0]["predicted"] for run in group.runs]
-    return _over_runs(group.runs, predicted, np.r_[0, epochs])
+    return _over_runs(group.runs, predicted, at)
 
 
 def probe_curve(group: Group) -> pd.DataFrame:

@@ -228,8 +228,9 @@ def iteration_learned(predicted: IntArray) -> FloatArray:
         that have it from initialization on, scaled so that the 95th percentile of the rows is 1.  Where that percentile
         is 0 the numbers stay epochs.
 
-    The paper evaluates after every step, we at epoch ends; the converged network is ours after the last epoch.  It
-    gives one percentile per model; ours is over the rows of one split, which changes no rank.  The label is not used.
+    The paper evaluates after every step, we at epoch ends or, with `single.evaluate_steps`, after every so many steps;
+    the converged network is ours after the last epoch.  It gives one percentile per model; ours is over the rows of one
+    split, which changes no rank.  The label is not used.
     """
     changed = predicted != predicted[-1]
     learned = np.where(changed.any(axis=0), len(predicted) - changed[::-1].argmax(axis=0), 0)

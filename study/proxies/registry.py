@@ -42,7 +42,9 @@ SIGNALS = {
     "loss": Signal(("e", "n"), "cross-entropy of the label at the end of each epoch, nats"),
     "margin": Signal(("e", "n"), "logit of the label minus the largest other logit at the end of each epoch"),
     "error_norm": Signal(("e", "n"), "Euclidean norm of softmax minus one-hot label at the end of each epoch"),
-    "predicted": Signal(("t", "n"), "class predicted before the first step and at the end of each epoch"),
+    "predicted": Signal(
+        ("t", "n"), "class predicted before the first step and at the end of each epoch, or see single.evaluate_steps"
+    ),
     "online_correct": Signal(("e", "n"), "whether the example is classified correctly online, before the step on it"),
     "target_confidence_now": Signal(("n",), "probability of the labelled class (p_L) at one checkpoint"),
     "top_confidence_now": Signal(("n",), "largest probability of any class (p_max) at one checkpoint"),

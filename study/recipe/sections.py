@@ -346,6 +346,9 @@ class Single(Section):
 
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
     evaluate_every: Count = 1  # epochs between two evaluations of all examples; the last epoch is always evaluated
+    evaluate_steps: Count | None = (
+        None  # steps between two records of all predicted classes (B-learned); missing: epochs
+    )
     signals_every: Count = 1  # epochs between two collections of costly signals, at evaluated epochs
     density_radius: Positive | None = None
     keep: Literal["nothing", "final", "checkpoints"] = "nothing"

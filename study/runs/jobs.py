@@ -61,10 +61,14 @@ class EnsemblePlan:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """When a single run is evaluated, in epochs: all examples, and the costly signals; the last epoch always is."""
+    """When a single run is evaluated, in epochs: all examples, and the costly signals; the last epoch always is.
+
+    evaluate_steps: steps between two records of the predicted classes; None: at the evaluated epochs.
+    """
 
     evaluate_every: int = 1
     signals_every: int = 1
+    evaluate_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def ensemble_plan(recipe: Recipe) -> EnsemblePlan:
 def single_plan(recipe: Recipe) -> SinglePlan:
     """The single runs of a recipe."""
     recipe = recipe.part("single")
-    single = Evaluations(recipe.single.evaluate_every, recipe.single.signals_every)
+    single = Evaluations(recipe.single.evaluate_every, recipe.single.signals_every, recipe.single.evaluate_steps)
     sampling = recipe.train if recipe.train.samples else None
     return SinglePlan(template_of(recipe), single, recipe.proxies, recipe.signals, sampling)
 

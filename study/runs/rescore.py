@@ -81,7 +81,7 @@ def replayed(
 ) -> Collector:
     """Collect what some proxies read from what a run has kept."""
     collector = Collector(dataset, specs, cast(Any, plan), placement.device, shared=Shared())
-    series, epochs = _stored_series(run)
+    series, epochs, steps = _stored_series(run)
     again = {name: formula for name, formula in collector.measures.items() if name in SERIES and name not in series}
     series |= {name: [] for name in again}
     replays = any(source.when in ("last", "due") for source in collector.sources) or collector.measures
@@ -93,10 +93,13 @@ def replayed(
             series[name].append(array)
         if epoch in wanted:
             count = epochs.index(epoch) + 1
-            collector.series = {name: _first(name, arrays, count) for name, arrays in series.items()}
+            collector.series = {
+                name: arrays if steps and name == "predicted" else _first(name, arrays, count)
+                for name, arrays in series.items()
+            }
             collector.evaluated = epochs[:count]
             collector.replay(epoch, snapshot)
-    collector.series, collector.evaluated = series, epochs
+    collector.series, collector.evaluated, collector.steps = series, epochs, steps
     collector.data()
     return collector
 
@@ -134,8 +137,8 @@ def reason(lacking: dict[str, set[str]]) -> str:
     return f"{', '.join(sorted(lacking))}: the finished runs keep no {signals}"
 
 
-def _stored_series(run: Run) -> tuple[dict[str, list[np.ndarray]], list[int]]:
-    """The series of a trajectory, one array per evaluation, and the epochs that were evaluated.
+def _stored_series(run: Run) -> tuple[dict[str, list[np.ndarray]], list[int], list[int]]:
+    """The series of a trajectory, one array per evaluation, the epochs that were evaluated, and see `Collector.steps`.
 
     Raises:
         StoreError: a trajectory without them.
@@ -149,9 +152,10 @@ def _stored_series(run: Run) -> tuple[dict[str, list[np.ndarray]], list[int]]:
         if name in counts:
             unpacked = np.unpackbits(arrays[name], axis=1, count=counts[name]).astype(bool)
             series[name] = list(unpacked)
-        elif name not in ("n", "n_train", "epochs"):
+        elif name not in ("n", "n_train", "epochs", "predicted_steps"):
             series[name] = list(arrays[name])
-    return series, [int(epoch) for epoch in arrays["epochs"]]
+    steps = arrays.get("predicted_steps", np.empty(0, dtype=np.int64))
+    return series, arrays["epochs"].astype(int).tolist(), steps.tolist()
 
 
 def _first(name: str, arrays: list[np.ndarray], count: int) -> list[np.ndarray]:

@@ -170,10 +170,14 @@ def finished_repeats(store: Store, recipe: Recipe, dataset: Dataset) -> dict[int
 def repeat_keys(recipe: Recipe, dataset: Dataset, repeat: int) -> dict[str, str]:
     """The tags by which launches know a repeat: one that is evaluated at other epochs is the same network
     with other series."""
-    return keys(recipe, dataset) | {
-        "study.repeat": str(repeat),
-        "study.evaluate_every": str(recipe.single.evaluate_every),
-    }
+    return keys(recipe, dataset) | {"study.repeat": str(repeat)} | evaluation_tags(recipe)
+
+
+def evaluation_tags(recipe: Recipe) -> dict[str, str]:
+    """When a single run is evaluated."""
+    single = recipe.single
+    steps = {"study.evaluate_steps": str(single.evaluate_steps)} if single.evaluate_steps else {}
+    return {"study.evaluate_every": str(single.evaluate_every)} | steps
 
 
 def finished_run(store: Store, tags: dict[str, str], recipe: Recipe, dataset: Dataset, specs: list[Spec]) -> Run | None:
@@ -277,7 +281,14 @@ def train_single(
 
     with bar(f"single run, repeat {repeat}", epochs * dataset.n_train, unit="examples") as advance:
         collector.progress = _aside(advance, stop)
-        hooks = Hooks(progress=advance, after_epoch=after_epoch, online=collector.online, stop=stop)
+        hooks = Hooks(
+            progress=advance,
+            after_epoch=after_epoch,
+            after_steps=collector.take_step,
+            steps=collector.every_steps,
+            online=collector.online,
+            stop=stop,
+        )
         final = next(fit([plan.job(repeat, dataset)], dataset, placement, hooks))
     if not final.diverged:
         with bar("signals of the inputs", 100, unit="%") as advance:

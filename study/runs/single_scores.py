@@ -56,13 +56,14 @@ def log_scores(run: Run, dataset: Dataset, collector: Collector) -> None:
     trajectory.npz: epochs (e,) after which all examples were evaluated; correct (e, ceil(n / 8)) packed bits;
     confidence, top_confidence (e, n) float32, because float16 ties everything above .9995; n, n_train.  Where a proxy
     reads them also loss, margin, error_norm (e, n) float32, predicted (e + 1, n) int16, online_correct (e,
-    ceil(n_train / 8)) packed bits.
+    ceil(n_train / 8)) packed bits.  With `single.evaluate_steps` predicted is (t, n), after predicted_steps (t,) steps.
     curves.npz: epochs (w,), and (w, n of its split) float32 per proxy of one checkpoint but those on confidences.
     scores.json: per proxy what it declares, and its conditions.
     costs.json: per proxy what it cost beyond the steps of the training, seconds and flops of its signals and its own
     computation; see `Collector.cost`.  A file of its own, since no two trainings take equally long.
     """
     header = {"epochs": np.array(collector.evaluated, dtype=np.int64), "n": np.int64(dataset.n)}
+    header |= {"predicted_steps": np.array(collector.steps, dtype=np.int64)} if collector.steps else {}
     run.arrays("trajectory.npz", **header, n_train=np.int64(dataset.n_train), **_series(collector))
     run.arrays(
         "curves.npz",

@@ -109,7 +109,9 @@ class Collector:
 
     evaluated: the epochs evaluated so far, that before the first step not among them.
     series: {signal: one array per evaluation so far}, (n,) of all examples, train rows then test rows; `online_correct`
-        (n_train,); `predicted` begins with the untrained network.
+        (n_train,); `predicted` begins with the untrained network, and has an array per entry of `steps` where
+        there are any.
+    steps: numbers of steps after which predicted classes were recorded (`single.evaluate_steps`), 0 first.
     latest: {signal: array} of what has no series.
     epoch_scores: {proxy: one (n of its split) array per epoch in `epochs`}, see `curved`.
     kept: the series that the run keeps; those of sources are not among them.
@@ -127,6 +129,7 @@ class Collector:
     shared: Shared = field(default_factory=Shared)
     evaluated: list[int] = field(default_factory=list)
     series: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    steps: list[int] = field(default_factory=list)
     latest: dict[str, np.ndarray] = field(default_factory=dict)
     epochs: list[int] = field(default_factory=list)
     epoch_scores: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -142,6 +145,7 @@ class Collector:
         self.measures = {name: formula for name, formula in (SERIES | NOW).items() if name in self.wanted}
         self.kept = [*OUTCOME, *(name for name in (*SERIES, "predicted", "online_correct") if name in self.wanted)]
         self.series = {name: [] for name in self.kept}
+        self.every_steps = (self.recipe.single.evaluate_steps or 0) if "predicted" in self.kept else 0
 
     @property
     def online(self) -> bool:
@@ -166,6 +170,14 @@ class Collector:
             self.epochs.append(epoch)
             self._score_epoch()
         return True
+
+    def take_step(self, job: object, step: int, snapshot: Snapshot) -> None:
+        """Keep the predicted classes between two steps; for `Hooks.after_steps`."""
+        with self.costs.setdefault("evaluations", Cost()).measured():
+            outcome = snapshot.outcome()
+        if not outcome.diverged:
+            self.series["predicted"].append(outcome.prediction)
+            self.steps.append(step)
 
     def measure(self, measures: Mapping[str, Measure], snapshot: Snapshot) -> dict[str, np.ndarray]:
         """Statistics of the logits of all examples, (n,) by name; empty, and no forward pass, where none is named."""
@@ -225,13 +237,24 @@ class Collector:
         }
         if epoch:
             self.evaluated.append(epoch)
-        if "predicted" in self.series:
+        if self._records_predicted(epoch):
             self.series["predicted"].append(outcome.prediction)
         for name, array in arrays.items():
             if epoch and name in NOW:
                 self.latest[name] = array
             elif epoch and name in self.series and array is not None:
                 self.series[name].append(array)
+        return True
+
+    def _records_predicted(self, epoch: int) -> bool:
+        """Whether the classes predicted after an epoch are kept; by steps those before the first and after the last."""
+        if not self.every_steps:
+            return "predicted" in self.series
+        last = self.recipe.train.length(self.dataset.n_train)[1]
+        step = {0: 0, self.due[-1]: last}.get(epoch)
+        if step is None or step in self.steps:
+            return False
+        self.steps.append(step)
         return True
 
     def _online(self, epoch: int, snapshot: Snapshot) -> np.ndarray | None:

@@ -1,7 +1,8 @@
 """One epoch.  in: batches of a network or of a stack   out: the mean loss, the networks moved"""
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -40,18 +41,35 @@ class Batches(Protocol):
         ...
 
 
-def train_epoch(batches: Batches, stop: threading.Event | AnyOf, progress: Callable[[int], None]) -> Tensor:
+def train_epoch(
+    batches: Batches,
+    stop: threading.Event | AnyOf,
+    progress: Callable[[int], None],
+    pauses: Sequence[int] = (),
+    pause: Callable[[int], None] = lambda step: None,
+) -> Tensor:
     """Train on all batches of an epoch.
+
+    Args:
+        batches: of a network or of a stack.
+        stop: set to end after the step under way.
+        progress: hears of the examples trained on.
+        pauses: numbers of steps of this epoch, rising, after which `pause` is called with the number.
+        pause: called between two steps.
 
     Raises:
         Stopped: `stop` was set.
     """
-    for first in range(0, batches.steps, batches.at_once):
+    first, waiting = 0, deque(pauses)
+    while first < batches.steps:
         if stop.is_set():
             raise Stopped
-        last = min(first + batches.at_once, batches.steps)
+        last = min(first + batches.at_once, *list(waiting)[:1], batches.steps)
         batches.train(first, last)
         progress(batches.edges[last] - batches.edges[first])
+        first = last
+        if waiting and last == waiting[0]:
+            pause(waiting.popleft())
     return batches.mean_loss()
 
 

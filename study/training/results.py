@@ -104,10 +104,15 @@ class Hooks:
 
     after_epoch: called with the job, the epoch and a Snapshot, once before the first step (epoch 0) and after each
         epoch; only for jobs that train alone.  When it returns True the training of this job ends there.
+    after_steps: called with the job, the number of steps taken and a Snapshot after every `steps` steps; only for jobs
+        that train alone.
+    steps: between two such calls; 0: none.
     online: whether the Snapshot after an epoch says what was right before the update on its batch.
     """
 
     progress: Callable[[int], None] = lambda examples: None
     after_epoch: "Callable[[Job, int, Snapshot], bool | None] | None" = None
+    after_steps: "Callable[[Job, int, Snapshot], None] | None" = None
+    steps: int = 0
     online: bool = False
     stop: threading.Event | AnyOf = field(default_factory=threading.Event)

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -50,7 +51,10 @@ def _train(job: Job, context: Context, hooks: Hooks, spare: SpareLearner | None)
             break
         online = torch.zeros(examples.n, dtype=torch.bool, device=learner.weights.device) if hooks.online else None
         batches = SingleBatches(learner, job, epoch, examples, online)
-        losses.append(float(train_epoch(batches, hooks.stop, hooks.progress)))
+        before = epoch * (len(job.training.edges(len(job.rows))) - 1)  # steps
+        pauses = [step for step in range(1, batches.steps + 1) if hooks.steps and not (before + step) % hooks.steps]
+        pause = partial(_paused, job, learner, examples, context, hooks, before)
+        losses.append(float(train_epoch(batches, hooks.stop, hooks.progress, pauses, pause)))
         ended = _heard(job, learner, examples, context, hooks, epoch + 1, online)
         evaluation = _evaluation(job, learner, examples, context, epoch + 1, losses[-1])
         if evaluation:
@@ -75,6 +79,21 @@ def _evaluation(
     return Evaluation(epoch, float(accuracy), float(val_loss), loss, last)
 
 
+def _paused(
+    job: Job, learner: Learner, examples: Examples, context: Context, hooks: Hooks, before: int, step: int
+) -> None:
+    """Give the caller a snapshot between two steps of an epoch, before which others were taken."""
+    if hooks.after_steps is not None:
+        with _evaluating(context):
+            hooks.after_steps(job, before + step, Snapshot(learner, examples))
+
+
+def _evaluating(context: Context) -> AbstractContextManager[None]:
+    """As many threads as an evaluation may use."""
+    placement = context.placement
+    return operation_threads(placement.machine if placement.threads == 1 else placement.cores)
+
+
 def _heard(
     job: Job,
     learner: Learner,
@@ -87,6 +106,5 @@ def _heard(
     """Give the caller a snapshot; whether it ends the training here."""
     if hooks.after_epoch is None:
         return False
-    placement = context.placement
-    with operation_threads(placement.machine if placement.threads == 1 else placement.cores):
+    with _evaluating(context):
         return bool(hooks.after_epoch(job, epoch, Snapshot(learner, examples, online)))
