@@ -53,7 +53,7 @@ def test_learning_curves_have_parts_of_epochs(runs):
 def test_scoring_keeps_the_records(runs):
     """`study score` copies the training; the steps were lost with the rest of the header."""
     (run,) = runs[1:]
-    proxies = {"iteration_learned": {}, "prediction_depth": {}, "el2n": {}}
+    proxies = {"iteration_learned": {}, "prediction_depth": {}, "output_margin": {}}
     train, single = {"epochs": EPOCHS, "batch_size": 16}, {"evaluate_steps": 3, "keep": "final"}
     recipe = toy_recipe("single", proxies=proxies, train=train, single=single)
     (scored,) = run_singles(recipe, blobs(60, 15), run.store)
