@@ -104,7 +104,7 @@ def _arrays(path: Path, labels: Any, ids: Any, kind: str) -> Recorder:
     if given[0] == "loss":
         return _recorded(values if values.ndim == 2 else values[None], "loss", None, ids, kind)
     if labels is None:
-        raise DataError(f"{path.name} has no labels; pass labels=...")
+        raise DataError(f"{path.name} has no labels; pass labels=..., or --labels FILE to `study import`")
     if given[0] == "probabilities":
         values = _as_logits(values, path.name)
     return _recorded(values if values.ndim == 3 else values[None], "logits", labels, ids, kind)
