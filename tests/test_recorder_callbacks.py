@@ -204,4 +204,7 @@ def test_the_recorder_benchmark_runs_in_miniature():
     """A script that is run once a month breaks unseen."""
     from benches import run
 
-    assert "200 examples, 2 epochs" in run("bench_recorder", "--examples", "200", "--epochs", "2", "--repeats", "1")
+    small = ("--examples", "200", "--epochs", "2", "--steps", "1", "--batch", "2", "--side", "32", "--repeats", "1")
+    printed = run("bench_recorder", *small)
+    assert "200 examples, 2 epochs" in printed
+    assert "update beside it" in printed
