@@ -17,7 +17,7 @@ from study.errors import StoreError
 from study.progress import say
 from study.proxies import PROXIES, Spec, oriented
 from study.scores.ceilings import Truth, rank_correlation
-from study.scores.rank_statistics import distinct, spearman
+from study.scores.rank_statistics import centred_ranks_by_group, distinct, spearman
 from study.tracking import Run
 
 KEYS = ["proxy", "label", "family", "easy", "on"]
@@ -153,11 +153,16 @@ def within_class(scores: np.ndarray, proxy: np.ndarray, labels: np.ndarray) -> f
         -1 to 1.  A proxy that does no more than tell hard classes from easy ones gets about 0.  Classes in which it is
         not defined (fewer than three examples, one value only) are left out; NaN when none is left.
     """
-    order = np.argsort(labels, kind="stable")
-    cuts = np.flatnonzero(np.diff(labels[order])) + 1
-    by_class = [spearman(scores[rows], proxy[rows]) for rows in np.split(order, cuts) if len(rows)]
-    defined = [rho for rho in by_class if np.isfinite(rho.value)]
-    return float(np.average([r.value for r in defined], weights=[r.n for r in defined])) if defined else np.nan
+    present = ~(np.isnan(scores) | np.isnan(proxy))
+    _, groups = np.unique(labels[present], return_inverse=True)
+    x, y = centred_ranks_by_group(scores[present], groups), centred_ranks_by_group(proxy[present], groups)
+    sizes = np.bincount(groups)
+    covariance, var_x, var_y = (np.bincount(groups, weights=product) for product in (x * y, x * x, y * y))
+    defined = (sizes >= 3) & (var_x > 0) & (var_y > 0)
+    if not defined.any():
+        return np.nan
+    rho = covariance[defined] / np.sqrt(var_x[defined] * var_y[defined])
+    return float(np.average(rho, weights=sizes[defined]))
 
 
 def _across(

@@ -58,6 +58,29 @@ def spearman(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Correlation:
     return _ratio_with_interval(float(covariance), float(var_x), float(var_y), cross, influence_x, influence_y, level)
 
 
+def centred_ranks_by_group(x: ArrayLike, groups: ArrayLike) -> FloatArray:
+    """Midranks of each example among those of its group, less the group's mean.
+
+    Args:
+        x: (n,) without NaN.
+        groups: (n,) integers from 0.
+
+    >>> centred_ranks_by_group([1, 5, 5, 7, 0], [0, 0, 0, 1, 1])
+    array([-1. ,  0.5,  0.5,  0.5, -0.5])
+    """
+    x, groups = np.asarray(x, dtype=float), np.asarray(groups)
+    order = np.lexsort((x, groups))
+    x_sorted, group = x[order], groups[order]
+    new = np.concatenate(([True], (x_sorted[1:] != x_sorted[:-1]) | (group[1:] != group[:-1])))[: len(x)]
+    starts = np.flatnonzero(new)
+    ends = np.append(starts[1:], len(x))
+    sizes = np.bincount(groups)
+    middle = np.cumsum(sizes) - sizes + (sizes - 1) / 2  # the mean place of a group
+    ranks = np.empty(len(x))
+    ranks[order] = np.repeat((starts + ends - 1) / 2, ends - starts) - middle[group]
+    return ranks
+
+
 def kendall(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Correlation:
     """Kendall's tau-b: concordant minus discordant pairs over the geometric mean of the untied ones, with its interval.
 
