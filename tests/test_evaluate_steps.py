@@ -20,7 +20,7 @@ def runs(stores):
     proxies = {"iteration_learned": {}, "prediction_depth": {}}
     of = [
         toy_recipe("single", proxies=proxies, train={"epochs": EPOCHS, "batch_size": 16}, single=single)
-        for single in ({}, {"evaluate_steps": 3, "keep": "final"})
+        for single in ({}, {"evaluate_steps": 3, "signals_every": 3, "keep": "final"})
     ]
     store = stores()
     return [run_singles(recipe, blobs(60, 15), store)[0] for recipe in of]
@@ -48,3 +48,15 @@ def test_learning_curves_have_parts_of_epochs(runs):
     curve = learning_curve(group_runs([runs[1]])[0])
     at = sorted(set(curve["at"]))
     assert at == [0, 0.75, 1.5, 2.25, 3.0]
+
+
+def test_scoring_keeps_the_records(runs):
+    """`study score` copies the training; the steps were lost with the rest of the header."""
+    (run,) = runs[1:]
+    proxies = {"iteration_learned": {}, "prediction_depth": {}, "output_margin": {}}
+    train, single = {"epochs": EPOCHS, "batch_size": 16}, {"evaluate_steps": 3, "signals_every": 3, "keep": "final"}
+    recipe = toy_recipe("single", proxies=proxies, train=train, single=single)
+    (scored,) = run_singles(recipe, blobs(60, 15), run.store)
+    assert scored.tags["study.scored_from"] == run.id
+    assert (scored.read_arrays("trajectory.npz")["predicted"] == run.read_arrays("trajectory.npz")["predicted"]).all()
+    assert scored.read_arrays("trajectory.npz")["predicted_steps"].tolist() == [0, 3, 6, 9, 12]
