@@ -1,9 +1,15 @@
 """The inventory of the papers' experiments is whole; `tests/test_docs.py` parses its commands on the page."""
 
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import docs_pages
+
+from study.experiments.analyses import check_analyses
+from study.proxies import chosen
+from study.recipe.load import load
 
 ROOT = Path(__file__).parents[1]
 VERDICTS = {"works", "works in part", "recipe only"}
@@ -23,3 +29,17 @@ def test_every_id_of_the_papers_has_a_row_and_a_verdict():
     assert len(rows) == 55
     assert {each["verdict"] for each in rows} <= VERDICTS
     assert all(each[column] for each in rows for column in ("command", "where", "scale"))
+
+
+def test_the_recipes_of_the_commands_have_what_they_name():
+    """A command that parses may still name a proxy, an analysis or a key that is not there."""
+    checked = 0
+    for each in docs_pages.experiments():
+        words = shlex.split(each["command"])
+        overrides = [value for option, value in pairwise(words) if option == "--set"]
+        for name in (word for word in words if word.endswith(".toml")):
+            recipe = load(ROOT / name, overrides)
+            chosen(recipe.proxies)
+            check_analyses(recipe.sweep.analyses)
+            checked += 1
+    assert checked >= 50
