@@ -10,7 +10,7 @@ from study.analysis.correlations import correlations, correlations_by_ratio, par
 from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.facts import facts
 from study.analysis.influence import Influences, influences
-from study.analysis.label_errors import LabelErrors, known_errors, label_errors
+from study.analysis.label_errors import LabelErrors, known_errors, label_errors, planted_images
 from study.analysis.leaderboard import leaderboard, proxy_matrix, within_class
 from study.analysis.load import StudyRuns, load_runs
 from study.analysis.results import Results, compute_results
@@ -51,6 +51,7 @@ __all__ = [
     "mean_class_sensitivity",
     "parts",
     "planes",
+    "planted_images",
     "probe_curves",
     "proxy_matrix",
     "ranked_by",

@@ -3,8 +3,9 @@
 Only for data whose labels before the change are known: noise planted by the recipe, or human labels beside clean ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -73,8 +74,13 @@ class LabelErrors:
         ]
 
 
-def label_errors(runs: StudyRuns, dataset: Dataset) -> LabelErrors:
+def label_errors(runs: StudyRuns, dataset: Dataset, baselines: Mapping[str, np.ndarray] | None = None) -> LabelErrors:
     """Measure how well every score of these runs finds the changed labels among the training examples.
+
+    Args:
+        runs: of a study of these data.
+        dataset: with labels that were changed.
+        baselines: further scores by name, (n_train,) each, high where the label is suspect.
 
     Raises:
         AnalysisError: no label is known to have been changed.
@@ -82,7 +88,8 @@ def label_errors(runs: StudyRuns, dataset: Dataset) -> LabelErrors:
     wrong, rows = known_errors(dataset), dataset.rows("train")
     labels, before = dataset.labels[rows], dataset.clean_labels[rows]
     table, curves = [], []
-    for name, label, family, repeats in _suspicions(runs, rows):
+    others = ((name, name, "baseline", [values]) for name, values in (baselines or {}).items())
+    for name, label, family, repeats in chain(_suspicions(runs, rows), others):
         table.append({"score": name, "label": label, "family": family} | _measures(repeats, wrong))
         inspected = np.linspace(0, 1, STEPS + 1)
         recall = np.mean([_curve(values, wrong, inspected) for values in repeats], axis=0)
@@ -96,6 +103,26 @@ def label_errors(runs: StudyRuns, dataset: Dataset) -> LabelErrors:
         _counts(labels, before, dataset),
         **_votes(runs, rows, before, dataset.n_classes),
     )
+
+
+def planted_images(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
+    """Measure how well every score finds the images that do not belong: of another data set, or replaced by noise.
+
+    Returns:
+        One row per kind and score, the highest AUROC of each kind first: `kind` and the columns of
+        `LabelErrors.table`; empty where no image was put in.  Each kind is told from the examples that are left alone.
+    """
+    if dataset.planted is None:
+        return pd.DataFrame()
+    rows = dataset.rows("train")
+    marks, untouched = dataset.planted[rows], (dataset.planted == "")[rows] & ~wrong_labels(dataset)
+    table = []
+    for kind in np.unique(marks[marks != ""]).tolist():
+        counted = untouched | (marks == kind)
+        for name, label, family, repeats in _suspicions(runs, rows):
+            measured = _measures([values[counted] for values in repeats], (marks == kind)[counted])
+            table.append({"kind": kind, "score": name, "label": label, "family": family} | measured)
+    return pd.DataFrame(table).sort_values(["kind", "auroc"], ascending=[True, False], kind="stable", ignore_index=True)
 
 
 def wrong_labels(dataset: Dataset) -> np.ndarray:

@@ -53,6 +53,7 @@ def suspects(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
 
     Returns:
         example, the id; for files the path below the root | path, absolute, of files that are there | label |
+        planted, as in `Dataset.planted`, where there are such images |
         predicted, the class that most networks predict which were trained without it | label_confidence, a fifth of
         the soft C-score and four fifths of the single runs' confidence in the label, for test examples the soft C-score
         alone | cscore_soft cscore stderr held_out published, as far as there are any | a column per proxy of
@@ -64,6 +65,8 @@ def suspects(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
     if dataset.files is not None:
         columns["path"] = [path if Path(path).is_file() else "" for path in dataset.files.tolist()]
     columns["label"] = runs.cscores["label"].map(names.get)
+    if dataset.planted is not None:
+        columns["planted"] = dataset.planted
     if runs.ensemble:
         columns["predicted"] = runs.cscores["consensus"].map(names.get).fillna("")
         computed = ("cscore_soft", "cscore", "stderr", "held_out")

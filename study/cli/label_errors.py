@@ -17,14 +17,26 @@ def label_errors(
     plugin: Plugins = [],
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where tables (CSV) and figures (PNG) go")] = None,
 ) -> None:
-    """Say how well each score finds label errors that are known."""
+    """Say how well each score finds known errors.
+
+    Labels that were changed, images of another data set (data.foreign), images that noise has replaced (noise.inputs).
+    """
     opened, dataset, store = open_study(recipe, overrides, root, plugin)
     from study import analysis
     from study.cli.tables import label_error_table
-    from study.report.label_errors import write_folder
+    from study.cli.use_tables import planted_table
+    from study.report.label_errors import write_folder, write_planted
 
-    analysis.known_errors(dataset)
-    errors = analysis.label_errors(analysis.load_runs(opened, dataset, store), dataset)
-    label_error_table(errors)
-    for file in write_folder(errors, dataset.classes, out) if out else []:
+    if dataset.planted is None:
+        analysis.known_errors(dataset)
+    runs, files = analysis.load_runs(opened, dataset, store), []
+    if (dataset.labels != dataset.clean_labels).any():
+        errors = analysis.label_errors(runs, dataset)
+        label_error_table(errors)
+        files += write_folder(errors, dataset.classes, out) if out else []
+    if dataset.planted is not None:
+        planted = analysis.planted_images(runs, dataset)
+        planted_table(planted, dataset)
+        files += write_planted(planted, out) if out else []
+    for file in files:
         print_line(str(file))

@@ -9,6 +9,7 @@ from study.cli.tables import frame_table
 from study.progress import print_line
 
 if TYPE_CHECKING:
+    from study.data import Dataset
     from study.uses.collection import Collection
     from study.uses.curricula import Curricula
     from study.uses.reduction import Reduction
@@ -78,6 +79,21 @@ def collection_table(collected: "Collection") -> None:
         f"the accuracy at the largest subset ratio, predicted from the smaller ones, is off by at most {off:.4f}; "
         f"it lies in the interval for {collected.covered} of {len(table)} classes"
     )
+
+
+def planted_table(measured: pd.DataFrame, dataset: "Dataset") -> None:
+    """Print how well each score finds the images that do not belong, kind by kind, the best first."""
+    for kind, rows in measured.groupby("kind", sort=False):
+        count = int((dataset.planted == kind).sum())
+        print_line(f"{kind}: {count:,} of {dataset.n_train:,} training images")
+        shown = {
+            "score": rows["score"],
+            "AUROC (95 %)": intervals(rows, "auroc", "auroc_low", "auroc_high"),
+            "average precision": intervals(
+                rows, "average_precision", "average_precision_low", "average_precision_high"
+            ),
+        }
+        frame_table(pd.DataFrame(shown))
 
 
 def curricula_table(compared: "Curricula") -> None:

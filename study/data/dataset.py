@@ -23,7 +23,7 @@ from study.data.noise import noisy_images, noisy_labels
 from study.data.raw import Raw
 from study.data.readers.registry import read
 from study.data.resize import fit
-from study.data.types import Columns, DataSpec, NoiseSpec
+from study.data.types import REPLACED, Columns, DataSpec, NoiseSpec
 from study.errors import DataError
 from study.progress import Bar, bar
 from study.random_streams import random_stream
@@ -61,6 +61,8 @@ class Dataset:
     """(n,) int64, the labels as they were before label noise; None: there is none."""
     spec: DataSpec | None = field(default=None, repr=False)
     """How a recipe names the same examples; None where they came as arrays or from another library."""
+    planted: np.ndarray | None = field(default=None, repr=False)
+    """(n,) str, "foreign" or "random image" of images that were put in on purpose, else ""; None: there are none."""
     noise: NoiseSpec = field(default=NoiseSpec(), repr=False)
     """The noise that is in the examples, drawn with `noise_seed`."""
     noise_seed: int = field(default=0, repr=False)
@@ -295,13 +297,15 @@ class Dataset:
         images = noisy_images(self.images, self.n_train, self.maximum, noise, stream)
         if noise.labels == "unique":
             return with_unique_classes(replace(self, images=images, noise=noise, noise_seed=seed))
-        labels = noisy_labels(self.labels, self.ids, self.n_train, self.n_classes, noise, stream)
+        labels = noisy_labels(self.labels, self.ids, self.n_train, self.n_classes, noise, stream, self.images)
         if images is self.images and labels is self.labels:
             return self
+        replaced = None if images is self.images else (images != self.images).any(axis=(1, 2, 3))
         return replace(
             self,
             images=images,
             labels=labels,
+            planted=self.planted if replaced is None else np.where(replaced, REPLACED, ""),
             labels_before_noise=None if labels is self.labels else self.labels,
             digest=digest_of(images, labels, self.ids, self.n_train),
             noise=noise,
@@ -347,9 +351,9 @@ class Dataset:
 
     @property
     def label_columns(self) -> dict[str, np.ndarray]:
-        """The labels as every table of examples holds them: `label`, and `clean_label` where there is label noise."""
-        before = self.labels_before_noise
-        return {"label": self.labels} if before is None else {"label": self.labels, "clean_label": before}
+        """What every table of examples says of them: `label`, `clean_label` where there is label noise, `planted`."""
+        columns = {"label": self.labels, "clean_label": self.labels_before_noise, "planted": self.planted}
+        return {name: values for name, values in columns.items() if values is not None}
 
     @property
     def n(self) -> int:

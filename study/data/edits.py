@@ -212,6 +212,7 @@ def _edited(dataset: "Dataset", kept: np.ndarray, edit: Edit, path: Path) -> "Da
         n_train=n_train,
         files=None if dataset.files is None else dataset.files[kept],
         labels_before_noise=None if before is None else before[kept],
+        planted=None if dataset.planted is None else dataset.planted[kept],
         digest=digest_of(images, labels, dataset.ids[kept], n_train),
         edits=(*dataset.edits, edit),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from scipy.special import ndtr, ndtri, softmax
 
 from study.data.checks import check_range, whole_labels
 from study.data.raw import first_line, shown
@@ -16,11 +17,18 @@ from study.data.types import NoiseSpec
 from study.errors import DataError
 
 Streams = Callable[..., np.random.Generator]
+DEVIATION = 0.1  # of the images' probabilities of a wrong label, Xia et al. 2020
 BLOCK = 4096  # images at a time: their noise is drawn in float64
 
 
 def noisy_labels(
-    labels: np.ndarray, ids: np.ndarray, n_train: int, n_classes: int, noise: NoiseSpec, stream: Streams
+    labels: np.ndarray,
+    ids: np.ndarray,
+    n_train: int,
+    n_classes: int,
+    noise: NoiseSpec,
+    stream: Streams,
+    images: np.ndarray | None = None,
 ) -> np.ndarray:
     """Labels with noise in the training rows.
 
@@ -28,6 +36,7 @@ def noisy_labels(
         of the labels are wrong.  B-fig5 has "randomized (and fixed) 40% of the labels" and does not say whether the
         true one may come up; Zhang et al. 2017, whom the notes on Arpit build on, draw from all classes.
     asymmetric: class c becomes c + 1, the last one the first.
+    instance: each image has a share of its own and classes that it is taken for, see `instance_labels`.
     human: what people have said, see `human_labels`.
 
     Args:
@@ -37,6 +46,7 @@ def noisy_labels(
         n_classes: c.
         noise: which, how much.
         stream: `stream(*name)` gives the generator of that name; see `random_stream`.
+        images: (n, channels, h, w), with "instance" alone.
 
     Returns:
         (n,) int64; the array itself without label noise.
@@ -49,6 +59,9 @@ def noisy_labels(
     noisy = labels.copy()
     if noise.labels == "human" and noise.file and noise.column:  # NoiseSpec has both
         noisy[:n_train] = human_labels(Path(noise.file), noise.column, labels[:n_train], ids[:n_train], n_classes)
+        return noisy
+    if noise.labels == "instance" and images is not None:
+        noisy[:n_train] = instance_labels(images[:n_train], labels[:n_train], n_classes, noise.share, stream)
         return noisy
     rows = _chosen(n_train, noise.share, stream("noise", "labels", "rows"))
     if noise.labels == "asymmetric":
@@ -92,6 +105,44 @@ def noisy_images(images: np.ndarray, n_train: int, maximum: float, noise: NoiseS
             drawn = rng.standard_normal(images[block].shape) * deviation[:, None, None] + mean[:, None, None]
             cut = drawn.clip(0, maximum)
             noisy[block] = cut.round() if images.dtype.kind in "iu" else cut
+    return noisy
+
+
+def instance_labels(
+    images: np.ndarray, labels: np.ndarray, n_classes: int, share: float, stream: Streams
+) -> np.ndarray:
+    """Labels that go wrong as the image decides: some images more often than others, and for classes of their own.
+
+    An image x of class y is wrong with a probability of its own, normal around `share` with deviation 0.1 and cut off
+    at 0 and 1.  A wrong label is drawn from the softmax of x W_y over the other classes; the weights W_y of each
+    class are standard normal.  The noise at one share is not a part of the noise at a larger one where the cuts differ.
+
+    Args:
+        images: (n, channels, h, w); each channel is brought to mean 0 and deviation 1 first.
+        labels: (n,) int64.
+        n_classes: c.
+        share: mean of the probabilities.
+        stream: see `noisy_labels`.
+
+    Returns:
+        (n,) int64.
+
+    Source: Xia et al. 2020, "Part-dependent Label Noise", algorithm 2, as their code and others' after it do it.
+    """
+    draw = stream("noise", "labels", "instance")
+    weights = draw.standard_normal((n_classes, images[0].size, n_classes)).astype(np.float32)
+    low, high = ndtr(-share / DEVIATION), ndtr((1 - share) / DEVIATION)
+    rates = share + DEVIATION * ndtri(low + (high - low) * draw.random(len(labels)))
+    wrong, places = draw.random(len(labels)) < rates, draw.random(len(labels))
+    mean, deviation = channel_statistics(images)
+    noisy = labels.copy()
+    for label in range(n_classes):
+        rows = np.flatnonzero(wrong & (labels == label))
+        values = (images[rows] - mean[:, None, None]) / np.maximum(deviation, 1e-12)[:, None, None]
+        logits = values.reshape(len(rows), -1).astype(np.float32) @ weights[label]
+        logits[:, label] = -np.inf
+        edges = softmax(logits.astype(np.float64), axis=1).cumsum(axis=1)
+        noisy[rows] = (places[rows, None] * edges[:, -1:] >= edges).sum(axis=1)
     return noisy
 
 

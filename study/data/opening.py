@@ -4,8 +4,9 @@ from typing import Any
 
 from study.data.dataset import Dataset
 from study.data.findings import copies
+from study.data.foreign import with_foreign
 from study.data.readers.registry import read
-from study.data.types import DataSpec, NoiseSpec
+from study.data.types import DataSpec, ForeignSpec, NoiseSpec
 from study.progress import Bar, bar, command, say
 
 
@@ -54,6 +55,8 @@ def open_data(data: Any, noise: Any = None, *, seed: int = 0, progress: Bar = ba
         say(f"{dataset.name}: {repeats}; `{command('data')}` lists them")
     if noise is not None:
         dataset = dataset.with_noise(noise if isinstance(noise, NoiseSpec) else NoiseSpec.of(noise), seed=seed)
+    if data.foreign is not None:
+        dataset = with_foreign(dataset, ForeignSpec.of(data.foreign), seed=seed, progress=progress)
     for path in data.decisions:
         dataset = dataset.with_decisions(path)
     if data.keep:

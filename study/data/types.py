@@ -8,8 +8,10 @@ from typing import Any, Self
 
 from study.errors import DataError
 
-LABEL_NOISE = ("none", "symmetric", "asymmetric", "human", "unique")
+LABEL_NOISE = ("none", "symmetric", "asymmetric", "instance", "human", "unique")
 INPUT_NOISE = ("none", "gaussian", "shuffled")
+FOREIGN, REPLACED = "foreign", "random image"
+"""What `Dataset.planted` says of an image that was put in on purpose."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,32 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class ForeignSpec:
+    """Images of another data set that are mixed into the training examples, under labels drawn at random.
+
+    name, root, train: of its reader, see `DataSpec`.
+    share: how many, for each training example.
+
+    >>> ForeignSpec("fashion-mnist").share
+    0.05
+    """
+
+    name: str
+    root: str | None = None
+    train: str | None = None
+    share: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise DataError(f"data.foreign.share is {self.share}; it lies above 0 and is at most 1")
+
+    @classmethod
+    def of(cls, section: Any) -> Self:
+        """The same of any object with these attributes, such as a recipe's [data.foreign] table."""
+        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """Which examples: the name of a reader, where the files lie, what is taken of them.
 
@@ -44,6 +72,7 @@ class DataSpec:
     download: whether a published data set may be fetched.
     decisions: files of decisions, see `Dataset.with_decisions`, in their order.
     keep: a list of the training examples that are kept, see `Dataset.with_only`.
+    foreign: images of another data set among the training examples; a mapping becomes a `ForeignSpec`.
 
     >>> DataSpec("mnist", limit=100).title
     'mnist'
@@ -63,16 +92,21 @@ class DataSpec:
     download: bool = True
     decisions: tuple[str, ...] = ()
     keep: str | None = None
+    foreign: ForeignSpec | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, Mapping):
             object.__setattr__(self, "columns", Columns(**self.columns))
+        if isinstance(self.foreign, Mapping):
+            object.__setattr__(self, "foreign", ForeignSpec(**self.foreign))
 
     @classmethod
     def of(cls, section: Any) -> Self:
         """The same of any object with these attributes, such as a recipe's [data] table."""
         values: dict[str, Any] = {field.name: getattr(section, field.name) for field in fields(cls)}
         values["columns"] = {field.name: getattr(section.columns, field.name) for field in fields(Columns)}
+        if section.foreign is not None:
+            values["foreign"] = ForeignSpec.of(section.foreign)
         return cls(**values)
 
     @property
@@ -85,10 +119,10 @@ class DataSpec:
 class NoiseSpec:
     """What is made wrong on purpose in the training examples; test examples stay as they are.
 
-    labels: "symmetric" (uniform over all classes, the true one among them), "asymmetric" (the next class), "human"
-        (read from a file), "unique" (each training example is a class of its own, and there are no test examples),
-        "none".
-    share: of the training examples whose label is drawn anew.
+    labels: "symmetric" (uniform over all classes, the true one among them), "asymmetric" (the next class), "instance"
+        (a class that the image decides), "human" (read from a file), "unique" (each training example is a class of its
+        own, and there are no test examples), "none".
+    share: of the training examples whose label is drawn anew; with "instance" the mean of the examples' own shares.
     file, column: an .npz file of human labels and the name of its array.
     inputs: "gaussian" (noise of the data's mean and deviation instead of the image), "shuffled" (its pixels in an order
         of its own), "none".

@@ -197,6 +197,7 @@ def training_rows_alone(dataset: Dataset, rows: np.ndarray) -> Dataset:
         n_train=len(rows),
         files=None if dataset.files is None else dataset.files[kept],
         labels_before_noise=None if before is None else before[kept],
+        planted=None if dataset.planted is None else dataset.planted[kept],
         digest=digest_of(images, labels, ids, len(rows)),
         spec=None,
     )

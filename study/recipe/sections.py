@@ -57,6 +57,21 @@ class Columns(Section):
     split: str | None = None
 
 
+class Foreign(Section):
+    """Images of another data set among the training examples, under labels drawn at random.
+
+    name: of its source, as in [data].
+    root: the folder of its files.
+    train: file or folder of its training split, where root does not say it.
+    share: how many images, for each training example.
+    """
+
+    name: str
+    root: Path | None = None
+    train: Path | None = None
+    share: Annotated[float, Field(gt=0, le=1)] = 0.05
+
+
 class Data(Section):
     """Which examples: the name of a source, where it lies, what is taken of it.
 
@@ -74,6 +89,7 @@ class Data(Section):
     decisions: suspects.csv of a report of these data, in which a person has decided what to keep, relabel and drop; a
         list of several is applied in its order.
     keep: a CSV file whose column `example` names the training examples that are trained on; test examples all stay.
+    foreign: images of another data set that are mixed in, a table.
     """
 
     name: str
@@ -90,6 +106,7 @@ class Data(Section):
     columns: Columns = Columns()
     decisions: tuple[Path, ...] = ()
     keep: Path | None = None
+    foreign: Foreign | None = None
 
     @field_validator("decisions", mode="before")
     @classmethod
@@ -113,15 +130,16 @@ class Data(Section):
 class Noise(Section):
     """What is made wrong on purpose in the training examples, fixed by the seed; test examples stay as they are.
 
-    labels: symmetric (uniform over all classes, the true one among them), asymmetric (the next class), human (read
-        from a file), unique (each training example is a class of its own; test examples are left out).
-    share: of the training examples whose label is drawn anew.
+    labels: symmetric (uniform over all classes, the true one among them), asymmetric (the next class), instance (a
+        class that the image decides), human (read from a file), unique (each training example is a class of its own;
+        test examples are left out).
+    share: of the training examples whose label is drawn anew; with instance the mean of the examples' own shares.
     inputs: gaussian (noise of the data's mean and deviation instead of the image), shuffled (its pixels in an order of
         its own).
     input_share: of the training examples whose image is replaced.
     """
 
-    labels: Literal["none", "symmetric", "asymmetric", "human", "unique"] = "none"
+    labels: Literal["none", "symmetric", "asymmetric", "instance", "human", "unique"] = "none"
     share: Share = 0.0
     file: Path | None = None  # of human labels: .npz
     column: str | None = None  # its array
@@ -130,11 +148,13 @@ class Noise(Section):
 
     @model_validator(mode="after")
     def _labels_say_which(self) -> "Noise":
-        drawn = self.labels in ("symmetric", "asymmetric")
+        drawn = self.labels in ("symmetric", "asymmetric", "instance")
         if drawn and not self.share:
             raise ValueError(f"labels = '{self.labels}' needs the share that it concerns, such as share = 0.4")
         if not drawn and self.share:
-            raise ValueError(f"share = {self.share} goes with labels = 'symmetric' or 'asymmetric', else it is 0")
+            raise ValueError(
+                f"share = {self.share} goes with labels = 'symmetric', 'asymmetric' or 'instance', else it is 0"
+            )
         if self.labels == "human" and not (self.file and self.column):
             raise ValueError(
                 "labels = 'human' needs file = 'labels.npz' and column, the name of its array, "

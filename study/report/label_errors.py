@@ -61,6 +61,15 @@ def write_folder(errors: LabelErrors, classes: Sequence[str], folder: Path) -> l
     return write_files(_files(errors, classes), folder)
 
 
+def write_planted(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write `planted_images.csv`.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    return write_files([("planted_images.csv", table.to_csv(index=False).encode())], folder)
+
+
 def _files(errors: LabelErrors, classes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     tables = {
         "label_errors.csv": errors.table,

@@ -91,7 +91,7 @@ class MultiDevice:
             StudyError: a worker has died, or a network that no other process can build; or what a worker has raised.
         """
         dataset, placement, hooks = self.context.dataset, self.context.placement, self.context.hooks
-        small = replace(dataset, images=dataset.images[:0], ids=dataset.ids[:0], labels_before_noise=None)
+        small = replace(dataset, images=dataset.images[:0], ids=dataset.ids[:0], labels_before_noise=None, planted=None)
         dealt: dict[int, Job] = {}
         count = 0
         with _workers(dataset.images, placement) as workers:
