@@ -52,7 +52,7 @@ def run_details(run: "Run") -> dict[str, Any]:
     return run_summary(run) | more
 
 
-def dataset_summary(dataset: "Dataset") -> dict[str, Any]:
+def dataset_summary(dataset: "Dataset", *, near: bool = False) -> dict[str, Any]:
     """What `study data` says: sizes, classes, what cannot be used, which examples repeat others or are odd."""
     from study.data.findings import find
 
@@ -80,7 +80,7 @@ def dataset_summary(dataset: "Dataset") -> dict[str, Any]:
                 "kind": kind,
                 "same_as": None if same_as is None else dataset.ids[same_as],
             }
-            for row, kind, same_as in find(dataset)
+            for row, kind, same_as in find(dataset, near=near)
         ],
     }
 

@@ -1,6 +1,7 @@
 """Tables for the terminal.  in: a Store, a Run, a Dataset   out: what is in it, printed"""
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -255,7 +256,7 @@ def _cell(value: object) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"
 
 
-def dataset_table(dataset: "Dataset") -> None:
+def dataset_table(dataset: "Dataset", *, near: bool = False) -> None:
     """Print what a data set holds, class by class, what in it cannot be used, which images repeat others or are odd."""
     from study.data.findings import sentences
 
@@ -276,9 +277,12 @@ def dataset_table(dataset: "Dataset") -> None:
         wrong = int((dataset.labels != dataset.clean_labels).sum())
         share = wrong / dataset.n_train
         print_line(f"label noise: {wrong} of {dataset.n_train} train labels ({share:.1%}) are not as found")
+    if dataset.planted is not None:
+        for kind, count in Counter(dataset.planted[dataset.planted != ""].tolist()).items():
+            print_line(f"{kind}: {count} of {dataset.n_train} train images")
     for line in dataset.unusable:
         print_line(f"not usable: {line}")
-    for sentence, images in sentences(dataset):
+    for sentence, images in sentences(dataset, near=near):
         print_line(sentence)
         for line in images:
             print_line(f"    {line}")

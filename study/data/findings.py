@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from study.data.near_duplicates import near_pairs
 from study.data.raw import shown
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ KINDS = {  # of findings, in this order, and what each means
     "leak": "test images with the pixels of a training image, so that no network holds them out",
     "conflict": "images with the pixels of an image of another class",
     "duplicate": "images with the pixels of another image of their class",
+    "near leak": "test images that are nearly a training image",
+    "near conflict": "images that are nearly an image of another class",
+    "near duplicate": "images that are nearly another image of their class",
     "blank": "images of one colour",
     "nearly blank": f"images that are nearly blank, whose pixels deviate by less than {NEARLY_BLANK:.0%} of white",
     "few levels": f"images with fewer than {FEW_LEVELS} grey levels",
@@ -32,6 +36,9 @@ KINDS_OF_ROWS = {  # of features, which have no pixels
     "leak": "test rows with the features of a training row, so that no network holds them out",
     "conflict": "rows with the features of a row of another class",
     "duplicate": "rows with the features of another row of their class",
+    "near leak": "test rows that are nearly a training row",
+    "near conflict": "rows that are nearly a row of another class",
+    "near duplicate": "rows that are nearly another row of their class",
 }
 
 
@@ -43,19 +50,24 @@ class Finding(NamedTuple):
     same_as: int | None = None
 
 
-def find(dataset: "Dataset") -> list[Finding]:
+def find(dataset: "Dataset", *, near: bool = False) -> list[Finding]:
     """Every finding, kind by kind: repeated images, blank and nearly blank ones, those of few grey levels.
 
     Of features only the repeated rows.
+
+    Args:
+        dataset: n examples.
+        near: whether to look for near duplicates too, which compares all pairs: see `near_duplicates.near_pairs`.
     """
     findings = [*repeated(dataset), *(() if dataset.is_features else _odd(dataset.images, dataset.maximum))]
+    findings += nearly_repeated(dataset) if near else []
     return sorted(findings, key=lambda finding: (list(KINDS).index(finding.kind), finding.row))
 
 
-def sentences(dataset: "Dataset") -> list[tuple[str, list[str]]]:
+def sentences(dataset: "Dataset", *, near: bool = False) -> list[tuple[str, list[str]]]:
     """Each kind of finding with its count, and a line for each of its images; no lines for what most images are."""
     kinds: defaultdict[str, list[Finding]] = defaultdict(list)
-    for finding in find(dataset):
+    for finding in find(dataset, near=near):
         kinds[finding.kind].append(finding)
     names = KINDS_OF_ROWS if dataset.is_features else KINDS
     return [
@@ -103,6 +115,33 @@ def repeated(dataset: "Dataset") -> list[Finding]:
                 findings.append(Finding(row, "conflict", int(others[0])))
             if row != first:
                 findings.append(Finding(row, "duplicate", int(first)))
+    return findings
+
+
+def nearly_repeated(dataset: "Dataset") -> list[Finding]:
+    """Images that are nearly another one: across the splits, of another class, or of the same; a pair comes once.
+
+    Images of next to one colour are left out, they are `blank` or `nearly blank`.
+
+    >>> import numpy as np
+    >>> from study.data import Dataset
+    >>> images = np.random.default_rng(0).random((20, 6, 6))
+    >>> images[7] = images[3] + 0.001
+    >>> nearly_repeated(Dataset.from_arrays(images.clip(0, 1), np.arange(20) % 2, name="toy"))
+    [Finding(row=7, kind='near duplicate', same_as=3)]
+    """
+    rows, others, _ = near_pairs(dataset.images)
+    blank = set() if dataset.is_features else {finding.row for finding in _odd(dataset.images, dataset.maximum)}
+    pairs = dict(zip(rows.tolist(), others.tolist(), strict=True))
+    findings = []
+    for row, other in pairs.items():
+        split = dataset.n_train
+        again = pairs.get(other) == row and (other >= split or row < split) and row < other
+        if again or row in blank or row < split <= other:
+            continue
+        kind = "leak" if row >= split > other else "duplicate"
+        kind = "conflict" if kind != "leak" and dataset.labels[row] != dataset.labels[other] else kind
+        findings.append(Finding(row, f"near {kind}", other))
     return findings
 
 

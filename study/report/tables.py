@@ -11,6 +11,7 @@ from study.data.findings import KINDS, find
 from study.report import label_errors
 from study.report.html import FileEntry, TableSection
 
+NEAR_UP_TO = 20_000  # examples: all pairs of them are compared within seconds
 SUSPECTS = 500  # rows of suspects.csv: as many as the MLflow UI shows
 LEADERBOARD = {  # columns of the leaderboard and their headings on the page
     "label": "proxy",
@@ -44,7 +45,7 @@ POINT_HEADINGS = {
 
 def odd_images(dataset: Dataset) -> pd.DataFrame:
     """Images that repeat another one, and odd ones: what (of `KINDS`), example, label, same as, its label."""
-    names, rows = np.array(dataset.classes), find(dataset)
+    names, rows = np.array(dataset.classes), find(dataset, near=dataset.n <= NEAR_UP_TO)
     counts = Counter(finding.kind for finding in rows)
     rows = [finding for finding in rows if counts[finding.kind] <= dataset.n / 2]  # what most are is not odd
     return pd.DataFrame(
@@ -63,7 +64,11 @@ def table_sections(results: Results, suspects: pd.DataFrame, odd: pd.DataFrame) 
     sections = [_leaderboard_section(results)] if len(results.leaderboard) else []
     if len(odd):
         kinds = "; ".join(f"{kind}: {KINDS[kind]}" for kind in dict.fromkeys(odd["what"]))
-        sections.append(TableSection("Repeated and blank images", odd, f"{kinds}. odd_images.csv holds all of them."))
+        sections.append(
+            TableSection(
+                "Repeated, nearly repeated and blank images", odd, f"{kinds}. odd_images.csv holds all of them."
+            )
+        )
     if len(suspects):
         sentence = f"The most suspect train and test examples; suspects.csv holds the first {SUSPECTS:,}."
         shown = suspects.drop(columns="path", errors="ignore").rename(columns=SUSPECT_HEADINGS)
