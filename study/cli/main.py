@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from study import plugins
+from study.cli.benchmark import benchmark
 from study.cli.check import check
 from study.cli.compare import compare
 from study.cli.curricula import curricula
@@ -217,6 +218,7 @@ def leaderboard(
 app.command()(compare)
 app.command()(score)
 app.command()(reproduce)
+app.command()(benchmark)
 app.command("label-errors")(label_errors)
 app.command()(reduce)
 app.command("test-set")(small_test_set)
@@ -261,7 +263,14 @@ app.command()(check)
 
 
 @app.command()
-def data(recipe: RecipePath = DEFAULT, overrides: Overrides = [], as_json: AsJson = False) -> None:
+def data(
+    recipe: RecipePath = DEFAULT,
+    overrides: Overrides = [],
+    near: Annotated[
+        bool, typer.Option("--near", help="compare all pairs, for images that are nearly another one")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Read a recipe's data set, say what it holds.  Downloads it when need be; lists what in it cannot be used."""
     from study import data as sets
 
@@ -276,9 +285,9 @@ def data(recipe: RecipePath = DEFAULT, overrides: Overrides = [], as_json: AsJso
     from study.cli.tables import dataset_table
 
     if as_json:
-        print_json(dataset_summary(loaded))
+        print_json(dataset_summary(loaded, near=near))
     else:
-        dataset_table(loaded)
+        dataset_table(loaded, near=near)
 
 
 @app.command()

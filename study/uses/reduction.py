@@ -1,7 +1,7 @@
 """Smaller training sets (Z-reduce).  in: runs of a study   out: keep lists, trainings on them, accuracy by share"""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ def reduce_training_set(
     shares: Sequence[float] = SHARES,
     repeats: int = 3,
     same_steps: bool = True,
+    train: Mapping[str, Any] | None = None,
+    baselines: Mapping[str, np.ndarray] | None = None,
     stop: threading.Event | None = None,
     bar: Bar = quiet,
 ) -> Reduction:
@@ -69,6 +71,8 @@ def reduce_training_set(
         shares: of the training examples that are kept.
         repeats: trainings on each list; of random lists one on each of as many draws.
         same_steps: as many updates as on all examples; else as many epochs.
+        train: keys of [train] that differ in these trainings from the recipe's single runs, such as `batch_size`.
+        baselines: further scores by name, (n_train,) each, high means easy.
         stop: set to end after the step under way.
         bar: display of the progress.
 
@@ -84,8 +88,9 @@ def reduce_training_set(
         raise AnalysisError("the shares that are kept lie between 0 and 1, such as 0.1 and 0.5; all examples are added")
     runs = load_runs(recipe, dataset, store)
     folder = store.root / "keep" / dataset.digest
-    lists = _write_lists(runs, recipe, dataset, folder, by or _usual(runs), shares, repeats)
-    swept = _sweep_recipe(recipe, dataset, lists, repeats, same_steps)
+    scores = training_scores(runs, dataset) | dict(baselines or {})
+    lists = _write_lists(scores, recipe, dataset, folder, by or _usual(runs), shares, repeats)
+    swept = _sweep_recipe(recipe, dataset, lists, repeats, same_steps, train or {})
     sweep = run_sweep(swept, store, dataset=dataset, stop=stop, bar=bar)
     trained = _accuracies(sweep, lists, store)
     reduction = Reduction(_table(trained), trained, folder, sweep)
@@ -110,7 +115,7 @@ class _List:
 
 
 def _write_lists(
-    runs: StudyRuns,
+    scores: dict[str, np.ndarray],
     recipe: Recipe,
     dataset: Dataset,
     folder: Path,
@@ -119,7 +124,7 @@ def _write_lists(
     repeats: int,
 ) -> list[_List]:
     """Write every keep list, the one of all examples too."""
-    scores, lists = training_scores(runs, dataset), []
+    lists: list[_List] = []
     folder.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(by):
         for share in shares:
@@ -158,7 +163,14 @@ def _write(dataset: Dataset, rows: np.ndarray, path: Path) -> str:
     return str(path)
 
 
-def _sweep_recipe(recipe: Recipe, dataset: Dataset, lists: list[_List], repeats: int, same_steps: bool) -> Recipe:
+def _sweep_recipe(
+    recipe: Recipe,
+    dataset: Dataset,
+    lists: list[_List],
+    repeats: int,
+    same_steps: bool,
+    train: Mapping[str, Any],
+) -> Recipe:
     """Single runs over the lists: random ones are trained once each, the others as often as asked for."""
     single = recipe.part("single")
     if same_steps and single.schedule.milestones and single.schedule.unit == "epochs":
@@ -173,7 +185,7 @@ def _sweep_recipe(recipe: Recipe, dataset: Dataset, lists: list[_List], repeats:
         if len(repeated["single.repeats"]) > 1
         else (),
     )
-    return sweep_of_single_runs(recipe, "reduce", {"train": steps}, sweep)
+    return sweep_of_single_runs(recipe, "reduce", {"train": {**train, **steps}}, sweep)
 
 
 def _accuracies(sweep: Run, lists: list[_List], store: Store) -> pd.DataFrame:
