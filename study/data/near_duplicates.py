@@ -6,8 +6,6 @@ Copies that were saved, cut or scaled anew differ in every pixel a little; a dig
 import numpy as np
 from numpy.typing import NDArray
 
-from study.kernels.knn import nearest
-
 NEAR = 0.13  # of the median distance to the nearest neighbour
 NEIGHBOURS = 4  # that are searched for one with other pixels
 
@@ -33,6 +31,8 @@ def near_pairs(
     >>> [each.tolist() for each in near_pairs(images)[:2]]
     [[4, 5], [5, 4]]
     """
+    from study.kernels.knn import nearest  # torch, which reading data does without
+
     n = len(images)
     k = min(NEIGHBOURS, n - 1)
     none = np.array([], dtype=np.int64)

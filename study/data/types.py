@@ -103,10 +103,10 @@ class DataSpec:
     @classmethod
     def of(cls, section: Any) -> Self:
         """The same of any object with these attributes, such as a recipe's [data] table."""
-        values: dict[str, Any] = {field.name: getattr(section, field.name) for field in fields(cls)}
+        values: dict[str, Any] = {field.name: getattr(section, field.name, field.default) for field in fields(cls)}
         values["columns"] = {field.name: getattr(section.columns, field.name) for field in fields(Columns)}
-        if section.foreign is not None:
-            values["foreign"] = ForeignSpec.of(section.foreign)
+        if values["foreign"] is not None:
+            values["foreign"] = ForeignSpec.of(values["foreign"])
         return cls(**values)
 
     @property
