@@ -80,7 +80,7 @@ def _label_errors(
     suspicions = {name: -values for name, values in qualities.items()}
     suspicions["random"] = recipe.stream("benchmark", "random").random(dataset.n_train)
     table = label_errors(load_runs(recipe, dataset, store), dataset, suspicions).table
-    table = table[(table["family"] != "C-score") | table["score"].isin(SHOWN)]
+    table = pd.DataFrame(table[(table["family"] != "C-score") | table["score"].isin(SHOWN)])
     rows = [
         {"score": row["score"], "label": row["label"], "measure": name}
         | {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
