@@ -32,11 +32,13 @@ def section():
     """Make a recipe's [data] table: defaults, and what a test sets."""
     from study.data.types import Columns
 
-    defaults = dict.fromkeys(("label", "root", "train", "test", "size", "channels", "limit", "limit_test", "classes"))
+    defaults = dict.fromkeys(
+        ("label", "root", "train", "test", "size", "channels", "limit", "limit_test", "classes", "keep", "foreign")
+    )
 
     def make(name: str = "digits", **settings) -> SimpleNamespace:
         texts = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
-        given = {"name": name, **defaults, "columns": Columns(), "download": False, "decisions": (), "keep": None}
+        given = {"name": name, **defaults, "columns": Columns(), "download": False, "decisions": ()}
         return SimpleNamespace(**given | texts)
 
     return make

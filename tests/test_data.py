@@ -370,7 +370,7 @@ def test_progress_is_told_of_every_image(tmp_path, section):
 
 def test_duplicate_ids_are_refused(section, monkeypatch):
     """An id that stands for two examples would join scores with the wrong images."""
-    import study.data.readers.registry
+    import study.data.readers.digits
 
-    monkeypatch.setattr(study.data.readers.registry, "numbered", lambda split, n: ["same"] * n)
+    monkeypatch.setattr(study.data.readers.digits, "numbered", lambda split, n: ["same"] * n)
     assert "stands for 1797 examples" in refusal(load, section())

@@ -55,7 +55,7 @@ def open_data(data: Any, noise: Any = None, *, seed: int = 0, progress: Bar = ba
         say(f"{dataset.name}: {repeats}; `{command('data')}` lists them")
     if noise is not None:
         dataset = dataset.with_noise(noise if isinstance(noise, NoiseSpec) else NoiseSpec.of(noise), seed=seed)
-    if getattr(data, "foreign", None) is not None:
+    if data.foreign is not None:
         dataset = with_foreign(dataset, ForeignSpec.of(data.foreign), seed=seed, progress=progress)
     for path in data.decisions:
         dataset = dataset.with_decisions(path)

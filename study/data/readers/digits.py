@@ -6,6 +6,7 @@ The file is read from the installed package: importing scikit-learn would take l
 import gzip
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,5 +47,5 @@ def _images_and_labels() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         return rows[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8), rows[:, -1].copy()
     from sklearn.datasets import load_digits  # of a version that keeps the file elsewhere
 
-    pixels, labels = load_digits(return_X_y=True)
-    return pixels.astype(np.uint8).reshape(-1, 1, 8, 8), labels.astype(np.int64)
+    digits: Any = load_digits()
+    return digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)

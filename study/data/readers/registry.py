@@ -61,9 +61,9 @@ def read(data: DataSpec, progress: Bar) -> Raw:
     return READERS[data.name](data, progress)
 
 
+reader("digits")(read_digits)
 for _name in PUBLISHED:
     reader(_name)(read_published)
-reader("digits")(read_digits)
 reader("folder")(read_folder)
 reader("csv")(read_csv)
 reader("npz")(read_npz)
