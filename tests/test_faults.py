@@ -73,13 +73,13 @@ def after_a_shard(act):
         shards += 1
         return part
 
-    def acting(batches, stop, progress):
+    def acting(batches, stop, progress, *hooks):
         words = batches.job.name
         while words[0] == "member" and words not in first and not shards:
             time.sleep(0.01)
         if shards:
             act(stop)
-        return epoch(batches, stop, progress)
+        return epoch(batches, stop, progress, *hooks)
 
     ensemble._write_shard, training.train_epoch, ensemble.plan_shards = counted, acting, divided
 

@@ -19,8 +19,7 @@ def shell():
 
     shell = InteractiveShell()
     shell.enable_gui = lambda gui=None: None
-    yield shell
-    shell.reset()
+    return shell
 
 
 def test_the_walk_finds_the_notebooks():

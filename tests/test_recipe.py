@@ -163,7 +163,7 @@ def test_an_unknown_key_names_the_nearest(write, override, hint):
         ("train.loss=mse", "train.loss: must be 'cross_entropy' or 'zero_hinge'"),
         ("train.input_dropout=1", "train.input_dropout: must be less than 1"),
         ("noise.labels=symmetric", "noise: labels = 'symmetric' needs the share"),
-        ("noise.share=0.4", "noise: share = 0.4 goes with labels = 'symmetric' or 'asymmetric'"),
+        ("noise.share=0.4", "noise: share = 0.4 goes with labels = 'symmetric', 'asymmetric' or 'instance'"),
         ("noise={labels='human', share=0.4}", "share = 0.4 goes with"),
         ("noise={labels='human', file='x.npz'}", "labels = 'human' needs file = 'labels.npz' and column"),
         ("noise={labels='asymmetric', share=1.5}", "noise.share: must be less than or equal to 1"),

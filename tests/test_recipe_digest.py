@@ -66,6 +66,7 @@ SAMPLED = ("train.order", "train.weights")  # of single runs alone, see tests/te
 FREE = {  # what only says how much, where, how fast, what is read out
     "data.decisions": ["decisions.csv"],  # the digest of the data tells them apart
     "data.keep": "keep.csv",
+    "data.foreign": {"name": "digits"},
     "train.scores": "scores.csv",  # without an order they mean nothing
     "train.pacing": "step",
     "train.pacing_start": 0.5,

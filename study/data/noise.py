@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from scipy.special import ndtr, ndtri, softmax
 
 from study.data.checks import check_range, whole_labels
 from study.data.raw import first_line, shown
@@ -129,6 +128,8 @@ def instance_labels(
 
     Source: Xia et al. 2020, "Part-dependent Label Noise", algorithm 2, as their code and others' after it do it.
     """
+    from scipy.special import ndtr, ndtri, softmax  # half a second, which reading data does without
+
     draw = stream("noise", "labels", "instance")
     weights = draw.standard_normal((n_classes, images[0].size, n_classes)).astype(np.float32)
     low, high = ndtr(-share / DEVIATION), ndtr((1 - share) / DEVIATION)
