@@ -194,6 +194,7 @@ def test_proxies_are_correlated_with_cscores(single):
     """The whole way of a paper: C-scores, proxies, their agreement."""
     scores = study.cscores("digits", ratios=(0.5,), members=8, epochs=3)
     table = study.correlate(scores, single.scores)
+    pd.testing.assert_frame_equal(study.correlate(scores, single), table)
     train = table[(table["split"] == "train") & (table["reference"] == "cscore")].set_index("proxy")
     assert train.loc["aum", "spearman"] > 0.3
     assert train.loc["cbtl", "spearman"] > 0.3

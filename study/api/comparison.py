@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from study.api.training import SingleRun
 from study.errors import AnalysisError
 from study.proxies import PROXIES
 from study.scores.ceilings import Truth, rank_correlation
@@ -12,15 +13,15 @@ KEYS = ("example", "label", "split")
 REFERENCES = {"cscore": "stderr", "cscore_soft": "stderr_soft", "published": None}  # and the column of their error
 
 
-def correlate(scores: pd.DataFrame, proxies: pd.DataFrame) -> pd.DataFrame:
+def correlate(scores: pd.DataFrame, proxies: pd.DataFrame | SingleRun) -> pd.DataFrame:
     """Rank correlation of every proxy with the C-scores of the same examples.
 
     Proxies whose low values mean easy (`study.list_proxies()`) are turned round first, so that a good one is near 1.
 
     Args:
         scores: `example`, `label`, and `cscore`, `cscore_soft` or `published`, as `study.cscores` gives them.
-        proxies: `example`, `label`, and a column of numbers per proxy, as `SingleRun.scores`; a column of another name
-            counts as a proxy that is high where examples are easy.
+        proxies: a single run, or a table: `example`, `label`, and a column of numbers per proxy, as `SingleRun.scores`;
+            a column of another name counts as a proxy that is high where examples are easy.
 
     Returns:
         One row per reference, proxy and split: `proxy`, `reference`, `split`; `spearman` with its 95 % interval `low`,
@@ -42,6 +43,7 @@ def correlate(scores: pd.DataFrame, proxies: pd.DataFrame) -> pd.DataFrame:
     references = [name for name in REFERENCES if name in scores.columns]
     if not references:
         raise AnalysisError("the scores have no column cscore, cscore_soft or published")
+    proxies = proxies.scores if isinstance(proxies, SingleRun) else proxies
     joined = _joined(scores, proxies)
     names = [name for name in proxies.columns if name not in (*KEYS, "clean_label") and _is_number(proxies[name].dtype)]
     if not names:
