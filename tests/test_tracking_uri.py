@@ -79,6 +79,7 @@ def test_a_proxy_that_catches_loopback_is_named(stranger, monkeypatch, tmp_path)
     stranger.status = 403
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # a process keeps the proxies of its first request
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{stranger.server_port}")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5999")
     with pytest.raises(StoreError, match=r"is asked for it; export NO_PROXY=127\.0\.0\.1,localhost"):
