@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from study.analysis import label_errors, load_runs
-from study.benchmark.baselines import REASON, cleanlab_scores
+from study.benchmark.baselines import REASON, cleanlab_installed, cleanlab_scores
 from study.benchmark.protocols import DROPPING, LABEL_ERRORS, Protocol
 from study.data import Dataset
 from study.experiments.sweep import train_parts
@@ -94,12 +94,11 @@ def _cleanlab(
     recipe: Recipe, dataset: Dataset, store: Store, stop: threading.Event | None, bar: Bar
 ) -> dict[str, np.ndarray]:
     """Cleanlab's scores of the training examples; none where it is not installed."""
-    labels = dataset.labels[: dataset.n_train]
-    run = cross_validate(recipe, dataset, store, stop=stop, bar=bar)
-    scores = cleanlab_scores(labels, held_out_probabilities(run))
-    if scores is None:
+    if not cleanlab_installed():
         say(REASON)
-    return scores or {}
+        return {}
+    run = cross_validate(recipe, dataset, store, stop=stop, bar=bar)
+    return cleanlab_scores(dataset.labels[: dataset.n_train], held_out_probabilities(run))
 
 
 def _accuracies(reduction: Reduction, *, dropped: bool = False) -> pd.DataFrame:

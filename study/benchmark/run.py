@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from study.benchmark.baselines import cleanlab_installed
 from study.benchmark.measures import RULES, measure
 from study.benchmark.protocols import LABEL_ERRORS, PRUNING, Protocol
 from study.data import Dataset, open_data
@@ -124,7 +125,7 @@ def _cost(protocol: Protocol, recipe: Recipe, dataset: Dataset, store: Store) ->
     part = recipe.part("ensemble")
     template = template_of(part)
     examples = 0
-    validated = protocol.measure == LABEL_ERRORS or "self_confidence" in protocol.by
+    validated = cleanlab_installed() and (protocol.measure == LABEL_ERRORS or "self_confidence" in protocol.by)
     if validated and finished_cross_validation(store, recipe, dataset) is None:
         examples += FOLDS * template.training.seen(round(dataset.n_train * (1 - 1 / FOLDS)))
     examples += _reduced_examples(protocol, recipe, dataset)

@@ -63,7 +63,7 @@ def _work(kind: str | None, path: Path, overrides: list[str], root: Path, plugin
         store = open_existing(root)
         runs = finished_study(recipe, dataset, store) if store else None
         if store is None or runs is None:
-            store = open_checked(recipe, dataset, root)
+            store = open_checked(recipe, dataset, root, store)
             from study.workflows import plan, study
 
             for line in plan.describe(plan.plan_study(recipe, dataset, store)):

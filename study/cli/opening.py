@@ -60,13 +60,13 @@ def open_existing(root: Path) -> "Store | None":
     return tracking.open_store(root)
 
 
-def open_checked(recipe: "Recipe", dataset: "Dataset", root: Path) -> "Store":
-    """The store, once the networks fit the data."""
+def open_checked(recipe: "Recipe", dataset: "Dataset", root: Path, store: "Store | None" = None) -> "Store":
+    """The store, opened unless it is already, once the networks fit the data."""
     from study import tracking
     from study.workflows import preflight
 
     preflight.check_data(recipe, dataset)
-    return tracking.open_store(root)
+    return store or tracking.open_store(root)
 
 
 def open_sweep(

@@ -33,12 +33,10 @@ def near_pairs(
     """
     from study.kernels.knn import nearest  # torch, which reading data does without
 
-    n = len(images)
-    k = min(NEIGHBOURS, n - 1)
     none = np.array([], dtype=np.int64)
-    if k < 1:
+    if len(images) < 2:
         return none, none, np.array([])
-    distances, others = nearest(images, k, exclude_self=True)
+    distances, others = nearest(images, min(NEIGHBOURS, len(images) - 1), exclude_self=True)
     differ = distances > 0
     first = differ.argmax(axis=1)
     rows = np.flatnonzero(differ.any(axis=1))
