@@ -12,8 +12,8 @@ import study
 from study.data import Dataset
 from study.training import device_data
 
-N, WIDTH = 65_536, 256
-SIZE = 4 * N * WIDTH  # bytes of the features, 64 MiB
+N, WIDTH = 65_536, 512
+SIZE = 4 * N * WIDTH  # bytes of the features, 128 MiB: buffers take 25 to 50 MiB by number of threads
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 pytestmark = pytest.mark.skipif(not CLEAR.exists(), reason="peaks of memory are read from Linux")
