@@ -18,7 +18,7 @@ from study.figures.uses import accuracy_by_budget
 from study.progress import Bar, quiet
 from study.recipe import Recipe, Sweep
 from study.tracking import Run, Store
-from study.uses.scores import chosen_scores, training_scores
+from study.uses.scores import chosen_scores, folder_of_lists, training_scores
 from study.uses.trainings import accuracy_and_gain, check_test_split, sweep_of_single_runs
 
 SHUFFLED = "shuffled"
@@ -76,7 +76,7 @@ def compare_curricula(
     if not budgets or min(budgets) <= 0:
         raise AnalysisError("budgets are shares of the recipe's updates, such as 0.3 and 1")
     scores = chosen_scores(training_scores(load_runs(recipe, dataset, store), dataset), by)
-    folder = store.root / "order" / dataset.digest
+    folder = folder_of_lists("order", recipe, dataset, store)
     ways = _ways(_write(scores, dataset, folder, by), pacing)
     whole = recipe.part("single").train.length(dataset.n_train)[1]
     steps = {budget: max(1, round(budget * whole)) for budget in budgets}

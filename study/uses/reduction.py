@@ -19,7 +19,7 @@ from study.progress import Bar, quiet
 from study.recipe import Recipe, Sweep
 from study.scores.selection import RULES, select
 from study.tracking import Run, Store
-from study.uses.scores import DENSITY, chosen_scores, training_scores
+from study.uses.scores import DENSITY, chosen_scores, folder_of_lists, training_scores
 from study.uses.trainings import accuracy_and_gain, check_test_split, sweep_of_single_runs
 
 RANDOM = "random"
@@ -87,7 +87,7 @@ def reduce_training_set(
     if not shares or not all(0 < share < 1 for share in shares):
         raise AnalysisError("the shares that are kept lie between 0 and 1, such as 0.1 and 0.5; all examples are added")
     runs = load_runs(recipe, dataset, store)
-    folder = store.root / "keep" / dataset.digest
+    folder = folder_of_lists("keep", recipe, dataset, store)
     scores = training_scores(runs, dataset) | dict(baselines or {})
     lists = _write_lists(scores, recipe, dataset, folder, by or _usual(runs), shares, repeats)
     swept = _sweep_recipe(recipe, dataset, lists, repeats, same_steps, train or {})

@@ -1,4 +1,8 @@
-"""The scores that a use of them can choose from.  in: runs of a study   out: {name: one per training example}"""
+"""The scores that a use of them can choose from.  in: runs of a study   out: {name: (n_train,)}, a folder for files"""
+
+import hashlib
+import json
+from pathlib import Path
 
 import numpy as np
 
@@ -6,7 +10,10 @@ from study.analysis import StudyRuns
 from study.analysis.single_run import planes
 from study.data import Dataset
 from study.errors import AnalysisError, did_you_mean
+from study.experiments.cells import parts
 from study.proxies import PROXIES, oriented
+from study.recipe import Recipe
+from study.tracking import Store
 
 DENSITY = "density"  # in Zhang's plane
 RADIUS = 1.0  # epochs and events; Z-reduce finds it the best
@@ -44,3 +51,22 @@ def chosen_scores(scores: dict[str, np.ndarray], name: str) -> np.ndarray:
     if name not in scores:
         raise AnalysisError(f"these runs have no score {name!r}{did_you_mean(name, scores)}")
     return scores[name]
+
+
+def folder_of_lists(kind: str, recipe: Recipe, dataset: Dataset, store: Store) -> Path:
+    """Where files made of a recipe's scores go: a folder of their own for each data set and recipe.
+
+    Two recipes share one only if they give the same scores: they train alike, as often, and compute the same proxies.
+
+    Args:
+        kind: of the files, the first folder's name.
+        recipe: whose scores they are made of.
+        dataset: that it was trained on.
+        store: below whose root the folder lies; it is not made.
+    """
+    trainings = [part.digest() for part in parts(recipe)]
+    counts = recipe.model_dump(mode="json", include={"subset", "proxies", "signals"}) | {
+        "repeats": recipe.single.repeats
+    }
+    digest = hashlib.sha256(json.dumps([trainings, counts], sort_keys=True).encode()).hexdigest()[:16]
+    return store.root / kind / dataset.digest / digest
