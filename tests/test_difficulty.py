@@ -261,8 +261,8 @@ def test_depths_of_a_resumed_ensemble_equal_those_of_an_unbroken_one(recipe, dat
     whole, broken = stores(), stores()
     run_ensemble(short, dataset, whole)
     with pytest.MonkeyPatch.context() as patch:
-        write = ensemble._write_shard
-        patch.setattr(ensemble, "_write_shard", lambda *what: (write(*what), stop.set())[0])
+        write = ensemble.write_shard
+        patch.setattr(ensemble, "write_shard", lambda *what: (write(*what), stop.set())[0])
         with pytest.raises(Stopped):
             run_ensemble(short, dataset, broken, stop=stop)
     assert 1 <= len(broken.find("shard", status="FINISHED")) < 9

@@ -536,14 +536,14 @@ def test_a_resumed_launch_trains_as_the_first_on_another_machine(first, recipe, 
     whole, store, stop = stores(), stores(), threading.Event()
     on_machine(first, monkeypatch)
     unbroken = run_ensemble(auto, dataset, whole)
-    write = ensemble._write_shard
-    monkeypatch.setattr(ensemble, "_write_shard", lambda *what: (write(*what), stop.set())[0])
+    write = ensemble.write_shard
+    monkeypatch.setattr(ensemble, "write_shard", lambda *what: (write(*what), stop.set())[0])
     with pytest.raises(Stopped):
         run_ensemble(auto, dataset, store, stop=stop)
     (parent,) = store.find("ensemble")
     assert parent.status == "KILLED"
     assert "resumes" in parent.tags["study.end"]
-    monkeypatch.setattr(ensemble, "_write_shard", write)
+    monkeypatch.setattr(ensemble, "write_shard", write)
     on_machine(1 - first, monkeypatch)
     resumed = run_ensemble(auto, dataset, store)
     assert resumed.id == parent.id
@@ -584,7 +584,7 @@ def test_a_parent_that_died_while_it_was_made_is_completed(run, recipe, dataset,
 def test_a_failed_write_ends_the_training_of_the_others(recipe, dataset, stores, monkeypatch):
     """The disk is full: nobody wants to wait for networks that cannot be kept."""
     store = stores()
-    monkeypatch.setattr(ensemble, "_write_shard", lambda *_: (_ for _ in ()).throw(StoreError("the disk is full")))
+    monkeypatch.setattr(ensemble, "write_shard", lambda *_: (_ for _ in ()).throw(StoreError("the disk is full")))
     epochs = []
     epoch = alone.train_epoch
     monkeypatch.setattr(alone, "train_epoch", lambda *what: (epochs.append(1), epoch(*what))[1])

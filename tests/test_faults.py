@@ -60,7 +60,7 @@ def die():
 
 def after_a_shard(act):
     # once the first shard is written, `act` runs in a thread that trains; until then only its two members do
-    write, epoch, divide, first = ensemble._write_shard, training.train_epoch, ensemble.plan_shards, set()
+    write, epoch, divide, first = ensemble.write_shard, training.train_epoch, ensemble.plan_shards, set()
 
     def divided(*what):
         found = divide(*what)
@@ -81,7 +81,7 @@ def after_a_shard(act):
             act(stop)
         return epoch(batches, stop, progress, *hooks)
 
-    ensemble._write_shard, training.train_epoch, ensemble.plan_shards = counted, acting, divided
+    ensemble.write_shard, training.train_epoch, ensemble.plan_shards = counted, acting, divided
 
 
 def while_training():

@@ -1,4 +1,4 @@
-"""An end that somebody asks for.  in: SIGINT, SIGTERM   out: an event that stops the work, the exit code"""
+"""An end that somebody asks for.  in: signals   out: an event that stops the work, the exit code"""
 
 import signal
 import threading
@@ -17,8 +17,8 @@ class Interrupted(Exception):  # noqa: N818  an order from outside, not an error
 
 
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set an event: the step under way ends and the run is marked; a second one ends at once."""
+def interruptible(*more: signal.Signals) -> Iterator[threading.Event]:
+    """SIGINT, SIGTERM and `more` set an event: the step under way ends and the run is marked; a second ends at once."""
     stop, heard = threading.Event(), []
 
     def on_signal(number: int, frame: object) -> None:
@@ -28,7 +28,7 @@ def interruptible() -> Iterator[threading.Event]:
         stop.set()
         say("stopping; once more to stop at once")
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, *more)}
     try:
         yield stop
     except BaseException as error:

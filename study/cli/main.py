@@ -27,6 +27,7 @@ from study.cli.reduce import reduce
 from study.cli.reproduce import reproduce
 from study.cli.score import score
 from study.cli.test_set import small_test_set
+from study.cli.workers import gather, worker
 from study.errors import AnalysisError, LostImagesError, StudyError
 from study.progress import bar, command, print_line, say, show_messages
 
@@ -215,6 +216,8 @@ def leaderboard(
         leaderboard_table(standings)
 
 
+app.command()(worker)
+app.command()(gather)
 app.command()(compare)
 app.command()(score)
 app.command()(reproduce)

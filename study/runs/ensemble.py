@@ -8,20 +8,19 @@ and any division into shards folds to the same integers.
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import numpy as np
 
 from study.data import Dataset
 from study.errors import Stopped, StoreError
-from study.progress import Bar, quiet, say
+from study.progress import Bar, command, quiet, say
 from study.recipe import Recipe, dump, flatten
 from study.runs.data_note import log_data
 from study.runs.jobs import EnsemblePlan, ensemble_plan, runtime_of
 from study.runs.members import (
     Shard,
-    TrainedShard,
     by_size,
     place_ensemble,
     plan_shards,
@@ -29,12 +28,14 @@ from study.runs.members import (
     score_table,
     train_shards,
 )
+from study.runs.shard_runs import shard_result, write_shard
 from study.runs.shards import finished_shards, keys, mark_damaged
+from study.runs.work_folder import WorkFolder
 from study.scores import cscore
-from study.scores.cscore import SUMS, Profile, ProfileSum
+from study.scores.cscore import Profile, ProfileSum
 from study.scores.subsets import block_length, percent
 from study.tracking import Run, Store, descriptions
-from study.training.placement import Placement, like_tags
+from study.training.placement import Placement
 from study.training.results import Hooks
 
 
@@ -74,24 +75,19 @@ def run_ensemble(
         Stopped: `stop` was set, also while another process trained the same ensemble and this one waited for it.
     """
     recipe = recipe.part("ensemble")
-    plan, tags = ensemble_plan(recipe), keys(recipe, dataset)
-    stop = stop or threading.Event()
-    experiment = f"{recipe.data.title}/ensemble"
-    name = f"ensemble-{recipe.digest()}-{dataset.digest}"
-    parts = [str(ratio) for ratio in recipe.subset.ratios]
-    with store.lock(name, waiting("this ensemble", stop), experiment=experiment, parts=parts, lost=stop.set):
-        store.reap(tags, lambda run: run.params.get("ratio") in parts or run.tags.get("study.size") == size_tag(recipe))
+    plan, stop = ensemble_plan(recipe), stop or threading.Event()
+    folder = WorkFolder(store.root, recipe, dataset)
+    with ensemble_lock(recipe, dataset, store, stop):
         finished = finished_ensemble(store, recipe, dataset)
         if finished:
             say(f"ensemble {recipe.digest()}: finished before, {size_text(size_tag(recipe))}")
             return finished
-        sized = tags | {"study.size": size_tag(recipe)}
-        earlier = store.find("ensemble", tags=sized, max=1)
+        folder.wait(waiting("this ensemble", stop))
+        parent = write_results(folder, recipe, dataset, store)
         folded, done, like = finished_shards(store, recipe, dataset)
         shards = plan_shards(plan, done, recipe.runtime.shard)
         shards, placement = by_size(shards, place_ensemble(plan, dataset, runtime_of(recipe), shards, like))
-        parent = store.resume(earlier[0]) if earlier else _start(store, recipe, sized)
-        _describe(parent, recipe, dataset)
+        parent = parent or open_parent(recipe, dataset, store)
         for key, value in placement.tags().items():
             parent.tag(key, value)
         with parent:
@@ -100,11 +96,108 @@ def run_ensemble(
             except Stopped:
                 parent.kill("stopped on request; the same command resumes it")
                 raise
-            if profile.diverged == _total(recipe):
-                raise StoreError(_all_diverged(recipe))
-            _log_scores(parent, recipe, dataset, profile)
+            log_ensemble(parent, recipe, dataset, profile)
         mark_damaged(store, recipe, dataset)
+        folder.remove()
         return store.get(parent.id)
+
+
+def gather_ensemble(recipe: Recipe, dataset: Dataset, store: Store) -> tuple[Run, list[Shard]]:
+    """Write the runs of the shards that workers have trained, and fold all there are; nothing is trained.
+
+    Args:
+        recipe: its `ensemble` part is used.
+        dataset: as the workers have read it.
+        store: whose root is the folder that the workers share.
+
+    Returns:
+        The ensemble's run: FINISHED when no member is missing, else KILLED with the scores of those there are; and the
+        shards that are missing.
+
+    Raises:
+        StoreError: there is no shard yet, every network diverged, or another launch is at work on this ensemble.
+    """
+    recipe = recipe.part("ensemble")
+    folder = WorkFolder(store.root, recipe, dataset)
+    with ensemble_lock(recipe, dataset, store, None):
+        finished = finished_ensemble(store, recipe, dataset)
+        if finished:
+            return finished, []
+        parent = write_results(folder, recipe, dataset, store)
+        profile, done, like = finished_shards(store, recipe, dataset)
+        missing = plan_shards(ensemble_plan(recipe), done, recipe.runtime.shard)
+        folder.reopen(missing)
+        if profile is None:
+            raise StoreError(f"ensemble {recipe.digest()}: no shard is finished yet; {_workers_at(folder, recipe)}")
+        parent = parent or open_parent(recipe, dataset, store)
+        for key, value in like.items():
+            parent.tag(key, value)
+        with parent:
+            log_ensemble(parent, recipe, dataset, profile)
+            parent.log({"time/train_s": _span(store.find("shard", tags=keys(recipe, dataset), status="FINISHED"))})
+            if missing:
+                parent.kill(f"{sum(len(shard.members) for shard in missing)} networks are missing")
+        mark_damaged(store, recipe, dataset)
+        if not missing:
+            folder.remove()
+        return store.get(parent.id), missing
+
+
+@contextmanager
+def ensemble_lock(recipe: Recipe, dataset: Dataset, store: Store, stop: threading.Event | None) -> Iterator[None]:
+    """Be the one launch that writes runs of this ensemble; what dead ones have left RUNNING is marked.
+
+    Args:
+        recipe, dataset, store: of the ensemble.
+        stop: ends the wait for another launch; None: do not wait.
+
+    Raises:
+        StoreError: another launch is at work, and there is no `stop`.
+        Stopped: `stop` was set while another launch was waited for.
+    """
+    parts, tags = [str(ratio) for ratio in recipe.subset.ratios], keys(recipe, dataset)
+    name = f"ensemble-{recipe.digest()}-{dataset.digest}"
+    experiment = f"{recipe.data.title}/ensemble"
+    wait, lost = (waiting("this ensemble", stop), stop.set) if stop else (None, lambda: None)
+    with store.lock(name, wait, experiment=experiment, parts=parts, lost=lost):
+        store.reap(tags, lambda run: run.params.get("ratio") in parts or run.tags.get("study.size") == size_tag(recipe))
+        yield
+
+
+def write_results(folder: WorkFolder, recipe: Recipe, dataset: Dataset, store: Store) -> Run | None:
+    """Write the runs of the shards that workers have left in their folder; the ensemble's run if there were any."""
+    parent, done = None, None
+    for path, result in folder.results():
+        if parent is None or done is None:
+            parent, done = open_parent(recipe, dataset, store), finished_shards(store, recipe, dataset)[1]
+        shard = result.shard
+        members = {(shard.ratio, member) for member in shard.members}
+        if not members & done:  # a launch that died here has written it, and could not say so
+            write_shard(store, parent, recipe, dataset, result)
+            done |= members
+        folder.written(path)
+    return parent
+
+
+def open_parent(recipe: Recipe, dataset: Dataset, store: Store) -> Run:
+    """The run of this ensemble and size: resumed, or a new one."""
+    sized = keys(recipe, dataset) | {"study.size": size_tag(recipe)}
+    earlier = store.find("ensemble", tags=sized, max=1)
+    parent = store.resume(earlier[0]) if earlier else _start(store, recipe, sized)
+    _describe(parent, recipe, dataset)
+    return parent
+
+
+def _span(shards: Sequence[Run]) -> float:
+    """Seconds from the beginning of the first of these shards to the end of the training of the last."""
+    ends = [shard.started / 1000 + shard.metrics["time/train_s"] for shard in shards]
+    return max(ends) - min(shard.started for shard in shards) / 1000
+
+
+def _workers_at(folder: WorkFolder, recipe: Recipe) -> str:
+    """What workers do at this ensemble, or the command that starts one."""
+    holders = folder.claims.holders()
+    return f"{len(holders)} are being trained" if holders else f"start workers: `{command('worker')} RECIPE`"
 
 
 def finished_ensemble(store: Store, recipe: Recipe, dataset: Dataset) -> Run | None:
@@ -112,6 +205,15 @@ def finished_ensemble(store: Store, recipe: Recipe, dataset: Dataset) -> Run | N
     recipe = recipe.part("ensemble")
     earlier = store.find("ensemble", tags=keys(recipe, dataset) | {"study.size": size_tag(recipe)}, max=1)
     return earlier[0] if earlier and earlier[0].status == "FINISHED" and _complete(earlier[0], recipe) else None
+
+
+def finished_members(recipe: Recipe, dataset: Dataset, store: Store) -> tuple[set[tuple[float, int]], dict[str, str]]:
+    """The (ratio, member) that need no training, and the tags that say how they were trained."""
+    run = finished_ensemble(store, recipe, dataset)
+    if run:
+        return {(ratio, member) for ratio in recipe.subset.ratios for member in range(recipe.subset.members)}, {}
+    _, done, like = finished_shards(store, recipe, dataset)
+    return done, like
 
 
 def waiting(what: str, stop: threading.Event) -> Callable[[str], None]:
@@ -195,7 +297,7 @@ def _train(
         closing(train_shards(plan, shards, dataset, placement, Hooks(advance, stop=stop))) as trained,
     ):
         for part in trained:
-            _write_shard(store, parent, recipe, dataset, part, started)
+            write_shard(store, parent, recipe, dataset, shard_result(part, dataset, placement, started))
             total.add(part.profile)
             started = time.time()
             done += len(part.shard.members)
@@ -209,75 +311,14 @@ def _train(
     return profile
 
 
-def _write_shard(
-    store: Store, parent: Run, recipe: Recipe, dataset: Dataset, trained: TrainedShard, started: float
-) -> None:
-    """One child run: its members' bits, their series, its sums.
+def log_ensemble(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) -> None:
+    """Log the C-scores of the members that a profile holds.
 
-    members.npz: subset (m, n_train) packed bits, members train on these; miss (m, n) (prediction - label) mod c, 0
-    where right, which packs ten times better than the prediction; ratio, member (m,), seconds (m,), diverged (m,);
-    and the sums of `cscore.Profile`.  With `subset.depth` also depth (m, n) in layers, -1 where undefined, and final
-    (m, n), the class that it goes by: the member's prediction in the master precision; and where l x n x c is at most
-    128 million the sums probe_votes and probe_class (l, n, c), see `signals.member_depths`.
+    Raises:
+        StoreError: every network diverged.
     """
-    shard, outcomes, masks = trained.shard, trained.outcomes, trained.masks
-    profile, depths = trained.profile, trained.depths
-    prediction = np.stack([outcome.prediction for outcome in outcomes]).astype(np.int64)
-    params = flatten(recipe) | {"ratio": str(shard.ratio), "members": f"{shard.members[0]}-{shard.members[-1]}"}
-    run = store.start(
-        parent.experiment,
-        descriptions.shard_name(shard.ratio, shard.members[0], shard.members[-1]),
-        params=params,
-        parent=parent,
-        started=started,
-        description=descriptions.shard_note(shard.ratio, shard.members[0], shard.members[-1]),
-        tags=keys(recipe, dataset) | {"study.kind": "shard"} | like_tags(parent.tags),
-    )
-    with run:
-        miss = np.mod(prediction - dataset.labels, dataset.n_classes)
-        run.arrays(
-            "members.npz",
-            subset=np.packbits(masks[:, : dataset.n_train], axis=1),
-            miss=miss.astype(np.uint8 if dataset.n_classes <= 256 else np.uint16),
-            ratio=np.float64(shard.ratio),
-            member=np.array(shard.members),
-            seconds=np.array([outcome.seconds for outcome in outcomes]),
-            diverged=np.array([outcome.diverged for outcome in outcomes]),
-            predicted=_small(profile.predicted),
-            **{name: _small(getattr(profile, name)) for name in SUMS},
-            **depths,
-        )
-        train = slice(0, dataset.n_train)
-        right, held_out = miss == 0, ~masks
-        held_out_right = (right & held_out)[:, train].sum(axis=1) / held_out[:, train].sum(axis=1)
-        test_right = right[:, dataset.n_train :].mean(axis=1) if dataset.n_test else None
-        run.curves(
-            {
-                "member/holdout_accuracy": held_out_right,
-                "member/train_accuracy": (right & masks).sum(axis=1) / masks.sum(axis=1),
-                **({"member/test_accuracy": test_right} if dataset.n_test else {}),
-                "member/loss": [outcome.losses[-1] for outcome in outcomes],
-            },
-            shard.members,
-        )
-        run.log(
-            ({"test/accuracy": test_right.mean()} if dataset.n_test else {})
-            | {
-                "holdout/accuracy": held_out_right.mean(),
-                "members/diverged": profile.diverged,
-                "time/train_s": time.time() - started,
-            }
-            | ({"depth/undefined": np.count_nonzero(depths["depth"] < 0)} if depths else {})
-        )
-
-
-def _small(counts: np.ndarray) -> np.ndarray:
-    """The same integers in the smallest type that holds them."""
-    top = int(counts.max(initial=0))
-    return counts.astype(next(kind for kind in (np.uint8, np.uint16, np.uint32, np.int64) if top <= np.iinfo(kind).max))
-
-
-def _log_scores(run: Run, recipe: Recipe, dataset: Dataset, profile: Profile) -> None:
+    if profile.diverged == _total(recipe):
+        raise StoreError(_all_diverged(recipe))
     scores = score_table(profile, dataset)
     run.table("cscore.parquet", scores)
     run.table("profile.parquet", profile_table(profile, dataset))

@@ -6,7 +6,8 @@ Members are trained in shards of one subset ratio.  `runs.ensemble` writes each 
 import itertools
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -120,13 +121,13 @@ def place_ensemble(
 
 
 def train_shards(
-    plan: EnsemblePlan, shards: Sequence[Shard], dataset: Dataset, placement: Placement, hooks: Hooks
+    plan: EnsemblePlan, shards: Iterable[Shard], dataset: Dataset, placement: Placement, hooks: Hooks
 ) -> Generator[TrainedShard]:
     """Train the members of these shards, and give each shard in order as soon as its last member is done.
 
     Args:
         plan: of the ensemble.
-        shards: see `plan_shards`.
+        shards: see `plan_shards`; one that comes late is asked for when there is room to train it.
         dataset: train rows are drawn from, test rows are always held out.
         placement: see `place_ensemble`.
         hooks: progress in examples, stop.
@@ -136,26 +137,29 @@ def train_shards(
     """
     masks: dict[tuple[float, int], np.ndarray] = {}
     depths = MemberDepths(plan.template, dataset, placement.device, hooks.stop) if plan.depth else None
+    begun: deque[Shard] = deque()
 
     def jobs() -> Iterator[Job]:
         for shard in shards:
+            begun.append(shard)
             for member in shard.members:
                 mask = masks[shard.ratio, member] = plan.mask(shard.ratio, member, dataset)
                 yield plan.job(shard.ratio, member, mask)
 
     if depths:
         hooks = replace(hooks, after_epoch=depths.take)
-    begun = time.perf_counter()
+    start, count, seen = time.perf_counter(), 0, 0
     with closing(fit(jobs(), dataset, placement, hooks)) as outcomes:
-        for shard in shards:
-            trained = list(itertools.islice(outcomes, len(shard.members)))
+        for first in outcomes:
+            shard = begun.popleft()
+            trained = [first, *itertools.islice(outcomes, len(shard.members) - 1)]
             of_shard = np.stack([masks.pop((shard.ratio, member)) for member in shard.members])
             deep = depths.pop([(shard.ratio, member) for member in shard.members]) if depths else {}
+            count += len(trained)
+            seen += plan.examples(shard.ratio, shard.members, dataset.n_train)
             yield TrainedShard(shard, trained, of_shard, fold(plan, shard, trained, of_shard, dataset), deep)
-    count = sum(len(shard.members) for shard in shards)
     if not depths and count >= 2 * placement.threads:  # fewer do not fill the machine
-        seen = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
-        review(plan.template, dataset, placement, seen, count * dataset.n, time.perf_counter() - begun)
+        review(plan.template, dataset, placement, seen, count * dataset.n, time.perf_counter() - start)
 
 
 def fold(plan: EnsemblePlan, shard: Shard, outcomes: Sequence[Outcome], masks: np.ndarray, dataset: Dataset) -> Profile:

@@ -3,7 +3,7 @@
 A shard is found by its tags and counts whichever launch has trained it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -41,9 +41,14 @@ def finished_shards(
         ratio = float(arrays["ratio"])
         like = like or like_tags(run.tags)
         done |= {(ratio, int(member)) for member in arrays["member"]}
-        sums = (arrays[name] for name in SUMS)
-        folded.add(Profile((ratio,), *sums, arrays["predicted"], int(arrays["diverged"].sum())))
+        folded.add(shard_profile_of(arrays))
     return folded.total(), done, like
+
+
+def shard_profile_of(arrays: Mapping[str, np.ndarray]) -> Profile:
+    """The sums that a shard's file holds."""
+    sums = (arrays[name] for name in SUMS)
+    return Profile((float(arrays["ratio"]),), *sums, arrays["predicted"], int(arrays["diverged"].sum()))
 
 
 def _kept_shards(
