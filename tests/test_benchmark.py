@@ -13,6 +13,7 @@ from study.benchmark.run import beside_published, prepare
 from study.data import NoiseSpec
 from study.errors import AnalysisError
 from study.runs.cross_validation import cross_validate, held_out_probabilities
+from study.workflows.preflight import check_names
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
@@ -99,7 +100,7 @@ def test_every_protocol_is_a_recipe_that_can_be_read(tmp_path):
     listed = protocols()
     assert len(listed) >= 12
     for each in listed:
-        assert each.recipe(tmp_path).proxies
+        check_names(each.recipe(tmp_path))
         assert all(figure.source and figure.reading for figure in each.published)
 
 

@@ -94,7 +94,7 @@ def test_small_test_sets_rank_a_zoo(runs, dataset):
         )
         return dict(zip("abcd", kinds, strict=True))
 
-    right = right_on_test(dataset, zoo=zoo)
+    right = right_on_test(dataset, zoo=zoo, networks=lambda seed: {})
     sets = draw_test_sets(runs, dataset, right, per_bin=[3, 60], draws=5)
     assert sets.bins.sum() == dataset.n_test
     whole = sets.table[sets.table["n"] == dataset.n_test]
