@@ -248,7 +248,7 @@ def test_the_terminal_and_markdown_show_the_same_numbers(table, capsys):
 
 def test_the_verb_prints_the_league_of_the_finished_runs(trained, recipe, dataset, monkeypatch, capsys):
     """`study leaderboard RECIPE`: one command, no report needed; Markdown for a README."""
-    monkeypatch.setattr(cli, "open_study", lambda *_: (recipe, dataset, trained[0]))
+    monkeypatch.setattr(cli, "open_finished", lambda *_: (recipe, dataset, trained[0]))
     cli.leaderboard(markdown=True)
     expected = leaderboard_markdown(leaderboard(trained[1], dataset))
     assert capsys.readouterr().out == expected

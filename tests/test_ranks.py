@@ -128,6 +128,14 @@ def test_too_little_memory_is_told(monkeypatch):
         rank_statistics.concordance([1.0, 2, 3], [1.0, 2, 3])
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_midranks_are_those_of_scipy(order):
+    """Ties share the mean of their ranks; one or no value is an order too."""
+    for n in (0, 1, *SIZES):
+        x = np.asarray(ORDERS[order](np.random.default_rng(n), n), dtype=float)
+        np.testing.assert_array_equal(rank_statistics.midranks(x), stats.rankdata(x))
+
+
 def test_ranks_are_imported_without_torch_or_a_compiler():
     """Whoever reads a table must not wait for five seconds of import, nor for a compiler."""
     code = (

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
-from scipy.stats import rankdata
 
 from study.analysis.correlations import correlations, kendall_value, parts, references, true_order
 from study.analysis.load import StudyRuns
@@ -17,7 +16,7 @@ from study.errors import StoreError
 from study.progress import say
 from study.proxies import PROXIES, Spec, oriented
 from study.scores.ceilings import Truth, rank_correlation
-from study.scores.rank_statistics import centred_ranks_by_group, distinct, spearman
+from study.scores.rank_statistics import centred_ranks_by_group, distinct, midranks, spearman
 from study.tracking import Run
 
 KEYS = ["proxy", "label", "family", "easy", "on"]
@@ -222,7 +221,7 @@ def proxy_matrix(runs: StudyRuns, dataset: Dataset) -> pd.DataFrame:
 
 def _spearman_matrix(scores: np.ndarray) -> np.ndarray:
     """(p, n) scores without NaN to (p, p) Spearman; NaN for one with a single value."""
-    ranks = rankdata(scores, axis=1)
+    ranks = np.stack([midranks(row) for row in scores])
     ranks -= ranks.mean(axis=1, keepdims=True)
     norms = np.sqrt((ranks**2).sum(axis=1))
     matrix = ranks @ ranks.T

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from study.cli.opening import open_study
+from study.cli.opening import open_finished
 from study.cli.options import Overrides, Plugins, RecipePath, Root
 from study.progress import print_line, say
 
@@ -19,7 +19,7 @@ def export(
     plugin: Plugins = [],
 ) -> None:
     """Write scores as files that other programs read."""
-    opened, dataset, store = open_study(recipe, overrides, root, plugin)
+    opened, dataset, store = open_finished(recipe, overrides, root, plugin)
     from study.experiments.folder import write_files
     from study.workflows.export import export_files
 
@@ -41,7 +41,7 @@ def publish(
 
     A Parquet table, the recipe and a card.  Nothing is uploaded.  `study reference` reads such a folder.
     """
-    opened, dataset, store = open_study(recipe, overrides, root, plugin)
+    opened, dataset, store = open_finished(recipe, overrides, root, plugin)
     from study.experiments.folder import write_files
     from study.workflows.publish import published_files
 

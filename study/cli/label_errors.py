@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from study.cli.opening import open_study
+from study.cli.opening import open_finished
 from study.cli.options import Overrides, Plugins, RecipePath, Root
 from study.progress import print_line
 
@@ -21,7 +21,7 @@ def label_errors(
 
     Labels that were changed, images of another data set (data.foreign), images that noise has replaced (noise.inputs).
     """
-    opened, dataset, store = open_study(recipe, overrides, root, plugin)
+    opened, dataset, store = open_finished(recipe, overrides, root, plugin)
     from study import analysis
     from study.cli.tables import label_error_table
     from study.cli.use_tables import planted_table

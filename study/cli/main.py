@@ -21,7 +21,7 @@ from study.cli.interrupt import Interrupted, interruptible
 from study.cli.label_errors import label_errors
 from study.cli.listing import list_runs, show
 from study.cli.more_data import more_data
-from study.cli.opening import load_recipe, open_checked, open_existing, open_study, open_sweep, read_data
+from study.cli.opening import load_recipe, open_checked, open_existing, open_finished, open_study, open_sweep, read_data
 from study.cli.options import AsJson, Overrides, Plugins, RecipePath, Root
 from study.cli.reduce import reduce
 from study.cli.reproduce import reproduce
@@ -177,7 +177,7 @@ def report(
         _where(store, [run_recorded_report(one_run(store, recorded), store)])
         return
     with interruptible() as stop:
-        opened, dataset, store = open_study(recipe, overrides, root, plugin)
+        opened, dataset, store = open_finished(recipe, overrides, root, plugin)
         from study.report.build import run_report
         from study.workflows.study import export_report
 
@@ -198,7 +198,7 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Rank the proxies of finished runs by quality and cost."""
-    opened, dataset, store = open_study(recipe, overrides, root, plugin)
+    opened, dataset, store = open_finished(recipe, overrides, root, plugin)
     from study import analysis
     from study.cli.as_json import print_json
     from study.cli.tables import leaderboard_markdown, leaderboard_table

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from study.cli.opening import open_study
+from study.cli.opening import open_finished
 from study.cli.options import Overrides, Plugins, RecipePath, Root
 from study.progress import print_line
 
@@ -19,7 +19,7 @@ def more_data(
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where tables (CSV) and figure (PNG) go")] = None,
 ) -> None:
     """Say which classes more training data would help."""
-    opened, dataset, store = open_study(recipe, overrides, root, plugin)
+    opened, dataset, store = open_finished(recipe, overrides, root, plugin)
     from study import analysis
     from study.cli.use_tables import collection_table
     from study.uses import collection

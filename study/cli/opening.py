@@ -30,6 +30,16 @@ def open_study(
     return recipe, dataset, open_checked(recipe, dataset, root)
 
 
+def open_finished(
+    path: Path, overrides: list[str], root: Path, plugin_files: list[Path]
+) -> "tuple[Recipe, Dataset, Store]":
+    """Recipe, data and store for who only reads runs: whether networks fit is no question then."""
+    recipe, dataset = read_data(path, overrides, plugin_files)
+    from study import tracking
+
+    return recipe, dataset, tracking.open_store(root)
+
+
 def read_data(
     path: Path, overrides: list[str], plugin_files: list[Path], kind: str | None = None
 ) -> "tuple[Recipe, Dataset]":

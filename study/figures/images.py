@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from study.figures.classes import class_table
 from study.figures.style import (
@@ -27,6 +27,7 @@ from study.figures.style import (
 BLOCKS = 10  # classes on one sheet
 ACROSS = 5  # blocks in a row
 TILE, GAP, CAPTION = 0.575, 0.06, 0.235  # inches
+FRAME = (201, 206, 216, 255)  # RGBA
 
 
 def rgb_image(image: np.ndarray, maximum: float) -> np.ndarray:
@@ -65,8 +66,43 @@ def choose_examples(cscores: pd.DataFrame, label: int, per: int = 8) -> dict[str
     return {"high": high.to_numpy(), "middle": middle.to_numpy(), "low": low.to_numpy()}
 
 
+def _resized(pixels: np.ndarray, size: float) -> np.ndarray:
+    """(h, w, 3) pixels with a longer side of `size`: repeated where there are fewer, blocks averaged where more."""
+    block = max(int(max(pixels.shape) // size), 1)
+    if block > 1:
+        high, wide = (min(block, side) for side in pixels.shape[:2])
+        h, w = pixels.shape[0] // high, pixels.shape[1] // wide
+        tiles = pixels[: h * high, : w * wide].reshape(h, high, w, wide, 3)
+        pixels = tiles.mean(axis=(1, 3)).round().astype(np.uint8)
+    h, w, _ = pixels.shape
+    high, wide = (max(round(size * side / max(h, w)), 1) for side in (h, w))
+    return pixels[np.arange(high) * h // high][:, np.arange(wide) * w // wide]
+
+
+class _Pictures(Artist):
+    """Pictures placed in inches, drawn pixel by pixel: an AxesImage each takes ten times as long."""
+
+    def __init__(self, height: float):
+        super().__init__()
+        self.height = height
+        self.placed: list[tuple[np.ndarray, float, float, float]] = []  # (h, w, 3) pixels, x, y, size; y from the top
+        self.set_zorder(0)
+
+    def draw(self, renderer: Any) -> None:
+        """Draw each in a frame, at the dots per inch of the figure."""
+        dots, gc = 72 * renderer.points_to_pixels(1.0), renderer.new_gc()
+        for pixels, x, y, size in self.placed:
+            resized = _resized(pixels, dots * size)
+            high, wide, _ = resized.shape
+            framed = np.full((high + 2, wide + 2, 4), FRAME, np.uint8)
+            framed[1:-1, 1:-1, :3] = resized
+            left, top = round(dots * (x + size / 2) - wide / 2) - 1, round(dots * (y + size / 2) - high / 2) - 1
+            renderer.draw_image(gc, left, round(dots * self.height) - top - high - 2, framed[::-1])
+        gc.restore()
+
+
 class _Sheet:
-    """A figure with one axis in inches, origin top left, on which pictures and captions are pinned."""
+    """A figure with one axis in inches, origin top left, on which pictures and captions are placed."""
 
     def __init__(self, width: float, height: float, title: str, maximum: float):
         self.figure = new_figure(width, height, title, layout=None)
@@ -74,16 +110,12 @@ class _Sheet:
         self.axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
         self.axes.set_axis_off()
         self.maximum = maximum
+        self.pictures = _Pictures(height)
+        self.figure.add_artist(self.pictures)
 
-    def pin(self, image: np.ndarray, x: float, y: float, size: float) -> None:
-        """Pin an image into a square of that size, keeping its shape."""
-        _, h, w = image.shape
-        wide, high = size * w / max(h, w), size * h / max(h, w)
-        x, y = x + (size - wide) / 2, y + (size - high) / 2
-        self.axes.imshow(
-            rgb_image(image, self.maximum), extent=(x, x + wide, y + high, y), interpolation="nearest", aspect="auto"
-        )
-        self.axes.add_patch(Rectangle((x, y), wide, high, fill=False, ec="#c9ced8", lw=0.4))
+    def place(self, image: np.ndarray, x: float, y: float, size: float) -> None:
+        """Place an image in a square of that size, keeping its shape; enlarged pixels stay squares."""
+        self.pictures.placed.append((rgb_image(image, self.maximum), x, y, size))
 
     def write(self, text: str, x: float, y: float, size: float = 6, **options: Any) -> None:
         """Write a line of text whose top is at y."""
@@ -148,7 +180,7 @@ def _block(
         sheet.write(name, x + TILE / 2, y0 + 0.19, 6.5, ha="center", color=FAINT)
         for place, row in enumerate(rows):
             y = y0 + 0.32 + place * (TILE + CAPTION)
-            sheet.pin(images[row], x, y, TILE)
+            sheet.place(images[row], x, y, TILE)
             text, consensus = short_number(cscores["cscore"].iloc[row]), int(cscores["consensus"].iloc[row])
             sheet.write(text, x + TILE / 2, y + TILE + 0.022, 5.8, ha="center", color=FAINT)
             if name == "low" and consensus != label and 0 <= consensus < len(names):
@@ -186,7 +218,7 @@ def suspect_grid(
         entry = cscores.iloc[row]
         label, consensus = int(entry["label"]), int(entry["consensus"])
         other = consensus != label and 0 <= consensus < len(names)
-        sheet.pin(images[row], x, y, size)
+        sheet.place(images[row], x, y, size)
         sheet.write(legible(names[label], 15), x, y + size + 0.04, 6.8, color=INK, fontweight="bold")
         agreed = "predicted too" if consensus == label else ""  # -1: there is no prediction
         change = "→ " + legible(names[consensus], 14) if other else agreed

@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.textpath import TextPath
 from scipy.optimize import isotonic_regression
 
-from study.figures.style import legible
+from study.figures.style import legible, text_width
 
 POINTS = 72  # in an inch
 SIZE = 7.5  # points, of a label
@@ -57,8 +56,8 @@ def place_labels(
 
 
 def _width(name: str) -> float:
-    """Inches of a label; TextPath cannot measure an empty one."""
-    return 0.03 + (TextPath((0, 0), name, size=SIZE).get_extents().width / POINTS if name.strip() else 0.0)
+    """Inches of a label."""
+    return 0.03 + text_width(name, SIZE)
 
 
 def _leader(point: np.ndarray, box: np.ndarray) -> np.ndarray:

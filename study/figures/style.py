@@ -119,7 +119,7 @@ class StyledFigure(Figure):
         """The figure as PNG at two pixels per CSS pixel, rendered once."""
         if self._png is None:
             with io.BytesIO() as drawing:
-                self.savefig(drawing, format="png", metadata={"Software": None})
+                self.savefig(drawing, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 3})
                 self._png = drawing.getvalue()
         return self._png
 
@@ -158,9 +158,14 @@ def new_figure(width: float, height: float, title: str, *, layout: str | None = 
 
 def _title_size(title: str, width: float) -> float:
     """Points at which a title fits a figure of that many inches; `TITLE` unless it is too long."""
-    bold = FontProperties(family="DejaVu Sans", weight="bold")
-    inches = TextPath((0, 0), title, size=TITLE, prop=bold, usetex=False).get_extents().width / 72
+    inches = text_width(title, TITLE, FontProperties(family="DejaVu Sans", weight="bold"))
     return TITLE * min(1.0, (width - 0.3) / max(inches, 0.1))
+
+
+def text_width(text: str, size: float, font: FontProperties | None = None) -> float:
+    """Inches of a line of text of that many points, at most a hundredth too wide: control points bound the glyphs."""
+    points = TextPath((0, 0), text, size=size, prop=font, usetex=False).vertices[:, 0] if text.strip() else np.zeros(1)
+    return float(points.max() - points.min()) / 72
 
 
 def sentence_figure(title: str, sentence: str) -> StyledFigure:

@@ -4,7 +4,6 @@ Everything is inside the file: the MLflow UI shows it in a sandboxed frame that 
 """
 
 import base64
-import io
 import math
 import os
 import re
@@ -22,7 +21,6 @@ from matplotlib.figure import Figure
 from study.figures.style import INCH, png_bytes
 from study.report.gallery import Suspect, review_data
 
-SVG_LIMIT = 300_000  # bytes; a larger drawing is a dense one, and smaller as a picture
 ROWS = 100  # of a table that are shown; the artifact has all
 REFERENCES = {"cscore": "C-score", "cscore_soft": "soft C-score", "published": "published C-score"}
 PARTS = {"all": "all examples", "unsaturated": "unsaturated only"}
@@ -159,20 +157,14 @@ def _safe(link: str | None) -> str | None:
 
 
 def render_figure(figure: Figure) -> dict[str, str | int]:
-    """Render a figure as a data URI: SVG where it is small and has no images, else PNG at two pixels per CSS pixel.
+    """Render a figure as a data URI: the same PNG as the artifact, at two pixels per CSS pixel.
 
     Returns:
         `uri`, and `width` and `height` in CSS pixels.
     """
     width, height = (round(INCH * side) for side in figure.get_size_inches())
-    size = {"width": width, "height": height}
-    if not any(axes.images for axes in figure.axes):
-        with io.BytesIO() as drawing:
-            figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
-            if drawing.tell() <= SVG_LIMIT:
-                uri = "data:image/svg+xml;base64," + base64.b64encode(drawing.getvalue()).decode()
-                return {"uri": uri, **size}
-    return {"uri": "data:image/png;base64," + base64.b64encode(png_bytes(figure)).decode(), **size}
+    uri = "data:image/png;base64," + base64.b64encode(png_bytes(figure)).decode()
+    return {"uri": uri, "width": width, "height": height}
 
 
 def groups(correlations: pd.DataFrame) -> list[dict[str, Any]]:

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
-from study.scores.rank_statistics import spearman_brown
+from study.scores.rank_statistics import midranks, spearman_brown
 
 FloatArray = NDArray[np.float64]
 Measure = Callable[[FloatArray, FloatArray], float]
@@ -104,7 +103,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
     >>> round(rank_correlation([1, 2, 3], [1, 3, 2]), 3)
     0.5
     """
-    return _pearson(rankdata(x), rankdata(y))
+    return _pearson(midranks(x), midranks(y))
 
 
 def latent_correlation(x: ArrayLike, y: ArrayLike, target: float, measure: Measure) -> float:

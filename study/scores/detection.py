@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
+
+from study.scores.rank_statistics import midranks
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -50,12 +52,12 @@ def auroc(scores: ArrayLike, marked: ArrayLike, *, level: float = 0.95) -> Estim
     high, low = scores[marked], scores[~marked]
     if not len(high) or not len(low):
         return UNDEFINED
-    ranks = rankdata(scores)
-    above = (ranks[marked] - rankdata(high)) / len(low)  # per marked example: the share of the unmarked below it
-    below = 1 - (ranks[~marked] - rankdata(low)) / len(high)
+    ranks = midranks(scores)
+    above = (ranks[marked] - midranks(high)) / len(low)  # per marked example: the share of the unmarked below it
+    below = 1 - (ranks[~marked] - midranks(low)) / len(high)
     value = float(above.mean())
     variance = sum(part.var(ddof=1) / len(part) if len(part) > 1 else np.nan for part in (above, below))
-    margin = norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    margin = ndtri((1 + level) / 2) * np.sqrt(variance)
     return Estimate(value, *np.clip([value - margin, value + margin], 0, 1).tolist())
 
 
@@ -84,7 +86,7 @@ def average_precision(scores: ArrayLike, marked: ArrayLike, *, level: float = 0.
     value = float(np.sum(np.diff(hits, prepend=0) / total * hits / inspected))
     if not 0 < value < 1:
         return Estimate(value, value, value)
-    logit, margin = np.log(value / (1 - value)), norm.ppf((1 + level) / 2) / np.sqrt(total * value * (1 - value))
+    logit, margin = np.log(value / (1 - value)), ndtri((1 + level) / 2) / np.sqrt(total * value * (1 - value))
     return Estimate(value, *(1 / (1 + np.exp(-(logit + side * margin))) for side in (-1, 1)))
 
 
@@ -136,7 +138,7 @@ def wilson(successes: float, n: int, *, level: float = 0.95) -> Estimate:
     """
     if not n:
         return UNDEFINED
-    z, share = float(norm.ppf((1 + level) / 2)), successes / n
+    z, share = float(ndtri((1 + level) / 2)), successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     margin = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Estimate(share, float(max(0.0, centre - margin)), float(min(1.0, centre + margin)))

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from study.kernels import native
 
@@ -49,13 +48,37 @@ def spearman(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Correlation:
     x, y = _pairs(x, y)
     if _undefined(x, y):
         return Correlation(np.nan, np.nan, np.nan, len(x))
-    u, v = _midscores(x), _midscores(y)
+    (u, order_x), (v, order_y) = _midscores(x), _midscores(y)
     covariance, var_x, var_y = np.mean(u * v), np.mean(u * u), np.mean(v * v)
-    order_x, order_y = np.argsort(u, kind="stable"), np.argsort(v, kind="stable")
     cross = u * v + _mean_above(u, v, order_x) + _mean_above(v, u, order_y) - 3 * covariance
     influence_x = u * u + 2 * _mean_above(u, u, order_x) - 3 * var_x
     influence_y = v * v + 2 * _mean_above(v, v, order_y) - 3 * var_y
     return _ratio_with_interval(float(covariance), float(var_x), float(var_y), cross, influence_x, influence_y, level)
+
+
+def midranks(x: ArrayLike) -> FloatArray:
+    """Ranks from 1; equal values share the mean of their ranks.
+
+    Args:
+        x: (n,) without NaN.
+
+    `scipy.stats.rankdata` gives the same and takes several times as long; a report ranks thousands of short columns.
+
+    >>> midranks([3, 1, 3, 7])
+    array([2.5, 1. , 2.5, 4. ])
+    """
+    return _ranked(np.asarray(x, dtype=float))[0]
+
+
+def _ranked(x: FloatArray) -> tuple[FloatArray, IntArray]:
+    """(n,) midranks, and the order that sorts x."""
+    order = np.argsort(x, kind="stable")
+    x_sorted = x[order]
+    starts = np.flatnonzero(np.concatenate(([True], x_sorted[1:] != x_sorted[:-1]))[: len(x)])
+    ends = np.append(starts[1:], len(x))
+    ranks = np.empty(len(x))
+    ranks[order] = np.repeat((starts + ends + 1) / 2, ends - starts)
+    return ranks, order
 
 
 def centred_ranks_by_group(x: ArrayLike, groups: ArrayLike) -> FloatArray:
@@ -197,9 +220,10 @@ def _undefined(x: FloatArray, y: FloatArray) -> bool:
     return len(x) < 3 or x.min() == x.max() or y.min() == y.max()
 
 
-def _midscores(x: FloatArray) -> FloatArray:
-    """(n,) mid-distribution function of x at x, centred: midrank less its mean, over n."""
-    return (rankdata(x) - (len(x) + 1) / 2) / len(x)
+def _midscores(x: FloatArray) -> tuple[FloatArray, IntArray]:
+    """(n,) mid-distribution function of x at x, centred: midrank less its mean, over n; and the order that sorts x."""
+    ranks, order = _ranked(x)
+    return (ranks - (len(x) + 1) / 2) / len(x), order
 
 
 def _mean_above(x: FloatArray, values: FloatArray, order: IntArray) -> FloatArray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from study.scores.detection import UNDEFINED, Estimate
 
@@ -27,7 +27,7 @@ def mean_of_repeats(values: ArrayLike, *, level: float = 0.95) -> Estimate:
     mean = float(values.mean())
     if len(values) < 2:
         return Estimate(mean, np.nan, np.nan)
-    margin = float(t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    margin = float(stdtrit(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
     return Estimate(mean, mean - margin, mean + margin)
 
 
@@ -55,5 +55,5 @@ def difference_of_means(first: ArrayLike, second: ArrayLike, *, level: float = 0
     if variance == 0:
         return Estimate(value, value, value)
     freedom = variance**2 / sum(share**2 / (len(each) - 1) for share, each in zip(shares, (first, second), strict=True))
-    margin = float(t.ppf((1 + level) / 2, freedom) * np.sqrt(variance))
+    margin = float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance))
     return Estimate(value, value - margin, value + margin)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from study.analysis import load_runs
 from study.data import Dataset
@@ -17,6 +16,7 @@ from study.experiments.sweep import run_sweep
 from study.figures.uses import accuracy_by_budget
 from study.progress import Bar, quiet
 from study.recipe import Recipe, Sweep
+from study.scores.rank_statistics import midranks
 from study.tracking import Run, Store
 from study.uses.scores import chosen_scores, folder_of_lists, training_scores
 from study.uses.trainings import accuracy_and_gain, check_test_split, sweep_of_single_runs
@@ -99,7 +99,7 @@ def compare_curricula(
 def _write(scores: np.ndarray, dataset: Dataset, folder: Path, by: str) -> tuple[str, str]:
     """Files of scores and weights: in the first the easy examples weigh most, in the second the hard ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = rankdata(scores) / len(scores)
+    weights = midranks(scores) / len(scores)
     table = pd.DataFrame({"example": dataset.ids[: dataset.n_train], "score": scores, "weight": weights})
     paths = folder / f"{by}.csv", folder / f"{by}_hard.csv"
     for path, column in zip(paths, (weights, 1 + 1 / len(scores) - weights), strict=True):

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from study.analysis import StudyRuns
 from study.analysis.by_epoch import trajectory
 from study.data import Dataset
 from study.errors import AnalysisError
 from study.random_streams import random_stream
+from study.scores.rank_statistics import midranks
 from study.scores.regularity_plane import representation
 from study.scores.test_sets import angle_bins, balanced_rows, ranking_precision
 
@@ -106,7 +106,7 @@ def _draws(
 
 
 def _measures(whole: np.ndarray, small: np.ndarray) -> tuple[float, float]:
-    rho = float(np.corrcoef(rankdata(whole), rankdata(small))[0, 1]) if np.ptp(small) else 0.0
+    rho = float(np.corrcoef(midranks(whole), midranks(small))[0, 1]) if np.ptp(small) else 0.0
     return rho, ranking_precision(whole, small)
 
 
