@@ -166,11 +166,16 @@ def name_of(group: Group) -> str:
     A single group has the names of its data and network.
     """
     if not group.differing:
-        return f"{_data_name(group)}, {_network_name(group)}"
+        return data_and_network(group)
     values = [short_value(name, group.differing[name]) for name in DATA_AND_NETWORK if group.differing.get(name)]
     if any(name.startswith("noise.") for name in group.differing):
         values.append(noise_name(group.runs[0].params))
     return ", ".join(values) or group.short
+
+
+def data_and_network(group: Group) -> str:
+    """The names of a group's data and network, whatever else differs: "digits, mlp"."""
+    return f"{_data_name(group)}, {_network_name(group)}"
 
 
 def _network_name(group: Group) -> str:

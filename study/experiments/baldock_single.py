@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from study.errors import AnalysisError
-from study.experiments.baldock import depths_of, name_of
+from study.experiments.baldock import data_and_network, depths_of, name_of
 from study.experiments.findings import Finding, FinishedRuns, recipe_of
 from study.experiments.paper_numbers import beside_paper, conditions_of, paper_numbers
 from study.experiments.select import Group
@@ -146,7 +146,7 @@ def neighbours_of_probes(runs: FinishedRuns) -> Iterator[Finding]:
         if len(curves) < 2:
             continue
         drawn = True
-        figure = probe_accuracies(curves, f"k-NN probes with other numbers of neighbours: {name_of(group)}")
+        figure = probe_accuracies(curves, f"k-NN probes with other numbers of neighbours: {data_and_network(group)}")
         table = pd.concat([part.assign(probe=name) for name, part in curves.items()])
         yield Finding(f"B-k-{group.data[:6]}", "Probes by number of neighbours (B-k)", "", png_bytes(figure), table)
     if not drawn:

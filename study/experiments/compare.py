@@ -39,7 +39,8 @@ def compare_runs(
 
     Args:
         runs: ensembles and single runs; those that differ in repeat and seed alone are averaged.
-        store: where C-scores for the learning curves are looked for if no ensemble is among the runs.
+        store: where C-scores for the learning curves are looked for if no ensemble is among the runs; published ones
+            count where there are no others.
         only: see `agreement`.
         stop: see `agreement`.
 
@@ -70,7 +71,7 @@ class LearningCurves:
     epochs: (e,) after which the examples were evaluated.
     correct: (e, n) the share of the repeats that classify each training example correctly.
     cscore: (n,) of the examples.
-    ensemble: name of the run that the C-scores are from.
+    ensemble: name of the run that the C-scores are from, an ensemble or published ones.
     """
 
     label: str
@@ -228,25 +229,28 @@ def _single_scores(run: Run) -> dict[tuple[str, str], pd.Series]:
 
 
 def learning_curves(groups: Sequence[Group], store: Store) -> list[LearningCurves]:
-    """The curves of every group of single runs on whose data there is an ensemble (J-fig10, J-fig17 to 19).
+    """The curves of every group of single runs on whose data there are C-scores (J-fig10, J-fig17 to 19).
 
-    The C-scores are those of the newest ensemble among the groups, else of the newest in the store.
+    The C-scores are those of the newest ensemble among the groups, else of the newest in the store, else the published
+    ones that `study reference` has kept.
     """
-    ensembles: dict[str, Run] = {}
+    sources: dict[str, Run] = {}
     for group in groups:
         if group.kind == "ensemble":
-            ensembles[group.data] = max((*group.runs, ensembles.get(group.data, group.runs[0])), key=_started)
+            sources[group.data] = max((*group.runs, sources.get(group.data, group.runs[0])), key=_started)
     curves = []
     for group in groups:
         if group.kind != "single":
             continue
-        if group.data not in ensembles:
-            newest = store.find("ensemble", tags={"study.data": group.data}, status="FINISHED", max=1)
+        if group.data not in sources:
+            tags = {"study.data": group.data}
+            kept = [store.find(kind, tags=tags, status="FINISHED", max=1) for kind in ("ensemble", "reference")]
+            newest = [*kept[0], *kept[1]]
             if not newest:
                 log.warning(f"no C-scores of the data of {group.label}: its learning curves are left out")
                 continue
-            ensembles[group.data] = newest[0]
-        curves.append(curves_of(group, ensembles[group.data]))
+            sources[group.data] = newest[0]
+        curves.append(curves_of(group, sources[group.data]))
     return curves
 
 
@@ -254,9 +258,15 @@ def _started(run: Run) -> int:
     return run.started
 
 
-def curves_of(group: Group, ensemble: Run) -> LearningCurves:
-    """The learning curves of one group of single runs by the C-scores of an ensemble on the same examples, or more."""
-    scores = _ensemble_scores(ensemble)["cscore", "train"]
+def curves_of(group: Group, source: Run) -> LearningCurves:
+    """The learning curves of one group of single runs by C-scores of the same examples, or more.
+
+    Args:
+        group: of single runs.
+        source: an ensemble, or published C-scores.
+    """
+    published = "reference.parquet" in source.files
+    scores = source.read_table("reference.parquet" if published else "cscore.parquet").set_index("example")["cscore"]
     table = group.runs[0].read_table("scores.parquet")
     train = (table["split"] == "train").to_numpy()
     first = trajectory(group.runs[0])
@@ -264,4 +274,4 @@ def curves_of(group: Group, ensemble: Run) -> LearningCurves:
     for run in group.runs[1:]:
         total += trajectory(run)["correct"][:, train]
     cscore = scores.reindex(table.loc[train, "example"]).to_numpy(dtype=float)
-    return LearningCurves(group.label, first["epochs"], total / len(group.runs), cscore, ensemble.name)
+    return LearningCurves(group.label, first["epochs"], total / len(group.runs), cscore, source.name)

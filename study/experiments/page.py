@@ -75,7 +75,7 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
         yield "fitting.png", png_bytes(fitting_side_by_side(comparison.fitting))
     size = next((name for name in SIZES if name in comparison.capacity), None)
     share = next((name for name in NOISE if name in comparison.capacity and name.endswith("share")), None)
-    if size and share:
+    if size and share and not comparison.capacity.duplicated([size, share]).any():  # nothing else differs
         yield "capacity.png", png_bytes(accuracy_by_size(comparison.capacity, size, share))
 
 

@@ -103,24 +103,26 @@ def by_depth_of_one(
 
     Args:
         others: by group, of `depth_of_one_network`.
-        accuracies: by group, of `MemberPredictions.by_depth_table`: the validation split is drawn.
+        accuracies: by group, of `MemberPredictions.by_depth_table`: the validation split is drawn; one panel
+            without any.
         column: of `others`.
         label: what it is.
 
     The area of a marker is in proportion to the share of the examples at that depth.
     """
-    figure = new_figure(9.4, 3.6, "What the prediction depth in one network says")
-    left, right = figure.subplots(1, 2)
+    figure = new_figure(9.4 if accuracies else 5.2, 3.6, "What the prediction depth in one network says")
+    left, *right = figure.subplots(1, 2 if accuracies else 1, squeeze=False)[0]
     for place, (group, table) in enumerate(others.items()):
         _marked(left, table["depth"], table[column], table["share"], CYCLE[place % len(CYCLE)], group)
-    for place, (group, table) in enumerate(accuracies.items()):
-        part = table[table["split"] == "validation"]
-        _marked(right, part["depth"], 100 * part["accuracy"], part["share"], CYCLE[place % len(CYCLE)], group)
     left.set(xlabel="depth in one network (layers)", ylabel=label, title="test examples, other networks")
-    right.set(xlabel="depth (layers)", ylabel="% classified correctly", title="validation split", ylim=(-4, 104))
     if not others:
         left.text(0.5, 0.5, "no three single runs with k-NN probes", ha="center", va="center", transform=left.transAxes)
-    for axes in (left, right):
+    for axes in right:
+        for place, (group, table) in enumerate(accuracies.items()):
+            part = table[table["split"] == "validation"]
+            _marked(axes, part["depth"], 100 * part["accuracy"], part["share"], CYCLE[place % len(CYCLE)], group)
+        axes.set(xlabel="depth (layers)", ylabel="% classified correctly", title="validation split", ylim=(-4, 104))
+    for axes in (left, *right):
         if axes.lines:
             axes.legend()
     return figure

@@ -175,7 +175,8 @@ def probe_accuracies(
         _solid_and_dotted(axes, table, CYCLE[place % len(CYCLE)], name)
         if control:
             _solid_and_dotted(axes, control[1], GREY, control[0])
-        axes.set(xlabel="layer of the probe", ylim=(10 * np.floor(10 * lowest) - 2, 102))
+        floor = 5 * np.floor(20 * lowest)
+        axes.set(xlabel="layer of the probe", ylim=(floor - 0.02 * (100 - floor), 100 + 0.04 * (100 - floor)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
     for axes in list(grid.flat)[len(curves) if control else 1 :]:

@@ -54,7 +54,7 @@ def learning_curves_side_by_side(groups: Sequence[Curves], *, width: float = 0.1
     for axes in list(panels.flat)[len(groups) :]:
         axes.set_axis_off()
     for axes in panels[:, 0]:
-        axes.set(ylabel="% of the group right", ylim=(-2, 102))
+        axes.set(ylabel="% of the group right; thin: < 10 examples", ylim=(-2, 102))
     for axes in panels[-1]:
         axes.set_xlabel("epoch")
     names = ", ".join(dict.fromkeys(group.ensemble for group in groups))
