@@ -30,11 +30,14 @@ def benchmark(
         return
     from study.benchmark.run import Result, prepare, run
     from study.cli.benchmark_tables import result_table, results_as_json
+    from study.errors import DataError
     from study.tracking import open_store
 
     store = open_store(root)
     with interruptible() as stop:
         ready, left_out = prepare(chosen, data.expanduser(), store)
+        if not ready:
+            raise DataError(_nothing(left_out, data))
         for line in left_out:
             say(line)
         for each in ready:
@@ -47,3 +50,10 @@ def benchmark(
                 result_table(result)
     if as_json:
         results_as_json(results, left_out)
+
+
+def _nothing(left_out: list[str], folder: Path) -> str:
+    """Why no protocol can run, in one line."""
+    if len(left_out) == 1:
+        return left_out[0]
+    return f"none of the {len(left_out)} protocols has its data below {folder}; name their folder by --data"

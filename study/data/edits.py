@@ -64,7 +64,8 @@ def decide(dataset: "Dataset", path: Path) -> "Dataset":
     Raises:
         DataError: a file of other data, unknown ids or labels, no decision, a split or class without examples.
     """
-    text, table = _read(path, ("example", "data_digest", "decision"))
+    needed = ("example", "data_digest", "decision")
+    text, table = _read(path, needed, f"take suspects.csv of the report of these data, which has {', '.join(needed)}")
     table = [row for row in table if row["decision"].strip()]
     if not table:
         raise DataError(f"{shown(path)}: holds no decision; write keep, relabel or drop into the column decision")
@@ -91,7 +92,7 @@ def keep_only(dataset: "Dataset", path: Path) -> "Dataset":
     Raises:
         DataError: a list of other data, unknown ids, test examples, no example, a class without training examples.
     """
-    text, table = _read(path, ("example",))
+    text, table = _read(path, ("example",), "write one id per line below the heading example")
     if not table:
         raise DataError(f"{shown(path)}: names no example; write one id per line below the heading example")
     if "data_digest" in table[0]:
@@ -110,8 +111,8 @@ def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read(path: Path, needed: Sequence[str]) -> tuple[str, list[dict[str, str]]]:
-    """The text of a table, and its rows; empty cells are "".
+def _read(path: Path, needed: Sequence[str], cure: str) -> tuple[str, list[dict[str, str]]]:
+    """The text of a table, and its rows; empty cells are "".  The cure is for who has no such column.
 
     Raises:
         DataError: it cannot be read, or lacks a column.
@@ -126,10 +127,7 @@ def _read(path: Path, needed: Sequence[str]) -> tuple[str, list[dict[str, str]]]
         raise DataError(f"{shown(path)}: cannot be read as CSV ({cause}); write UTF-8 with a header") from None
     missing = [name for name in needed if name not in names]
     if missing:
-        raise DataError(
-            f"{shown(path)}: has no column {missing[0]}; take suspects.csv of the report of these data, "
-            f"which has {', '.join(needed)}"
-        )
+        raise DataError(f"{shown(path)}: has no column {missing[0]}; {cure}")
     return text, rows
 
 

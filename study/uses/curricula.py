@@ -73,7 +73,7 @@ def compare_curricula(
         Stopped: `stop` was set.
     """
     check_test_split(dataset)
-    if not budgets or min(budgets) <= 0:
+    if not budgets or not all(0 < budget < np.inf for budget in budgets):
         raise AnalysisError("budgets are shares of the recipe's updates, such as 0.3 and 1")
     scores = chosen_scores(training_scores(load_runs(recipe, dataset, store), dataset), by)
     folder = folder_of_lists("order", recipe, dataset, store)
