@@ -9,6 +9,7 @@ from study.analysis.correlations import kendall_value, true_order
 from study.analysis.load import StudyRuns
 from study.data import Dataset
 from study.proxies import PROXIES
+from study.runs.rounds import members_of
 from study.scores.ceilings import rank_correlation
 from study.scores.cscore import Profile
 from study.scores.rank_statistics import spearman, tie_ceiling
@@ -107,13 +108,18 @@ def _accuracies(singles: Sequence[Run]) -> str:
     )
 
 
+def _counts(members: list[int]) -> str:
+    """`40`, or `20 to 80` where the ratios have different numbers."""
+    return f"{min(members)}" + (f" to {max(members)}" if max(members) > min(members) else "")
+
+
 def _ensemble_facts(ensemble: Run, profile: Profile, dataset: Dataset, train: pd.DataFrame) -> dict[str, str]:
     held_out, right = (sums[:, :, : dataset.n_train].sum(axis=(1, 2)) for sums in (profile.held_out, profile.correct))
     shares = zip(profile.ratios, right / held_out, strict=True)
     diverged = int(ensemble.metrics["members/diverged"])
     half, half_soft = (ensemble.metrics.get(f"reliability/{name}", np.nan) for name in ("half", "half_soft"))
     return {
-        "ensemble": f"{ensemble.params['subset.members']} networks at each of {len(profile.ratios)} subset ratios, "
+        "ensemble": f"{_counts(members_of(ensemble))} networks at each of {len(profile.ratios)} subset ratios, "
         f"{ensemble.params['subset.design']} subsets, {ensemble.params['model.name']}"
         + (f"; {diverged} diverged and are left out" if diverged else ""),
         "held-out accuracy": ", ".join(f"{share:.3f} at {percent(ratio)} %" for ratio, share in shares),

@@ -43,6 +43,10 @@ def worker(
         from study.workflows import preflight
 
         preflight.check_data(opened, dataset)
+        if opened.subset.until.active:
+            raise RecipeError(
+                f"subset.until decides in rounds, which one launch trains: `{command('ensemble')}`; or leave it out"
+            )
         folder = WorkFolder(root.resolve(), opened.part("ensemble"), dataset)
         count = run_worker(
             opened, dataset, folder, lambda: finished(opened, dataset, root), until=deadline, stop=stop, bar=bar

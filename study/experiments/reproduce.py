@@ -298,7 +298,8 @@ def _group_scale(group: Group) -> str:
 def _report_scale(report: Run) -> str:
     params = report.params
     ratios = len(params.get("subset.ratios", "").split(", ")) if "subset.ratios" in params else 0
-    members = f"{int(params['subset.members']) * ratios} networks" if ratios else "published C-scores"
+    most = "at most " if "subset.until.score" in params else ""
+    members = f"{most}{int(params['subset.members']) * ratios} networks" if ratios else "published C-scores"
     return f"{members}, {params.get('model.name', '?')}, {params.get('train.epochs', '?')} epochs"
 
 

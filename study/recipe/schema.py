@@ -149,6 +149,8 @@ def flatten(recipe: Recipe) -> dict[str, str]:
     settings = recipe.model_dump(exclude={"why", "kind", "single", "proxies", "signals", "search", "sweep", "runtime"})
     edits = [key for key in EDITS if settings["data"][key]]
     settings["data"] = {key: settings["data"][key] for key in ("name", *PIXELS, *edits)}
+    if not recipe.subset.until.active:
+        settings["subset"].pop("until")
     if recipe.kind != "ensemble":
         settings.pop("subset")
     flat: dict[str, str] = {}

@@ -8,8 +8,9 @@ and any division into shards folds to the same integers.
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from study.runs.members import (
     score_table,
     train_shards,
 )
+from study.runs.rounds import next_round, sizes_of
 from study.runs.shard_runs import shard_result, write_shard
 from study.runs.shards import finished_shards, keys, mark_damaged
 from study.runs.work_folder import WorkFolder
@@ -42,7 +44,8 @@ from study.training.results import Hooks
 def size_tag(recipe: Recipe) -> str:
     """JSON: members at each ratio; the tag `study.size` tells an ensemble from a larger one of its digest."""
     subset = recipe.subset
-    return json.dumps({"members": subset.members, "ratios": list(subset.ratios), "depth": subset.depth})
+    size = {"members": subset.members, "ratios": list(subset.ratios), "depth": subset.depth}
+    return json.dumps(size | ({"until": subset.until.model_dump()} if subset.until.active else {}))
 
 
 def size_text(tag: str) -> str:
@@ -51,7 +54,8 @@ def size_text(tag: str) -> str:
         size = json.loads(tag)
     except ValueError:  # of a store from before 0.2
         return tag
-    members = f"{size['members']} at {', '.join(percent(ratio) for ratio in size['ratios'])} %"
+    most = "at most " if "until" in size else ""
+    members = f"{most}{size['members']} at {', '.join(percent(ratio) for ratio in size['ratios'])} %"
     return members + (", with prediction depths" if size["depth"] else "")
 
 
@@ -75,7 +79,7 @@ def run_ensemble(
         Stopped: `stop` was set, also while another process trained the same ensemble and this one waited for it.
     """
     recipe = recipe.part("ensemble")
-    plan, stop = ensemble_plan(recipe), stop or threading.Event()
+    stop = stop or threading.Event()
     folder = WorkFolder(store.root, recipe, dataset)
     with ensemble_lock(recipe, dataset, store, stop):
         finished = finished_ensemble(store, recipe, dataset)
@@ -84,15 +88,16 @@ def run_ensemble(
             return finished
         folder.wait(waiting("this ensemble", stop))
         parent = write_results(folder, recipe, dataset, store)
-        folded, done, like = finished_shards(store, recipe, dataset)
-        shards = plan_shards(plan, done, recipe.runtime.shard)
-        shards, placement = by_size(shards, place_ensemble(plan, dataset, runtime_of(recipe), shards, like))
+        sizes = sizes_of(recipe, parent or earlier_parent(recipe, dataset, store))
+        begun = _begin_round(recipe, dataset, store, sizes)
         parent = parent or open_parent(recipe, dataset, store)
-        for key, value in placement.tags().items():
-            parent.tag(key, value)
         with parent:
             try:
-                profile = _train(recipe, plan, dataset, store, parent, shards, folded, placement, stop, bar)
+                profile = _train(recipe, dataset, store, parent, begun, stop, bar)
+                while next_round(parent, recipe, dataset, profile, sizes):
+                    sizes = sizes_of(recipe, parent)
+                    begun = _begin_round(recipe, dataset, store, sizes)
+                    profile = _train(recipe, dataset, store, parent, begun, stop, bar)
             except Stopped:
                 parent.kill("stopped on request; the same command resumes it")
                 raise
@@ -181,11 +186,17 @@ def write_results(folder: WorkFolder, recipe: Recipe, dataset: Dataset, store: S
 
 def open_parent(recipe: Recipe, dataset: Dataset, store: Store) -> Run:
     """The run of this ensemble and size: resumed, or a new one."""
+    earlier = earlier_parent(recipe, dataset, store)
     sized = keys(recipe, dataset) | {"study.size": size_tag(recipe)}
-    earlier = store.find("ensemble", tags=sized, max=1)
-    parent = store.resume(earlier[0]) if earlier else _start(store, recipe, sized)
+    parent = store.resume(earlier) if earlier else _start(store, recipe, sized)
     _describe(parent, recipe, dataset)
     return parent
+
+
+def earlier_parent(recipe: Recipe, dataset: Dataset, store: Store) -> Run | None:
+    """The newest run of this ensemble and size, finished or not."""
+    sized = keys(recipe, dataset) | {"study.size": size_tag(recipe)}
+    return next(iter(store.find("ensemble", tags=sized, max=1)), None)
 
 
 def _span(shards: Sequence[Run]) -> float:
@@ -203,8 +214,8 @@ def _workers_at(folder: WorkFolder, recipe: Recipe) -> str:
 def finished_ensemble(store: Store, recipe: Recipe, dataset: Dataset) -> Run | None:
     """The finished ensemble of this recipe and size on this data, if its scores can be read."""
     recipe = recipe.part("ensemble")
-    earlier = store.find("ensemble", tags=keys(recipe, dataset) | {"study.size": size_tag(recipe)}, max=1)
-    return earlier[0] if earlier and earlier[0].status == "FINISHED" and _complete(earlier[0], recipe) else None
+    earlier = earlier_parent(recipe, dataset, store)
+    return earlier if earlier and earlier.status == "FINISHED" and _complete(earlier, recipe) else None
 
 
 def finished_members(recipe: Recipe, dataset: Dataset, store: Store) -> tuple[set[tuple[float, int]], dict[str, str]]:
@@ -271,25 +282,38 @@ def _describe(run: Run, recipe: Recipe, dataset: Dataset) -> None:
     run.text("recipe.toml", dump(recipe))
 
 
+@dataclass(frozen=True)
+class _Round:
+    """What is to be trained now: the shards that are missing, where; the sums of those that are there."""
+
+    plan: EnsemblePlan
+    members: int
+    shards: list[Shard]
+    placement: Placement
+    folded: Profile | None
+
+
+def _begin_round(recipe: Recipe, dataset: Dataset, store: Store, sizes: Mapping[float, int]) -> _Round:
+    """Find what is missing of so many members at each ratio, and place it."""
+    plan = ensemble_plan(recipe)
+    folded, done, like = finished_shards(store, recipe, dataset, sizes)
+    shards = plan_shards(plan, done, recipe.runtime.shard, sizes)
+    shards, placement = by_size(shards, place_ensemble(plan, dataset, runtime_of(recipe), shards, like))
+    return _Round(plan, sum(sizes.values()), shards, placement, folded)
+
+
 def _train(
-    recipe: Recipe,
-    plan: EnsemblePlan,
-    dataset: Dataset,
-    store: Store,
-    parent: Run,
-    shards: Sequence[Shard],
-    folded: Profile | None,
-    placement: Placement,
-    stop: threading.Event,
-    bar: Bar,
+    recipe: Recipe, dataset: Dataset, store: Store, parent: Run, begun: _Round, stop: threading.Event, bar: Bar
 ) -> Profile:
     """Train the shards in order; each is written when its last member is done, and folded in."""
-    members = plan.members * len(plan.ratios)
+    plan, members, shards, placement = begun.plan, begun.members, begun.shards, begun.placement
+    for key, value in placement.tags().items():
+        parent.tag(key, value)
     missing = sum(len(shard.members) for shard in shards)
     done = members - missing
     total = ProfileSum()
-    if folded is not None:
-        total.add(folded)
+    if begun.folded is not None:
+        total.add(begun.folded)
     examples = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
     begun = started = time.time()
     with (

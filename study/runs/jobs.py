@@ -121,7 +121,7 @@ def ensemble_plan(recipe: Recipe) -> EnsemblePlan:
     """The ensemble of a recipe."""
     recipe = recipe.part("ensemble")
     subset = recipe.subset
-    return EnsemblePlan(template_of(recipe), **subset.model_dump())
+    return EnsemblePlan(template_of(recipe), **subset.model_dump(exclude={"until"}))
 
 
 def single_plan(recipe: Recipe) -> SinglePlan:

@@ -55,14 +55,26 @@ class TrainedShard:
     depths: dict[str, np.ndarray]
 
 
-def plan_shards(plan: EnsemblePlan, done: AbstractSet[tuple[float, int]] = frozenset(), size: int = 10) -> list[Shard]:
+def plan_shards(
+    plan: EnsemblePlan,
+    done: AbstractSet[tuple[float, int]] = frozenset(),
+    size: int = 10,
+    sizes: Mapping[float, int] | None = None,
+) -> list[Shard]:
     """Shards for the members that are still missing, the first shard of every ratio before the second of any.
 
     An ensemble that is stopped half way then has members at every ratio.
+
+    Args:
+        plan: of the ensemble.
+        done: (ratio, member) that need no training.
+        size: members in a shard.
+        sizes: members at each ratio; None: as the plan says.
     """
     per_ratio = []
     for ratio in plan.ratios:
-        missing = [member for member in range(plan.members) if (ratio, member) not in done]
+        members = range(plan.members if sizes is None else sizes[ratio])
+        missing = [member for member in members if (ratio, member) not in done]
         per_ratio.append([Shard(ratio, tuple(missing[low : low + size])) for low in range(0, len(missing), size)])
     rounds = itertools.zip_longest(*per_ratio)
     return [shard for each in rounds for shard in each if shard is not None]

@@ -28,16 +28,20 @@ def mark_damaged(store: Store, recipe: Recipe, dataset: Dataset) -> None:
 
 
 def finished_shards(
-    store: Store, recipe: Recipe, dataset: Dataset
+    store: Store, recipe: Recipe, dataset: Dataset, sizes: Mapping[float, int] | None = None
 ) -> tuple[Profile | None, set[tuple[float, int]], dict[str, str]]:
     """Fold the finished shards of this recipe on this data, whichever launch has trained them.
+
+    Args:
+        store, recipe, dataset: of the ensemble.
+        sizes: members at each ratio that count; None: as the recipe says.
 
     Returns:
         The profile (None: there are none), the (ratio, member) in it, the tags that say how the first was trained: that
         is arrays.  A damaged shard is named and left out, so its members are trained again.
     """
     folded, done, like = ProfileSum(), set(), {}
-    for run, arrays in _kept_shards(store, recipe, dataset, *SUMS, "predicted", "diverged"):
+    for run, arrays in _kept_shards(store, recipe, dataset, *SUMS, "predicted", "diverged", sizes=sizes):
         ratio = float(arrays["ratio"])
         like = like or like_tags(run.tags)
         done |= {(ratio, int(member)) for member in arrays["member"]}
@@ -52,14 +56,15 @@ def shard_profile_of(arrays: Mapping[str, np.ndarray]) -> Profile:
 
 
 def _kept_shards(
-    store: Store, recipe: Recipe, dataset: Dataset, *names: str
+    store: Store, recipe: Recipe, dataset: Dataset, *names: str, sizes: Mapping[float, int] | None = None
 ) -> Iterator[tuple[Run, dict[str, np.ndarray]]]:
     """The finished shards with members that the recipe asks for, each member once; the first launch's come first.
 
     Of their arrays `ratio`, `member` and those that are named: a shard's predictions are most of its file.
     """
     done, without, ratios = set(), set(), {str(ratio) for ratio in recipe.subset.ratios}
-    wanted = {(ratio, member) for ratio in recipe.subset.ratios for member in range(recipe.subset.members)}
+    sizes = sizes or dict.fromkeys(recipe.subset.ratios, recipe.subset.members)
+    wanted = {(ratio, member) for ratio, size in sizes.items() for member in range(size)}
     shards = store.find("shard", tags=keys(recipe, dataset), status="FINISHED")
     for run in sorted(shards, key=lambda run: run.started):
         if run.params.get("ratio", "") not in ratios:

@@ -136,7 +136,8 @@ MEASURES = {"accuracy": "validation accuracy", "reliability": "split-half reliab
 
 def ensemble_name(recipe: Recipe, data: str) -> str:
     """`mlp 40x9 17688f`: network, members, ratios, the beginnings of the recipe's digest and of the data's."""
-    return f"{recipe.model.name} {recipe.subset.members}x{len(recipe.subset.ratios)} {_letters(recipe, data)}"
+    most = "≤" if recipe.subset.until.active else ""
+    return f"{recipe.model.name} {most}{recipe.subset.members}x{len(recipe.subset.ratios)} {_letters(recipe, data)}"
 
 
 def _letters(recipe: Recipe, data: str) -> str:
@@ -194,7 +195,8 @@ def trial_note(number: int) -> str:
 def ensemble_note(recipe: Recipe) -> str:
     """Say what an ensemble is, and how its files and curves are read."""
     ratios = ", ".join(percent(ratio) for ratio in recipe.subset.ratios)
-    return _note(recipe, ENSEMBLE.format(members=recipe.subset.members, ratios=ratios))
+    most = "at most " if recipe.subset.until.active else ""
+    return _note(recipe, ENSEMBLE.format(members=f"{most}{recipe.subset.members}", ratios=ratios))
 
 
 def shard_note(ratio: float, first: int, last: int) -> str:

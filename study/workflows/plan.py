@@ -1,5 +1,6 @@
 """What a study will cost, before it begins.  in: a recipe, a Dataset, a Store   out: networks, FLOPs, time, disk"""
 
+import math
 from dataclasses import dataclass, replace
 
 from study.data import Dataset
@@ -11,6 +12,7 @@ from study.recipe import Recipe
 from study.runs import ensemble, single
 from study.runs.jobs import ensemble_plan, runtime_of, template_of
 from study.runs.members import plan_shards
+from study.runs.rounds import members_of, predicted_sizes
 from study.runs.speed import seconds_per_example
 from study.signals import evaluation_epochs
 from study.tracking import Store
@@ -27,6 +29,7 @@ class Cost:
     """Cost of one part of a study; `examples` and `evaluations` are forward passes with and without a backward one.
 
     beyond: what the estimate leaves out, in words.
+    note: what else there is to say of it.
     """
 
     networks: int
@@ -38,6 +41,7 @@ class Cost:
     seconds: float
     disk: float
     beyond: str = ""
+    note: str = ""
 
     def __add__(self, other: "Cost") -> "Cost":
         """Both together; of different trainings the longer one names the epochs."""
@@ -54,15 +58,15 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
     if recipe.kind in ("study", "ensemble"):
         part = recipe.part("ensemble")
         plan = ensemble_plan(part)
-        done = _done(store, part, dataset)
-        shards = plan_shards(plan, done, part.runtime.shard)
-        members = len(part.subset.ratios) * part.subset.members
+        sizes, done, note = _members(store, part, dataset)
+        shards = plan_shards(plan, done, part.runtime.shard, sizes)
+        members = sum(sizes.values())
         examples = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
         evaluations = sum(len(shard.members) for shard in shards) * dataset.n
         each = 1 / 8 + MISS_BYTES + (DEPTH_BYTES if part.subset.depth else 0)
         disk = members * dataset.n * each + dataset.n * len(part.subset.ratios) * 12
         cost = _cost(part, dataset, members, len(done), examples, evaluations, disk)
-        costs["ensemble"] = replace(cost, beyond="the prediction depths" if part.subset.depth else "")
+        costs["ensemble"] = replace(cost, beyond="the prediction depths" if part.subset.depth else "", note=note)
     if recipe.kind in ("study", "single"):
         part = recipe.part("single")
         repeats, evaluations = part.single.repeats, len(evaluation_epochs(part, dataset.n_train))
@@ -81,11 +85,24 @@ def plan_study(recipe: Recipe, dataset: Dataset, store: Store) -> dict[str, Cost
     return costs
 
 
-def _done(store: Store, part: Recipe, dataset: Dataset) -> set[tuple[float, int]]:
-    """The members that need no training; those of a finished ensemble are not counted shard by shard."""
-    if ensemble.finished_ensemble(store, part, dataset):
-        return {(ratio, member) for ratio in part.subset.ratios for member in range(part.subset.members)}
-    return ensemble.finished_shards(store, part, dataset)[1]
+def _members(store: Store, part: Recipe, dataset: Dataset) -> tuple[dict[float, int], set[tuple[float, int]], str]:
+    """Members at each ratio, those that need no training, and where the numbers come from if networks decide them.
+
+    Those of a finished ensemble are not counted shard by shard.
+    """
+    sizes, until = dict.fromkeys(part.subset.ratios, part.subset.members), part.subset.until
+    run = ensemble.finished_ensemble(store, part, dataset)
+    if run:
+        sizes = dict(zip(sizes, members_of(run), strict=True))
+        return sizes, {(ratio, member) for ratio, size in sizes.items() for member in range(size)}, ""
+    folded, done, _ = ensemble.finished_shards(store, part, dataset)
+    if not until.active:
+        return sizes, done, ""
+    there = {ratio: sum(each == ratio for each, _ in done) for ratio in sizes}
+    if folded is None or min(there.values()) < 2:
+        return sizes, done, "at most: subset.until stops before that; once some are trained, this predicts how many"
+    sizes = predicted_sizes(part, dataset, folded, there, growth=math.inf)
+    return sizes, done, f"predicted for subset.until from the {len(done)} networks that are there"
 
 
 def plan_sweep(recipe: Recipe, store: Store) -> dict[str, Cost]:
@@ -144,6 +161,8 @@ def describe(costs: dict[str, Cost]) -> list[str]:
         lines.append(
             f"{name}: {left} networks of {cost.networks} to train{before}, {cost.epochs} epochs, "
             f"{number(cost.examples)} examples, {number(cost.flops, 'FLOP')}, about {duration(cost.seconds)}, "
-            f"{number(cost.disk, 'B')} on disk" + (f"; beyond this, {cost.beyond}" if cost.beyond else "")
+            f"{number(cost.disk, 'B')} on disk"
+            + (f"; beyond this, {cost.beyond}" if cost.beyond else "")
+            + (f"; {cost.note}" if cost.note else "")
         )
     return lines

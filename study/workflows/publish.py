@@ -17,6 +17,7 @@ from study.progress import command
 from study.proxies import PROXIES
 from study.recipe import Recipe, dump
 from study.runs.reference import PUBLISHED
+from study.runs.rounds import members_of
 from study.tracking import Store
 
 CARD = """---
@@ -122,7 +123,7 @@ def _card(recipe: Recipe, dataset: Dataset, runs: StudyRuns, columns: dict[str, 
         n_test=dataset.n_test,
         n_classes=dataset.n_classes,
         data=dataset.digest,
-        networks=recipe.subset.members * len(recipe.subset.ratios),
+        networks=sum(members_of(runs.ensemble)) if runs.ensemble else 0,
         model=recipe.part("ensemble").model.name,
         ratios=", ".join(f"{ratio:.0%}" for ratio in recipe.subset.ratios),
         digest=recipe.part("ensemble").digest(),
