@@ -1,11 +1,14 @@
 """Figures over runs that differ in more than the recipes of one paper do."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from study.experiments.compare import Comparison, compare_runs
 from study.experiments.page import write_folder
+from study.experiments.reproduce import reproduce
 from study.figures.depth_members import by_depth_of_one
 from study.runs.reference import log_reference
 from study.runs.single import run_singles
@@ -53,3 +56,31 @@ def test_one_panel_where_nothing_is_said_of_accuracy():
     """Of the entropy against the depth in one network there is no second panel (B-entropy)."""
     table = pd.DataFrame({"depth": [0, 1], "entropy": [0.1, 0.4], "share": [0.7, 0.3]})
     assert len(by_depth_of_one({"mlp": table}, {}, "entropy", "entropy of the others").axes) == 1
+
+
+def single(network, accuracy, **params):
+    """A finished single run as the store gives it."""
+    params = {"data.name": "parquet", "data.label": "cifar10", "model.name": network, "train.epochs": "2", **params}
+    return SimpleNamespace(
+        id=network,
+        params=params,
+        tags={"study.kind": "single", "study.data": "d", "study.device": "cpu"},
+        metrics={"test/accuracy": accuracy},
+        files=[],
+        started=1_700_000_000_000,
+        read_series=lambda name: [(1, accuracy)],
+    )
+
+
+@pytest.mark.parametrize(("condition", "expected"), [("optimizer.name=adam", "other scale"), ("", "no run")])
+def test_another_network_is_shown_for_an_optimizer_and_never_judged(condition, expected):
+    """J-tab3 compares optimizers, B-tab2 networks; files with the label cifar10 are CIFAR-10."""
+    number = {"id": "J-tab3", "statistic": "last_epochs_accuracy", "data": "cifar10", "network": "resnet18_small"}
+    number |= {"paper": 0.9297, "place": "Jiang, Table 3", "condition": condition}
+    runs = [single("mlp", 0.93, **{"optimizer.name": "adam"})]
+    store = SimpleNamespace(find=lambda kind, status: runs if kind == "single" else [])
+    (row,) = reproduce(store, pd.DataFrame([number])).to_dict("records")
+    assert row["verdict"] == expected
+    runs.append(single("resnet18_small", 0.9297, **{"optimizer.name": "adam"}))
+    (row,) = reproduce(store, pd.DataFrame([number])).to_dict("records")
+    assert (row["verdict"], row["ours_data"]) == ("agrees", "cifar10")

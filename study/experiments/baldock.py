@@ -10,6 +10,7 @@ from study.data import Dataset
 from study.errors import AnalysisError
 from study.experiments.arpit import noise_name
 from study.experiments.findings import Finding, FinishedRuns, recipe_of
+from study.experiments.paper_numbers import data_of
 from study.experiments.select import Group, short_value
 from study.figures.depth_members import bounds_by_depth, by_depth_of_one, consistency_by_depth
 from study.figures.depth_members import depth_agreement as draw_agreement
@@ -167,7 +168,9 @@ def name_of(group: Group) -> str:
     """
     if not group.differing:
         return data_and_network(group)
-    values = [short_value(name, group.differing[name]) for name in DATA_AND_NETWORK if group.differing.get(name)]
+    values = [short_value(name, group.differing[name]) for name in DATA_AND_NETWORK[1:] if group.differing.get(name)]
+    if "data.name" in group.differing:
+        values.insert(0, _data_name(group))
     if any(name.startswith("noise.") for name in group.differing):
         values.append(noise_name(group.runs[0].params))
     return ", ".join(values) or group.short
@@ -185,7 +188,7 @@ def _network_name(group: Group) -> str:
 
 
 def _data_name(group: Group) -> str:
-    return group.runs[0].params["data.name"]
+    return data_of(group.runs[0])
 
 
 def with_depths(runs: FinishedRuns) -> Sequence[Group]:

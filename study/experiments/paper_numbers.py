@@ -55,7 +55,7 @@ def _is_of(group: Group, number: dict) -> bool:
     """Whether a group has the conditions of a number; where there are none, its data and network."""
     if number["condition"]:
         return fits(group, conditions_of(number["condition"]))
-    same_data = group.runs[0].params["data.name"] == number["data"]
+    same_data = data_of(group.runs[0]) == number["data"]
     return same_data and networks_fit(number["network"], network_of(group))
 
 
@@ -83,6 +83,12 @@ def networks_fit(wanted: str, network: str) -> bool:
     return wanted == "any" or wanted == network
 
 
+def data_of(run: Run) -> str:
+    """The name of a run's data: the label that files of one's own were given, such as cifar10, else the reader's."""
+    label = run.params.get("data.label", "none")
+    return run.params.get("data.name", "") if label in ("", "none") else label
+
+
 def network_of(group: Group) -> str:
     """The name of a group's network."""
     return group.runs[0].params.get("model.name", "")
@@ -90,7 +96,7 @@ def network_of(group: Group) -> str:
 
 def mismatches(group: Group, data: str, network: str) -> tuple[bool, bool]:
     """Whether data and network are other ones than the paper's."""
-    return group.runs[0].params["data.name"] != data, not networks_fit(network, network_of(group))
+    return data_of(group.runs[0]) != data, not networks_fit(network, network_of(group))
 
 
 def alike_pairs(

@@ -21,6 +21,7 @@ from study.experiments.findings import FinishedRuns, correct_of
 from study.experiments.paper_numbers import (
     alike_pairs,
     conditions_of,
+    data_of,
     fits,
     mismatches,
     network_of,
@@ -161,10 +162,13 @@ class Evidence:
         return None
 
     def accuracy(self, number: dict, _: str) -> Measured | None:
-        """Test accuracy, mean over the repeats: at the end, or over the last ten epochs (J-tab3, B-tab2)."""
-        wanted = conditions_of(number["condition"])
-        for group in self._fitting(wanted, number["network"]):
-            if group.runs[0].params["data.name"] == number["data"]:
+        """Test accuracy, mean over the repeats: at the end, or over the last ten epochs (J-tab3, B-tab2).
+
+        On the paper's data alone; another network is shown where the number is one of several optimizers.
+        """
+        for group in self._fitting(conditions_of(number["condition"]), number["network"], number):
+            fitting = networks_fit(number["network"], network_of(group))
+            if data_of(group.runs[0]) == number["data"] and (fitting or number["condition"]):
                 last = number["statistic"] == "last_epochs_accuracy"
                 values = [last_epochs(run) if last else run.metrics.get("test/accuracy", np.nan) for run in group.runs]
                 return _of_group(group, values)
@@ -253,19 +257,17 @@ class Evidence:
         measured = _measured(report, value, low, high, _report_scale(report))
         return replace(measured, device=self.devices.get(report.tags["study.data"], ""))
 
-    def _fitting(self, wanted: dict[str, str], network: str, number: dict | None = None) -> list[Group]:
-        """Groups under some conditions: the paper's data and network first, then (given a number) any other's."""
+    def _fitting(self, wanted: dict[str, str], network: str, number: dict) -> list[Group]:
+        """Groups under some conditions: the paper's data and network first, then any other's."""
         fitting = [group for group in self.groups if fits(group, wanted)]
         if "data.limit" not in wanted:  # the margin intervention tells two classes apart, which is another task
             fitting = [group for group in fitting if group.runs[0].params.get("data.classes", "none") == "none"]
-        if number is None:
-            return [group for group in fitting if networks_fit(network, network_of(group))]
         return sorted(fitting, key=lambda group: mismatches(group, number["data"], network))
 
 
 def _same_training(group: Group, number: dict) -> bool:
     """Whether a group has the paper's data and network."""
-    return group.runs[0].params["data.name"] == number["data"] and networks_fit(number["network"], network_of(group))
+    return data_of(group.runs[0]) == number["data"] and networks_fit(number["network"], network_of(group))
 
 
 def _clean(run: Run) -> bool:
@@ -273,7 +275,7 @@ def _clean(run: Run) -> bool:
 
 
 def _by_data(runs: Sequence[Run], number: dict) -> list[Run]:
-    return sorted(runs, key=lambda run: run.params.get("data.name") != number["data"])
+    return sorted(runs, key=lambda run: data_of(run) != number["data"])
 
 
 def _table(run: Run, name: str) -> pd.DataFrame | None:
@@ -308,6 +310,6 @@ def _measured(run: Run, value: float, low: float, high: float, scale: str, netwo
     name = run.params.get("model.name", "") if network is None else network
     device = run.tags.get("study.device", "")
     limit = run.params.get("data.limit", "none")
-    data = run.params.get("data.name", "")
+    data = data_of(run)
     scale = scale if limit == "none" else f"{scale}, {limit} training images of each class"
     return Measured(float(value), float(low), float(high), data, name, scale, device, date, run.id, limit)

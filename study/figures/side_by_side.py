@@ -36,7 +36,7 @@ def learning_curves_side_by_side(groups: Sequence[Curves], *, width: float = 0.1
             `cscore` (n,), NaN where missing, `epochs` (e,), `label`.
         width: of a bin of scores; bins of fewer than ten examples are drawn thin.
     """
-    title = "How fast examples are learned, grouped by their C-score"
+    title = "How fast examples are learned, grouped by their C-score; thin: fewer than 10 examples"
     if not groups:
         return sentence_figure(title, "No single runs on data with C-scores were compared.")
     across = min(ACROSS, len(groups))
@@ -54,10 +54,10 @@ def learning_curves_side_by_side(groups: Sequence[Curves], *, width: float = 0.1
     for axes in list(panels.flat)[len(groups) :]:
         axes.set_axis_off()
     for axes in panels[:, 0]:
-        axes.set(ylabel="% of the group right; thin: < 10 examples", ylim=(-2, 102))
+        axes.set(ylabel="% of the group right", ylim=(-2, 102))
     for axes in panels[-1]:
         axes.set_xlabel("epoch")
     names = ", ".join(dict.fromkeys(group.ensemble for group in groups))
     scale = ScalarMappable(Normalize(0, 1), sequential())
-    figure.colorbar(scale, ax=panels, label=f"C-score ({names})", shrink=0.8)
+    figure.colorbar(scale, ax=panels, label=f"C-score\n({names})", shrink=0.8)
     return figure
