@@ -27,6 +27,7 @@ DOORS = {  # one library, one package that imports it
     "safetensors": {"training"},
     "sklearn": {"data", "experiments", "uses"},
     "sqlalchemy": {"tracking"},
+    "submitit": {"workflows"},
     "timm": {"models"},
     "tomli_w": {"recipe"},
     "torch": {"data", "kernels", "models", "recorder", "signals", "training"},

@@ -114,6 +114,7 @@ FREE = {  # what only says how much, where, how fast, what is read out
     "sweep.analyses": ["Z-fig6"],
     "runtime.device": "cuda",
     "runtime.precision": "float64",
+    "runtime.engine": "ray",
     "runtime.kernel": "torch",
     "runtime.layout": "contiguous",
     "runtime.threads": 1,

@@ -1,23 +1,30 @@
 """Workers share an ensemble by a folder: nothing is trained twice, nothing is lost, the scores stay the same."""
 
+import importlib.util
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from study.cli.workers import parse_time
-from study.errors import RecipeError, Stopped, StoreError
+from study.data import open_data
+from study.errors import RecipeError, Stopped, StoreError, StudyError
 from study.runs.ensemble import finished_members, gather_ensemble, run_ensemble
 from study.runs.work_folder import WorkFolder
 from study.runs.worker import run_worker
 from study.tracking import claims as claims_module
 from study.tracking import launches
 from study.tracking.claims import Claims
+from study.workflows.submit import Resources, submit_workers
 from tests.toys import blobs, toy_recipe
 
 pytest_plugins = ["tests.tracking_fixtures"]
@@ -163,7 +170,7 @@ def test_workers_fold_to_what_one_launch_gives(recipe, dataset, whole, store_at,
     assert run.status == "KILLED"
     assert 0 < len(missing) < 4
     assert run.metrics["cscore/mean"] > 0
-    assert run_worker(recipe, dataset, WorkFolder(store.root, recipe, dataset), lambda: NOTHING) == len(missing)
+    assert run_worker(recipe, dataset, WorkFolder(store.root, recipe, dataset), lambda: NOTHING) == (len(missing), 0)
     run, missing = gather_ensemble(recipe, dataset, store)
     assert (run.status, missing) == ("FINISHED", [])
     same(run, whole)
@@ -176,7 +183,7 @@ def test_a_launch_goes_on_from_what_workers_have_trained(recipe, dataset, whole,
     """`study run` after workers trains what is missing and no more."""
     store = store_at(tmp_path)
     folder = WorkFolder(store.root, recipe, dataset)
-    assert run_worker(recipe, dataset, folder, lambda: NOTHING, until=time.time() + 1e-3, stay=False) <= 1
+    assert run_worker(recipe, dataset, folder, lambda: NOTHING, until=time.time() + 1e-3, stay=False)[0] <= 1
     run_worker(recipe, dataset, WorkFolder(store.root, recipe, dataset), lambda: NOTHING)
     run = run_ensemble(recipe, dataset, store)
     assert all(each.tags["study.trained_on"] for each in store.find("shard", parent=run))
@@ -189,7 +196,7 @@ def test_workers_train_what_the_store_lacks(recipe, dataset, store_at, tmp_path)
     run_ensemble(recipe, dataset, store)
     more = toy_recipe(subset={"members": 6})
     folder = WorkFolder(store.root, more, dataset)
-    assert run_worker(more, dataset, folder, lambda: finished_members(more, dataset, store)) == 2
+    assert run_worker(more, dataset, folder, lambda: finished_members(more, dataset, store)) == (2, 0)
     run, missing = gather_ensemble(more, dataset, store)
     assert (run.status, missing) == ("FINISHED", [])
 
@@ -203,7 +210,7 @@ def test_a_damaged_result_is_trained_again(recipe, dataset, store_at, tmp_path, 
     missing = gather_ensemble(recipe, dataset, store)[1]
     assert "damaged" in capsys.readouterr().err
     assert len(missing) == 1
-    assert run_worker(recipe, dataset, WorkFolder(store.root, recipe, dataset), lambda: NOTHING) == 1
+    assert run_worker(recipe, dataset, WorkFolder(store.root, recipe, dataset), lambda: NOTHING) == (1, 0)
     assert gather_ensemble(recipe, dataset, store)[1] == []
 
 
@@ -218,6 +225,52 @@ def test_a_gathering_that_died_after_a_run_writes_it_once(recipe, dataset, store
     run, missing = gather_ensemble(recipe, dataset, store)
     assert not missing
     assert len(store.find("shard", parent=run, status="FINISHED")) == 4
+
+
+def test_slurm_that_is_not_here_is_one_line(recipe, dataset, tmp_path, monkeypatch):
+    """The command is tried on a laptop first."""
+    monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(StudyError, match="there is no Slurm here"):
+        submit_workers(recipe, dataset, tmp_path, lambda: NOTHING, jobs=2, resources=Resources(hours=1))
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(StudyError, match="submitit is not installed"):
+        submit_workers(recipe, dataset, tmp_path, lambda: NOTHING, jobs=2, resources=Resources(hours=1))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_tasks_that_are_interrupted_are_queued_again(tmp_path, store_at):
+    """Real processes of submitit's local executor; one hears the signal that Slurm sends before a task's end."""
+    recipe = toy_recipe(train={"epochs": 1000}, runtime={"threads": 1})
+    dataset = open_data(recipe.data, recipe.noise, seed=recipe.seed)
+    store, local = store_at(tmp_path), Resources(hours=0.2, local=True)
+    queued = submit_workers(recipe, dataset, store.root, lambda: NOTHING, jobs=2, resources=local)
+    assert (len(queued.jobs), queued.shards) == (2, 4)
+    folder = WorkFolder(store.root, recipe, dataset)
+    until(lambda: folder.claims.holders())
+    os.kill(next(iter(pids(folder))), signal.SIGUSR2)
+    until(lambda: "Requeued job" in log_of(queued.folder), lambda: log_of(queued.folder))
+    until(lambda: len(folder.trained()) == 4)
+    assert gather_ensemble(recipe, dataset, store)[1] == []
+
+
+def pids(folder: WorkFolder) -> set[int]:
+    """The processes that hold claims."""
+    return {int(re.search(r"pid (\d+)", holder)[1]) for holder in folder.claims.holders().values()}
+
+
+def log_of(folder: Path) -> str:
+    """What all tasks have said."""
+    return "".join(path.read_text() for path in sorted(folder.glob("*_log.*")))
+
+
+def until(true, otherwise=lambda: "") -> None:
+    """Wait until it is."""
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.1)
 
 
 def test_gathering_nothing_says_how_to_start(recipe, dataset, store_at, tmp_path):

@@ -22,19 +22,19 @@ from study.cli.label_errors import label_errors
 from study.cli.listing import list_runs, show
 from study.cli.more_data import more_data
 from study.cli.opening import load_recipe, open_checked, open_existing, open_finished, open_study, open_sweep, read_data
-from study.cli.options import AsJson, Overrides, Plugins, RecipePath, Root
+from study.cli.options import DEFAULT, AsJson, Overrides, Plugins, RecipePath, Root, again
+from study.cli.plan import plan
 from study.cli.reduce import reduce
 from study.cli.reproduce import reproduce
 from study.cli.score import score
 from study.cli.test_set import small_test_set
-from study.cli.workers import gather, worker
+from study.cli.workers import gather, submit, worker
 from study.errors import AnalysisError, LostImagesError, StudyError
 from study.progress import bar, command, print_line, say, show_messages
 
 if TYPE_CHECKING:
     from study.tracking import Store
 
-DEFAULT = Path("recipes/digits/study.toml")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -87,12 +87,6 @@ def _where(store: "Store", runs: list) -> None:
             print_line(f"suspects: {run.read('suspects.csv')}")
     if store.database is not None:
         print_line(f"MLflow UI: {_ui(store.root)}  (then open the addresses above)")
-
-
-def _options(overrides: list[str], plugin_files: list[Path]) -> list[str]:
-    """The words of a command line that say this again."""
-    changes = [word for override in overrides for word in ("--set", override)]
-    return [*changes, *(word for file in plugin_files for word in ("--plugin", str(file)))]
 
 
 def _ui(root: Path) -> str:
@@ -151,7 +145,7 @@ def search(
             opened, dataset, store, path, out=out, storage=storage or None, stop=stop, bar=bar
         )
     _where(store, [finished])
-    print_line(f"winner: {command(shlex.join(['run', str(winner), *_options([], plugin)]))}")
+    print_line(f"winner: {command(shlex.join(['run', str(winner), *again([], plugin)]))}")
 
 
 @app.command()
@@ -217,6 +211,7 @@ def leaderboard(
 
 
 app.command()(worker)
+app.command()(submit)
 app.command()(gather)
 app.command()(compare)
 app.command()(score)
@@ -233,35 +228,7 @@ app.command("import")(import_trace)
 app.command()(publish)
 
 
-@app.command()
-def plan(
-    recipe: RecipePath = DEFAULT,
-    overrides: Overrides = [],
-    root: Root = Path("mlruns"),
-    plugin: Plugins = [],
-    as_json: AsJson = False,
-) -> None:
-    """Say what a study will cost: networks, time, disk.  Measures a second of training on this machine."""
-    if load_recipe(recipe, overrides)[0].sweep.values:
-        swept = open_sweep(recipe, overrides, root, plugin)
-        from study.workflows import plan as plans
-
-        costs = plans.plan_sweep(*swept)
-    else:
-        opened = open_study(recipe, overrides, root, plugin)
-        from study.workflows import plan as plans
-
-        costs = plans.plan_study(*opened)
-    if as_json:
-        from study.cli.as_json import costs_summary, print_json
-
-        print_json(costs_summary(costs))
-        return
-    for line in plans.describe(costs):
-        print_line(line)
-    say(f"to begin: {command(shlex.join(['run', str(recipe), *_options(overrides, plugin)]))}")
-
-
+app.command()(plan)
 app.command()(check)
 
 

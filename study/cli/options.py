@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+DEFAULT = Path("recipes/digits/study.toml")
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe file")]
 Overrides = Annotated[
     list[str],
@@ -19,3 +20,9 @@ Plugins = Annotated[
     list[Path],
     typer.Option("--plugin", metavar="FILE", help="Python file whose networks, proxies, signals to use; repeatable"),
 ]
+
+
+def again(overrides: list[str], plugin_files: list[Path]) -> list[str]:
+    """The words of a command line that say these options again."""
+    changes = [word for override in overrides for word in ("--set", override)]
+    return [*changes, *(word for file in plugin_files for word in ("--plugin", str(file)))]

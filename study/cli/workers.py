@@ -48,10 +48,58 @@ def worker(
                 f"subset.until decides in rounds, which one launch trains: `{command('ensemble')}`; or leave it out"
             )
         folder = WorkFolder(root.resolve(), opened.part("ensemble"), dataset)
-        count = run_worker(
+        count, _ = run_worker(
             opened, dataset, folder, lambda: finished(opened, dataset, root), until=deadline, stop=stop, bar=bar
         )
     print_line(f"trained {count} shards in {folder.path}")
+    _next(recipe, overrides, root)
+
+
+def submit(
+    recipe: RecipePath,
+    jobs: Annotated[int, typer.Option(min=1, help="workers, of an array of Slurm")],
+    hours: Annotated[
+        float, typer.Option(min=0.05, help="that each may take; it is queued again while shards are left")
+    ],
+    gpus: Annotated[int, typer.Option(min=0, max=16, help="of each worker")] = 0,
+    cpus: Annotated[int, typer.Option(min=0, help="of each worker; 0: what the cluster gives")] = 0,
+    slurm: Annotated[
+        list[str], typer.Option(metavar="NAME=VALUE", help="an option of sbatch, such as partition=gpu; repeatable")
+    ] = [],
+    local: Annotated[bool, typer.Option("--local", help="run the workers on this machine, without Slurm")] = False,
+    overrides: Overrides = [],
+    root: Root = Path("mlruns"),
+    plugin: Plugins = [],
+) -> None:
+    """Queue workers of an ensemble on a Slurm cluster."""
+    options = [pair.partition("=") for pair in slurm]
+    if wrong := [name for name, sign, _ in options if not sign]:
+        raise RecipeError(f"--slurm {wrong[0]}: write it as NAME=VALUE, such as partition=gpu")
+    opened, dataset = read_data(recipe, overrides, plugin, "ensemble")
+    from study.workflows import preflight
+    from study.workflows.submit import Resources, submit_workers
+
+    preflight.check_data(opened, dataset)
+    resources = Resources(hours, gpus, cpus, {name: value for name, _, value in options}, local)
+    queued = submit_workers(
+        opened,
+        dataset,
+        root.resolve(),
+        lambda: finished(opened, dataset, root),
+        jobs=jobs,
+        resources=resources,
+        plugin_files=plugin,
+    )
+    if queued.jobs:
+        print_line(f"queued {len(queued.jobs)} workers for {queued.shards} shards: {', '.join(queued.jobs)}")
+        say(f"what they say is in {queued.folder}")
+    else:
+        print_line("every shard is trained")
+    _next(recipe, overrides, root)
+
+
+def _next(recipe: Path, overrides: list[str], root: Path) -> None:
+    """Say how to fold what workers have trained."""
     words = ["gather", str(recipe), *(word for change in overrides for word in ("--set", change)), "--root", str(root)]
     say(f"when all workers are done: {command(shlex.join(words))}")
 
@@ -67,7 +115,7 @@ def finished(recipe: "Recipe", dataset: "Dataset", root: Path) -> "tuple[set[tup
 
 
 def gather(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlruns"), plugin: Plugins = []) -> None:
-    """Fold the shards that workers have trained; say what is missing."""
+    """Fold what workers have trained; say what is missing."""
     opened, dataset, store = open_study(recipe, overrides, root, plugin, "ensemble")
     from study.runs.ensemble import gather_ensemble
     from study.runs.work_folder import WorkFolder, unit_name

@@ -411,10 +411,13 @@ class Single(Section):
 class Runtime(Section):
     """Where and how it runs; never changes which networks are trained, so it is no part of the digest.
 
+    engine: of ensembles: local, this machine; or ray, the cluster of RAY_ADDRESS, where a task takes one GPU, or as
+        many CPUs as `threads` says, else one.
     device: auto (all GPUs, else the CPU), cpu, cuda, or one GPU such as cuda:0.
     precision: of products; weights are kept in float32, or float64.
     """
 
+    engine: Literal["local", "ray"] = "local"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     kernel: Literal["auto", "native", "torch"] = "auto"  # of an MLP's steps on a CPU; native: compiled on this machine

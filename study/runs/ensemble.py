@@ -19,25 +19,17 @@ from study.errors import Stopped, StoreError
 from study.progress import Bar, command, quiet, say
 from study.recipe import Recipe, dump, flatten
 from study.runs.data_note import log_data
-from study.runs.jobs import EnsemblePlan, ensemble_plan, runtime_of
-from study.runs.members import (
-    Shard,
-    by_size,
-    place_ensemble,
-    plan_shards,
-    profile_table,
-    score_table,
-    train_shards,
-)
+from study.runs.engines import Engine, engine_of
+from study.runs.jobs import ensemble_plan
+from study.runs.members import Shard, plan_shards, profile_table, score_table
 from study.runs.rounds import next_round, sizes_of
-from study.runs.shard_runs import shard_result, write_shard
+from study.runs.shard_runs import write_shard
 from study.runs.shards import finished_shards, keys, mark_damaged
 from study.runs.work_folder import WorkFolder
 from study.scores import cscore
 from study.scores.cscore import Profile, ProfileSum
 from study.scores.subsets import block_length, percent
 from study.tracking import Run, Store, descriptions
-from study.training.placement import Placement
 from study.training.results import Hooks
 
 
@@ -89,19 +81,20 @@ def run_ensemble(
         folder.wait(waiting("this ensemble", stop))
         parent = write_results(folder, recipe, dataset, store)
         sizes = sizes_of(recipe, parent or earlier_parent(recipe, dataset, store))
-        begun = _begin_round(recipe, dataset, store, sizes)
-        parent = parent or open_parent(recipe, dataset, store)
-        with parent:
-            try:
-                profile = _train(recipe, dataset, store, parent, begun, stop, bar)
-                while next_round(parent, recipe, dataset, profile, sizes):
-                    sizes = sizes_of(recipe, parent)
-                    begun = _begin_round(recipe, dataset, store, sizes)
-                    profile = _train(recipe, dataset, store, parent, begun, stop, bar)
-            except Stopped:
-                parent.kill("stopped on request; the same command resumes it")
-                raise
-            log_ensemble(parent, recipe, dataset, profile)
+        with engine_of(recipe, dataset) as engine:
+            begun = _begin_round(recipe, dataset, store, sizes, engine)
+            parent = parent or open_parent(recipe, dataset, store)
+            with parent:
+                try:
+                    profile = _train(recipe, dataset, store, parent, begun, engine, stop, bar)
+                    while next_round(parent, recipe, dataset, profile, sizes):
+                        sizes = sizes_of(recipe, parent)
+                        begun = _begin_round(recipe, dataset, store, sizes, engine)
+                        profile = _train(recipe, dataset, store, parent, begun, engine, stop, bar)
+                except Stopped:
+                    parent.kill("stopped on request; the same command resumes it")
+                    raise
+                log_ensemble(parent, recipe, dataset, profile)
         mark_damaged(store, recipe, dataset)
         folder.remove()
         return store.get(parent.id)
@@ -284,30 +277,34 @@ def _describe(run: Run, recipe: Recipe, dataset: Dataset) -> None:
 
 @dataclass(frozen=True)
 class _Round:
-    """What is to be trained now: the shards that are missing, where; the sums of those that are there."""
+    """What is to be trained now: the shards that are missing, how (tags); the sums of those that are there."""
 
-    plan: EnsemblePlan
     members: int
     shards: list[Shard]
-    placement: Placement
+    tags: dict[str, str]
     folded: Profile | None
 
 
-def _begin_round(recipe: Recipe, dataset: Dataset, store: Store, sizes: Mapping[float, int]) -> _Round:
+def _begin_round(recipe: Recipe, dataset: Dataset, store: Store, sizes: Mapping[float, int], engine: Engine) -> _Round:
     """Find what is missing of so many members at each ratio, and place it."""
-    plan = ensemble_plan(recipe)
     folded, done, like = finished_shards(store, recipe, dataset, sizes)
-    shards = plan_shards(plan, done, recipe.runtime.shard, sizes)
-    shards, placement = by_size(shards, place_ensemble(plan, dataset, runtime_of(recipe), shards, like))
-    return _Round(plan, sum(sizes.values()), shards, placement, folded)
+    shards = plan_shards(ensemble_plan(recipe), done, recipe.runtime.shard, sizes)
+    return _Round(sum(sizes.values()), shards, engine.place(shards, like), folded)
 
 
 def _train(
-    recipe: Recipe, dataset: Dataset, store: Store, parent: Run, begun: _Round, stop: threading.Event, bar: Bar
+    recipe: Recipe,
+    dataset: Dataset,
+    store: Store,
+    parent: Run,
+    begun: _Round,
+    engine: Engine,
+    stop: threading.Event,
+    bar: Bar,
 ) -> Profile:
-    """Train the shards in order; each is written when its last member is done, and folded in."""
-    plan, members, shards, placement = begun.plan, begun.members, begun.shards, begun.placement
-    for key, value in placement.tags().items():
+    """Train the shards; each is written when its last member is done, and folded in."""
+    plan, members, shards = ensemble_plan(recipe), begun.members, begun.shards
+    for key, value in begun.tags.items():
         parent.tag(key, value)
     missing = sum(len(shard.members) for shard in shards)
     done = members - missing
@@ -315,22 +312,21 @@ def _train(
     if begun.folded is not None:
         total.add(begun.folded)
     examples = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in shards)
-    begun = started = time.time()
+    start = time.time()
     with (
         bar(f"ensemble, {missing} of {members} networks", examples, unit="examples") as advance,
-        closing(train_shards(plan, shards, dataset, placement, Hooks(advance, stop=stop))) as trained,
+        closing(engine.train(Hooks(advance, stop=stop))) as results,
     ):
-        for part in trained:
-            write_shard(store, parent, recipe, dataset, shard_result(part, dataset, placement, started))
-            total.add(part.profile)
-            started = time.time()
-            done += len(part.shard.members)
+        for result in results:
+            write_shard(store, parent, recipe, dataset, result)
+            total.add(result.profile)
+            done += len(result.shard.members)
             parent.log({"members/done": done}, step=done)
     profile = total.total()
     if profile is None:
         raise StoreError(f"ensemble {recipe.digest()} has no members to fold")
     if shards:
-        seconds = time.time() - begun
+        seconds = time.time() - start
         parent.log({"time/train_s": seconds, "speed/examples_per_s": examples / seconds})
     return profile
 

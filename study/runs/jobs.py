@@ -147,4 +147,4 @@ def sampling_of(train: Train, dataset: Dataset) -> Sampling:
 
 def runtime_of(recipe: Recipe) -> RuntimeSpec:
     """Where its jobs run."""
-    return RuntimeSpec(**recipe.runtime.model_dump(exclude={"shard"}))
+    return RuntimeSpec(**recipe.runtime.model_dump(exclude={"shard", "engine"}))

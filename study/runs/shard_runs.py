@@ -123,7 +123,7 @@ def _log_members(run: Run, result: ShardResult, dataset: Dataset) -> None:
             "members/diverged": int(arrays["diverged"].sum()),
             "time/train_s": result.seconds,
         }
-        | ({"depth/undefined": np.count_nonzero(arrays["depth"] < 0)} if "depth" in arrays else {})
+        | ({"depth/undefined": int(np.count_nonzero(arrays["depth"] < 0))} if "depth" in arrays else {})
     )
 
 

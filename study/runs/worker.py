@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from study.data import Dataset
-from study.errors import Stopped
+from study.errors import RecipeError, Stopped
 from study.progress import Bar, duration, quiet, say
 from study.recipe import Recipe
 from study.runs.jobs import EnsemblePlan, ensemble_plan, runtime_of
@@ -101,6 +101,13 @@ class Worker:
         trained = self.folder.trained()
         return [shard for shard in self.shards if unit_name(shard) not in trained]
 
+    def left(self) -> int:
+        """How many shards nobody trains, for want of time."""
+        if not self.folder.planned or not self._late():
+            return 0
+        holders = self.folder.claims.holders()
+        return sum(unit_name(shard) not in holders for shard in self._free())
+
     def _late(self) -> bool:
         """Whether a shard that begins now would not end in time."""
         return self.until is not None and time.time() + 1.2 * self.longest > self.until
@@ -116,7 +123,7 @@ def run_worker(
     stay: bool = True,
     stop: threading.Event | None = None,
     bar: Bar = quiet,
-) -> int:
+) -> tuple[int, int]:
     """Train shards of an ensemble that nobody else trains, until none is left.
 
     Args:
@@ -131,13 +138,15 @@ def run_worker(
         bar: display of the progress of this worker.
 
     Returns:
-        How many shards it has trained.
+        How many shards it has trained, and how many nobody trains because its time is nearly over.
 
     Raises:
         Stopped: `stop` was set.
         StoreError: the folder cannot be written.
+        RecipeError: the ensemble's size depends on its scores.
     """
     recipe, stop = recipe.part("ensemble"), stop or threading.Event()
+    require_fixed_size(recipe)
     plan = ensemble_plan(recipe)
     like: dict[str, str] = {}
 
@@ -152,9 +161,22 @@ def run_worker(
     examples = sum(plan.examples(shard.ratio, shard.members, dataset.n_train) for shard in worker._free())
     with bar(f"worker, {len(worker._free())} shards", examples, unit="examples") as advance:
         worker.work(advance)
-    if worker._late() and worker._free():
-        say(f"the time is nearly over: a shard takes {duration(worker.longest)}")
-    return worker.count
+    left = worker.left()
+    if left:
+        say(f"the time is nearly over and {left} shards are left; one takes {duration(worker.longest)}")
+    return worker.count, left
+
+
+def require_fixed_size(recipe: Recipe) -> None:
+    """Refuse an ensemble that stops when its scores are good enough: workers see no scores.
+
+    Raises:
+        RecipeError: it is one.
+    """
+    if recipe.subset.until.active:
+        raise RecipeError(
+            "subset.until is for one launch, also with runtime.engine = 'ray'; workers take subset.members alone"
+        )
 
 
 def _place(

@@ -39,7 +39,7 @@ class Claims:
         self.beats = 0
         self.watched: dict[Path, tuple[str, float]] = {}
         self.read = 0.0
-        self.lock, self.ended = threading.Lock(), threading.Event()
+        self.lock, self.ended = threading.RLock(), threading.Event()
         self.beating: threading.Thread | None = None
 
     def take(self, name: str) -> bool:
@@ -98,7 +98,7 @@ class Claims:
         """Give back what is held, and end the signs of life."""
         self.ended.set()
         if self.beating is not None:
-            self.beating.join()
+            self.beating.join(1.0)  # no longer: a signal's handler may have come between, which holds the lock
         for name in list(self.held):
             with suppress(StoreError):  # it runs out by itself
                 self.end(name, "free")
