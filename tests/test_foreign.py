@@ -1,14 +1,16 @@
 """Images that do not belong: mixed in from another data set or replaced by noise, marked, and found by scores."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from toys import blobs, toy_recipe
 
-from study.analysis import load_runs, planted_images, suspects
+from study.analysis import compute_results, load_runs, planted_images, suspects
 from study.data import DataSpec, NoiseSpec, open_data
 from study.data.foreign import mixed
 from study.errors import DataError
 from study.experiments.sweep import train_parts
+from study.report.tables import odd_images, table_sections
 
 pytest_plugins = ["tests.tracking_fixtures"]
 
@@ -61,3 +63,7 @@ def test_scores_are_measured_on_each_kind(both, stores):
     assert measured.loc[measured["score"] == "aum", "auroc"].min() > 0.7
     assert set(suspects(runs, both)["planted"]) == {"", "foreign", "random image"}
     assert planted_images(runs, blobs()).empty
+    results = compute_results(runs, recipe, both, store)
+    pd.testing.assert_frame_equal(results.tables["planted_images"], measured)
+    titles = [section.title for section in table_sections(results, suspects(runs, both), odd_images(both))]
+    assert "Images that do not belong" in titles

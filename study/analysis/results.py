@@ -11,7 +11,7 @@ from study.analysis.correlations import correlations, correlations_by_ratio
 from study.analysis.difficulty import Difficulty, difficulty
 from study.analysis.facts import facts
 from study.analysis.influence import Influences, influences
-from study.analysis.label_errors import LabelErrors, label_errors, wrong_labels
+from study.analysis.label_errors import LabelErrors, label_errors, planted_images, wrong_labels
 from study.analysis.leaderboard import leaderboard, proxy_matrix
 from study.analysis.load import StudyRuns
 from study.analysis.single_run import depth_and_margins, planes
@@ -34,6 +34,7 @@ class Results:
     influences: Influences | None
     difficulty: Difficulty | None
     label_errors: LabelErrors | None
+    planted: pd.DataFrame
     correction: Correction | None
     facts: dict[str, str]
     planes: dict[str, pd.DataFrame]
@@ -49,6 +50,8 @@ class Results:
             tables |= {"difficulty": self.difficulty.table, "corners": self.difficulty.corners}
         if self.label_errors:
             tables |= {"label_errors": self.label_errors.table}
+        if len(self.planted):
+            tables |= {"planted_images": self.planted}
         return tables
 
 
@@ -77,6 +80,7 @@ def compute_results(
         difficulty=difficulties,
         planes=planes(runs.singles[0], dataset, recipe.single.density_radius) if runs.singles else {},
         label_errors=label_errors(runs, dataset) if wrong_labels(dataset).any() else None,
+        planted=planted_images(runs, dataset),
         correction=corrected,
         facts=facts(runs, dataset, points)
         | ({"decisions": corrected.sentence()} if corrected else {})

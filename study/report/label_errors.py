@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from study import figures
 from study.analysis import LabelErrors
+from study.data import Dataset
 from study.experiments.folder import write_files
 from study.figures.style import png_bytes
 from study.report.html import FigureSection, TableSection
@@ -42,14 +43,31 @@ def table_section(errors: LabelErrors) -> TableSection:
     """Every score and what it finds, with 95 % intervals."""
     shown = pd.DataFrame({HEADINGS["label"]: errors.table["label"]})
     for name in list(HEADINGS)[1:]:
-        ends = zip(*(errors.table[f"{name}{end}"] for end in ("", "_low", "_high")), strict=True)
-        shown[HEADINGS[name]] = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in ends]
+        shown[HEADINGS[name]] = _with_ends(errors.table, name)
     sentence = (
         "How well each score finds the known label errors, with 95 % intervals. Precision: among the first as many "
         "examples as there are errors. Found: share of the errors among the first 1, 2, 5, 10 % of the examples. "
         "Equal scores count as in random order; of proxies the means over the repeats."
     )
     return TableSection("Label errors found", shown, sentence)
+
+
+def planted_section(measured: pd.DataFrame, dataset: Dataset) -> TableSection:
+    """How well each score finds foreign images and random ones, kind by kind, with 95 % intervals.
+
+    Args:
+        measured: of `analysis.planted_images`.
+        dataset: that holds the images.
+    """
+    shown = pd.DataFrame({"images": measured["kind"], "score": measured["label"]})
+    for name in ("auroc", "average_precision"):
+        shown[HEADINGS[name]] = _with_ends(measured, name)
+    kinds = {kind: int((dataset.planted == kind).sum()) for kind in dict.fromkeys(measured["kind"])}
+    sentence = (
+        f"How well each score finds the training images that do not belong ({_counted(kinds)}, of "
+        f"{dataset.n_train:,}), with 95 % intervals. Each kind is told from the images that are left alone."
+    )
+    return TableSection("Images that do not belong", shown, sentence)
 
 
 def write_folder(errors: LabelErrors, classes: Sequence[str], folder: Path) -> list[Path]:
@@ -91,6 +109,16 @@ def noise_table(errors: LabelErrors, classes: Sequence[str]) -> pd.DataFrame:
     if errors.joint is not None:
         table["predicted"] = [int(errors.joint[pair]) for pair in pairs]
     return table
+
+
+def _with_ends(table: pd.DataFrame, name: str) -> list[str]:
+    """A measure with its interval, row by row."""
+    ends = zip(*(table[f"{name}{end}"] for end in ("", "_low", "_high")), strict=True)
+    return [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in ends]
+
+
+def _counted(kinds: dict[str, int]) -> str:
+    return ", ".join(f"{kind}: {count:,}" for kind, count in kinds.items())
 
 
 def _curves(errors: LabelErrors) -> Figure:

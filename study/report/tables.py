@@ -75,6 +75,8 @@ def table_sections(results: Results, suspects: pd.DataFrame, odd: pd.DataFrame) 
         sections.append(TableSection("Suspects", shown, sentence))
     if results.label_errors:
         sections.append(label_errors.table_section(results.label_errors))
+    if len(results.planted):
+        sections.append(label_errors.planted_section(results.planted, results.dataset))
     if results.difficulty is not None:
         sentence = "The training examples nearest to each corner of the plane of prediction depths (B-fig7)."
         corners = results.difficulty.corners
@@ -127,6 +129,8 @@ def file_entries(results: Results) -> list[FileEntry]:
         contents["corners.parquet"] = "the 100 examples nearest to each corner"
     if results.label_errors:
         contents["label_errors.parquet"] = "how well each score finds the known label errors"
+    if len(results.planted):
+        contents["planted_images.parquet"] = "how well each score finds images that do not belong"
     files = [FileEntry(name, content) for name, content in contents.items()]
     if runs.ensemble:
         ensemble = runs.ensemble.id
