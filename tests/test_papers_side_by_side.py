@@ -60,9 +60,10 @@ def test_one_panel_where_nothing_is_said_of_accuracy():
 
 def single(network, accuracy, **params):
     """A finished single run as the store gives it."""
-    params = {"data.name": "parquet", "data.label": "cifar10", "model.name": network, "train.epochs": "2", **params}
+    params = {"data.name": "parquet", "model.name": network, "train.epochs": "2", **params}
     return SimpleNamespace(
         id=network,
+        experiment="cifar10/single",
         params=params,
         tags={"study.kind": "single", "study.data": "d", "study.device": "cpu"},
         metrics={"test/accuracy": accuracy},

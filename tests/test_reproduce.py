@@ -20,6 +20,7 @@ def run(kind, params, metrics=None, series=None, tables=None, ident="a1b2c3d4e5"
     tables = tables or {}
     return SimpleNamespace(
         id=ident,
+        experiment=params.get("data.name", "cifar10") + "/" + kind,
         params={"data.name": "cifar10", "model.name": "resnet20", "train.epochs": "2", **params},
         tags={"study.kind": kind, "study.data": params.get("data.name", "cifar10"), "study.device": "cpu"},
         metrics=metrics or {},

@@ -8,6 +8,7 @@ from io import StringIO
 import numpy as np
 import pandas as pd
 
+from study.data.readers.published import PUBLISHED
 from study.experiments.select import REPEATED, Group
 from study.tracking import Run
 
@@ -84,9 +85,9 @@ def networks_fit(wanted: str, network: str) -> bool:
 
 
 def data_of(run: Run) -> str:
-    """The name of a run's data: the label that files of one's own were given, such as cifar10, else the reader's."""
-    label = run.params.get("data.label", "none")
-    return run.params.get("data.name", "") if label in ("", "none") else label
+    """The name of a run's data: of a published data set its own, of other files the label they are filed under."""
+    name = run.params.get("data.name", "")
+    return name if name in PUBLISHED else run.experiment.rpartition("/")[0] or name
 
 
 def network_of(group: Group) -> str:
