@@ -43,10 +43,6 @@ def worker(
         from study.workflows import preflight
 
         preflight.check_data(opened, dataset)
-        if opened.subset.until.active:
-            raise RecipeError(
-                f"subset.until decides in rounds, which one launch trains: `{command('ensemble')}`; or leave it out"
-            )
         folder = WorkFolder(root.resolve(), opened.part("ensemble"), dataset)
         count, _ = run_worker(
             opened, dataset, folder, lambda: finished(opened, dataset, root), until=deadline, stop=stop, bar=bar
@@ -119,7 +115,9 @@ def gather(recipe: RecipePath, overrides: Overrides = [], root: Root = Path("mlr
     opened, dataset, store = open_study(recipe, overrides, root, plugin, "ensemble")
     from study.runs.ensemble import gather_ensemble
     from study.runs.work_folder import WorkFolder, unit_name
+    from study.runs.worker import require_fixed_size
 
+    require_fixed_size(opened)
     run, missing = gather_ensemble(opened, dataset, store)
     if missing:
         holders = WorkFolder(store.root, opened.part("ensemble"), dataset).claims.holders()
