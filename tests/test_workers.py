@@ -278,11 +278,11 @@ def test_gathering_nothing_says_how_to_start(recipe, dataset, store_at, tmp_path
         gather_ensemble(recipe, dataset, store_at(tmp_path))
 
 
-def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing():
+def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(template):
     """Real processes and signal 9; the script plays fifty rounds, this is one."""
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    words = [sys.executable, str(SCRIPT), "--rounds", "1"]
+    words = [sys.executable, str(SCRIPT), "--rounds", "1", "--database", str(template)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 1 rounds are good" in done.stdout
