@@ -60,8 +60,8 @@ def measured(profile: Profile, target: Target, rows: slice) -> float:
     if target.score == "hard":
         errors = stderr(profile.correct.sum(axis=1)[:, rows], held_out)
     else:
-        sums = (getattr(profile, name).sum(axis=1)[:, rows] for name in ("confidence", "confidence_sq"))
-        errors = stderr_soft(*sums, held_out)
+        confidence, squares = (sums.sum(axis=1)[:, rows] for sums in (profile.confidence, profile.confidence_sq))
+        errors = stderr_soft(confidence, squares, held_out)
     return float(np.nanmean(errors)) if np.isfinite(errors).any() else np.nan
 
 
