@@ -85,3 +85,15 @@ def test_another_network_is_shown_for_an_optimizer_and_never_judged(condition, e
     runs.append(single("resnet18_small", 0.9297, **{"optimizer.name": "adam"}))
     (row,) = reproduce(store, pd.DataFrame([number])).to_dict("records")
     assert (row["verdict"], row["ours_data"]) == ("agrees", "cifar10")
+
+
+def test_an_mlp_of_other_widths_is_not_the_papers():
+    """B-tab2 has the accuracies of seven layers of 2048."""
+    number = {"id": "B-tab2", "statistic": "test_accuracy", "data": "cifar10", "network": "mlp"}
+    numbers = pd.DataFrame([number | {"paper": 0.59, "place": "Baldock, Table 2", "condition": ""}])
+    verdicts = []
+    for settings in ({}, {"widths": "512, 256"}, {"widths": ", ".join(7 * ["2048"])}):
+        runs = [single("mlp", 0.59, **{f"model.settings.{name}": value for name, value in settings.items()})]
+        store = SimpleNamespace(find=lambda kind, status, runs=runs: runs if kind == "single" else [])
+        verdicts += reproduce(store, numbers)["verdict"].tolist()
+    assert verdicts == ["no run", "no run", "agrees"]

@@ -34,6 +34,7 @@ from study.tracking import Run, Store
 
 TOLERANCES = {"accuracy": 0.01, "mean_absolute_error": 0.25, "best_ratio": 0.0}  # by the end of a statistic's name
 TOLERANCE = 0.05  # of correlations and shares
+BALDOCK_WIDTHS = ", ".join(7 * ["2048"])  # of the MLP in B-tab2 (B-models), the only MLP whose accuracy is in a paper
 FACTOR = {"mean_output_margin": 2.0}  # margins span five orders of magnitude: within half and twice the paper's
 
 
@@ -167,7 +168,8 @@ class Evidence:
         On the paper's data alone; another network is shown where the number is one of several optimizers.
         """
         for group in self._fitting(conditions_of(number["condition"]), number["network"], number):
-            fitting = networks_fit(number["network"], network_of(group))
+            network, widths = network_of(group), group.runs[0].params.get("model.settings.widths", "")
+            fitting = networks_fit(number["network"], network) and (network != "mlp" or widths == BALDOCK_WIDTHS)
             if data_of(group.runs[0]) == number["data"] and (fitting or number["condition"]):
                 last = number["statistic"] == "last_epochs_accuracy"
                 values = [last_epochs(run) if last else run.metrics.get("test/accuracy", np.nan) for run in group.runs]
