@@ -128,7 +128,7 @@ def cluster(recipe: Recipe, plan: EnsemblePlan, dataset: Dataset) -> Iterator[Ra
     try:
         import ray  # pyright: ignore[reportMissingImports]  optional
     except ImportError:
-        raise StudyError("ray is not installed; `pip install 'study[ray]'`, or runtime.engine = 'local'") from None
+        raise StudyError("ray is not installed; `pip install ray`, or runtime.engine = 'local'") from None
     check_portable(plan.template.network)
     connected = ray.is_initialized()
     if not connected:

@@ -151,7 +151,7 @@ def _executor(folder: Path, resources: Resources) -> Any:
     try:
         import submitit  # pyright: ignore[reportMissingImports]  optional
     except ImportError:
-        raise StudyError("submitit is not installed; `pip install 'study[slurm]'`") from None
+        raise StudyError("submitit is not installed; `pip install submitit`") from None
     if not resources.local and shutil.which("sbatch") is None:
         raise StudyError("there is no Slurm here (sbatch); run this on a login node, or with --local on this machine")
     cluster = "local" if resources.local else "slurm"
