@@ -61,7 +61,7 @@ def test_cells_that_differ_in_their_signals_alone_have_runs_of_their_own(store):
 def group(**differing):
     """A group that differs in these parameters, and has them."""
     params = {"data.name": "digits", "model.name": "mlp", **differing}
-    return Group("a label", "single", "data", (SimpleNamespace(params=params),), differing)
+    return Group("a label", "single", "data", (SimpleNamespace(params=params, experiment="digits/single"),), differing)
 
 
 def test_short_names_keep_what_differs():

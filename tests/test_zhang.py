@@ -220,7 +220,13 @@ def test_optimizers_are_compared_on_one_network():
 
     def training(width, optimizer, data="digits"):
         params = {"data.name": data, "model.name": "mlp", "width": width, "optimizer.name": optimizer, "seed": width}
-        return Group(f"{width} {optimizer} {data}", "single", data, (SimpleNamespace(params=params),), {})
+        return Group(
+            f"{width} {optimizer} {data}",
+            "single",
+            data,
+            (SimpleNamespace(params=params, experiment="mnist/single"),),
+            {},
+        )
 
     sgd, adam = (
         [training("32", "sgd"), training("64", "sgd")],
