@@ -7,7 +7,7 @@ import pytest
 
 from study.errors import RecipeError, Stopped
 from study.recipe import flatten
-from study.recipe.sections import Until
+from study.recipe.subset import Until
 from study.runs import ensemble
 from study.runs.ensemble import run_ensemble, size_text
 from study.runs.rounds import ROUNDS, members_of

@@ -3,7 +3,8 @@
 from study.recipe.load import dump, dump_table, load, parse
 from study.recipe.schema import Recipe, flatten, merge
 from study.recipe.search import Search
-from study.recipe.sections import Data, Model, Noise, Optimizer, Runtime, Schedule, Single, Subset, Train
+from study.recipe.sections import Data, Model, Noise, Optimizer, Runtime, Schedule, Single, Train
+from study.recipe.subset import Subset
 from study.recipe.sweep import Sweep
 
 __all__ = [

@@ -22,9 +22,9 @@ from study.recipe.sections import (
     Schedule,
     Section,
     Single,
-    Subset,
     Train,
 )
+from study.recipe.subset import Subset
 from study.recipe.sweep import Sweep
 from study.recipe.validation_messages import one_line
 

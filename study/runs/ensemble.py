@@ -86,11 +86,12 @@ def run_ensemble(
             parent = parent or open_parent(recipe, dataset, store)
             with parent:
                 try:
-                    profile = _train(recipe, dataset, store, parent, begun, engine, stop, bar)
-                    while next_round(parent, recipe, dataset, profile, sizes):
+                    while True:
+                        profile = _train(recipe, dataset, store, parent, begun, engine, stop, bar)
+                        if not next_round(parent, recipe, dataset, profile, sizes):
+                            break
                         sizes = sizes_of(recipe, parent)
                         begun = _begin_round(recipe, dataset, store, sizes, engine)
-                        profile = _train(recipe, dataset, store, parent, begun, engine, stop, bar)
                 except Stopped:
                     parent.kill("stopped on request; the same command resumes it")
                     raise

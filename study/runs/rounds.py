@@ -11,7 +11,7 @@ from study.data import Dataset
 from study.progress import say
 from study.recipe import Recipe
 from study.runs.jobs import ensemble_plan
-from study.scores.allocation import Target, first_sizes, measured, next_sizes
+from study.scores.allocation import GROWTH, Target, first_sizes, measured, next_sizes
 from study.scores.cscore import Profile
 from study.tracking import Run
 
@@ -82,7 +82,7 @@ def reaches(value: float, wanted: Target) -> bool:
 
 
 def predicted_sizes(
-    recipe: Recipe, dataset: Dataset, profile: Profile, sizes: dict[float, int], growth: float = 2.0
+    recipe: Recipe, dataset: Dataset, profile: Profile, sizes: dict[float, int], growth: float = GROWTH
 ) -> dict[float, int]:
     """Members at each ratio after the next round, or with infinite `growth` those that the target will take."""
     wanted, plan, subset = target(recipe), ensemble_plan(recipe), recipe.subset

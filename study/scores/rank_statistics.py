@@ -73,12 +73,16 @@ def midranks(x: ArrayLike) -> FloatArray:
 def _ranked(x: FloatArray) -> tuple[FloatArray, IntArray]:
     """(n,) midranks, and the order that sorts x."""
     order = np.argsort(x, kind="stable")
-    x_sorted = x[order]
-    starts = np.flatnonzero(np.concatenate(([True], x_sorted[1:] != x_sorted[:-1]))[: len(x)])
-    ends = np.append(starts[1:], len(x))
+    starts, ends = _ties(x[order])
     ranks = np.empty(len(x))
     ranks[order] = np.repeat((starts + ends + 1) / 2, ends - starts)
     return ranks, order
+
+
+def _ties(ascending: FloatArray) -> tuple[IntArray, IntArray]:
+    """Where each run of equal values starts, and where it ends."""
+    starts = np.flatnonzero(np.concatenate(([True], ascending[1:] != ascending[:-1]))[: len(ascending)])
+    return starts, np.append(starts[1:], len(ascending))
 
 
 def centred_ranks_by_group(x: ArrayLike, groups: ArrayLike) -> FloatArray:
@@ -231,9 +235,8 @@ def _mean_above(x: FloatArray, values: FloatArray, order: IntArray) -> FloatArra
 
     `order` sorts x.
     """
-    x_sorted, cumulative = x[order], np.concatenate(([0.0], np.cumsum(values[order])))
-    starts = np.flatnonzero(np.concatenate(([True], x_sorted[1:] != x_sorted[:-1])))
-    ends = np.concatenate((starts[1:], [len(x)]))
+    cumulative = np.concatenate(([0.0], np.cumsum(values[order])))
+    starts, ends = _ties(x[order])
     above = cumulative[-1] - (cumulative[starts] + cumulative[ends]) / 2
     result = np.empty(len(x))
     result[order] = np.repeat(above, ends - starts) / len(x)
